@@ -1,0 +1,1 @@
+//! Few-shot heads over embeddings and the job file

@@ -1,0 +1,2 @@
+//! The ssl-edge command line program
+fn main() {}

@@ -1,0 +1,1 @@
+//! Differentiable ops, vision transformers, optimisers and schedules on candle

@@ -1,0 +1,1 @@
+//! Open a bundle, pick an engine, embed frames

@@ -1,0 +1,1 @@
+//! Self-supervised vision from unlabelled images to a decision: the public Rust API

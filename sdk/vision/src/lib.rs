@@ -1,0 +1,1 @@
+//! Frames, decoding, preprocessing, augmentation, datasets and a procedural surface generator
