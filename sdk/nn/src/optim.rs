@@ -1,0 +1,478 @@
+//! AdamW with decay groups, saved state and gradient clipping, in place on the parameters' own storage.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use candle_core::backprop::GradStore;
+use candle_core::{CpuStorage, Device, InplaceOp2, Layout, Result, Tensor, bail};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::params::{Param, Params};
+
+/// Elements that one task updates; fixed, so that sums do not depend on the number of threads.
+const BLOCK: usize = 1 << 14;
+
+/// Coefficients of [`AdamW`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdamWConfig {
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+}
+
+impl Default for AdamWConfig {
+    fn default() -> Self {
+        Self {
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+        }
+    }
+}
+
+/// AdamW (Loshchilov & Hutter 2019) as in PyTorch: decoupled weight decay, bias-corrected moments, moments in f32.
+///
+/// Weight decay applies to parameters whose `decay` is set. A parameter that a step skips, or that has no gradient,
+/// keeps its value, its moments and its own step count, so that its bias correction starts when its training does.
+#[derive(Clone, Debug)]
+pub struct AdamW {
+    config: AdamWConfig,
+    slots: BTreeMap<String, Slot>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Slot {
+    step: i64,
+    first: Vec<f32>,
+    second: Vec<f32>,
+    shape: Vec<usize>,
+}
+
+/// What one step needs besides parameters and gradients.
+pub struct Update<'a> {
+    /// Learning rate.
+    pub lr: f64,
+    /// Weight decay of the parameters that decay.
+    pub weight_decay: f64,
+    /// Factor on the gradient of a parameter, by name (see [`Clip::factor`]); `None` leaves the parameter as it is.
+    pub factor: &'a (dyn Fn(&str) -> Option<f64> + Sync),
+}
+
+impl AdamW {
+    /// Zero moments for every parameter.
+    pub fn new(params: &Params, config: AdamWConfig) -> Self {
+        let slot = |param: &Param| Slot {
+            step: 0,
+            first: vec![0.0; param.var.elem_count()],
+            second: vec![0.0; param.var.elem_count()],
+            shape: param.var.dims().to_vec(),
+        };
+        let slots = params
+            .iter()
+            .map(|(name, param)| (name.to_string(), slot(param)))
+            .collect();
+        Self { config, slots }
+    }
+
+    /// One update of every parameter that has a gradient, in one pass over each.
+    ///
+    /// # Errors
+    /// A parameter that was not there when the optimiser was made, or whose gradient has another shape.
+    pub fn step(&mut self, params: &Params, grads: &GradStore, update: &Update) -> Result<()> {
+        let config = self.config;
+        let mut work = Vec::with_capacity(params.len());
+        let mut slots: BTreeMap<&str, &mut Slot> = self
+            .slots
+            .iter_mut()
+            .map(|(name, slot)| (name.as_str(), slot))
+            .collect();
+        for (name, param) in params.iter() {
+            let Some(slot) = slots.remove(name) else {
+                bail!("parameter `{name}` is unknown to the optimiser")
+            };
+            let factor = (update.factor)(name);
+            if let (Some(factor), Some(grad)) = (factor, grads.get(&param.var)) {
+                if grad.shape() != param.var.shape() {
+                    bail!("the gradient of `{name}` has shape {:?}", grad.dims())
+                }
+                work.push((param, slot, grad, factor));
+            }
+        }
+        work.into_par_iter()
+            .try_for_each(|(param, slot, grad, factor)| {
+                slot.step += 1;
+                let decay = if param.decay {
+                    update.weight_decay
+                } else {
+                    0.0
+                };
+                let op = AdamWOp {
+                    coefficients: Coefficients::new(config, update.lr, decay, slot.step, factor),
+                    moments: RefCell::new((&mut slot.first, &mut slot.second)),
+                };
+                param.var.inplace_op2(&grad.contiguous()?, &op)
+            })
+    }
+
+    /// The moments and step counts as tensors: `first.NAME` and `second.NAME` in f32, `step.NAME` `[1]` in i64.
+    pub fn state(&self) -> Result<BTreeMap<String, Tensor>> {
+        let mut state = BTreeMap::new();
+        let cpu = &Device::Cpu;
+        for (name, slot) in &self.slots {
+            let shape = slot.shape.as_slice();
+            let tensor = Tensor::from_slice(&slot.first, shape, cpu)?;
+            state.insert(format!("first.{name}"), tensor);
+            let tensor = Tensor::from_slice(&slot.second, shape, cpu)?;
+            state.insert(format!("second.{name}"), tensor);
+            let tensor = Tensor::from_slice(&[slot.step], 1, cpu)?;
+            state.insert(format!("step.{name}"), tensor);
+        }
+        Ok(state)
+    }
+
+    /// Takes over what [`AdamW::state`] wrote; the names and shapes must be those of the parameters.
+    ///
+    /// # Errors
+    /// A missing or left-over entry, or one of another shape or type; the optimiser is then unchanged.
+    pub fn load_state(&mut self, state: &BTreeMap<String, Tensor>) -> Result<()> {
+        if state.len() != 3 * self.slots.len() {
+            bail!(
+                "optimiser state has {} entries, {} expected: it belongs to another model",
+                state.len(),
+                3 * self.slots.len()
+            )
+        }
+        let entry = |kind: &str, name: &str, shape: &[usize]| {
+            let key = format!("{kind}.{name}");
+            match state.get(&key) {
+                Some(tensor) if tensor.dims() == shape => Ok(tensor),
+                Some(tensor) => bail!(
+                    "optimiser state `{key}` has shape {:?}, {shape:?} expected",
+                    tensor.dims()
+                ),
+                None => bail!("optimiser state lacks `{key}`"),
+            }
+        };
+        let mut slots = BTreeMap::new();
+        for (name, slot) in &self.slots {
+            let moment = |kind: &str| -> Result<Vec<f32>> {
+                entry(kind, name, &slot.shape)?.flatten_all()?.to_vec1()
+            };
+            let loaded = Slot {
+                step: entry("step", name, &[1])?.to_vec1::<i64>()?[0],
+                first: moment("first")?,
+                second: moment("second")?,
+                shape: slot.shape.clone(),
+            };
+            slots.insert(name.clone(), loaded);
+        }
+        self.slots = slots;
+        Ok(())
+    }
+}
+
+/// How gradients are kept small. `{ kind = "global", max = 1.0 }` in a configuration file.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "max", rename_all = "snake_case")]
+pub enum Clip {
+    /// As they are.
+    None,
+    /// All together, to a total norm of at most this.
+    Global(f64),
+    /// Each tensor for itself, to a norm of at most this (DINO).
+    PerTensor(f64),
+}
+
+impl Clip {
+    /// Factor on the gradient of parameter `name`: `min(1, max / (norm + 1e-6))`, as PyTorch's `clip_grad_norm_`.
+    pub fn factor(&self, norms: &GradNorms, name: &str) -> f64 {
+        let limited = |max: f64, norm: f64| (max / (norm + 1e-6)).min(1.0);
+        match *self {
+            Clip::None => 1.0,
+            Clip::Global(max) => limited(max, norms.global()),
+            Clip::PerTensor(max) => limited(max, norms.get(name).unwrap_or(0.0)),
+        }
+    }
+}
+
+/// Euclidean norms of gradients by parameter name.
+#[derive(Clone, Debug, Default)]
+pub struct GradNorms {
+    by_name: BTreeMap<String, f64>,
+    global: f64,
+}
+
+impl GradNorms {
+    /// Norms of the gradients of all parameters for which `keep` holds; one without a gradient counts as absent.
+    pub fn of(
+        params: &Params,
+        grads: &GradStore,
+        keep: &(dyn Fn(&str) -> bool + Sync),
+    ) -> Result<Self> {
+        let mut by_name = BTreeMap::new();
+        let mut sum = 0.0;
+        for (name, param) in params.iter() {
+            if let (true, Some(grad)) = (keep(name), grads.get(&param.var)) {
+                let square = square_sum(&grad.contiguous()?)?;
+                by_name.insert(name.to_string(), square.sqrt());
+                sum += square;
+            }
+        }
+        Ok(Self {
+            by_name,
+            global: sum.sqrt(),
+        })
+    }
+
+    /// Norm over all parameters together.
+    pub fn global(&self) -> f64 {
+        self.global
+    }
+
+    /// Norm of one parameter's gradient; `None` where it has none.
+    pub fn get(&self, name: &str) -> Option<f64> {
+        self.by_name.get(name).copied()
+    }
+}
+
+fn square_sum(tensor: &Tensor) -> Result<f64> {
+    let (storage, layout) = tensor.storage_and_layout();
+    let candle_core::Storage::Cpu(storage) = &*storage else {
+        bail!("gradient norms are computed on the CPU")
+    };
+    let values = slice(storage, layout)?;
+    let partial: Vec<f64> = values
+        .par_chunks(BLOCK)
+        .map(|chunk| chunk.iter().map(|&x| f64::from(x) * f64::from(x)).sum())
+        .collect();
+    Ok(partial.iter().sum())
+}
+
+/// The f32 values of a contiguous tensor.
+pub(crate) fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    match (storage, layout.contiguous_offsets()) {
+        (CpuStorage::F32(values), Some((start, end))) => Ok(&values[start..end]),
+        _ => bail!("a contiguous f32 tensor is needed"),
+    }
+}
+
+/// As [`slice`], to write to.
+pub(crate) fn slice_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> Result<&'a mut [f32]> {
+    match (storage, layout.contiguous_offsets()) {
+        (CpuStorage::F32(values), Some((start, end))) => Ok(&mut values[start..end]),
+        _ => bail!("a contiguous f32 parameter is needed"),
+    }
+}
+
+/// Scalars of one parameter's update.
+#[derive(Clone, Copy)]
+struct Coefficients {
+    beta1: f32,
+    rest1: f32,
+    beta2: f32,
+    rest2: f32,
+    eps: f32,
+    grad_factor: f32,
+    keep: f32,
+    rate: f32,
+    second_scale: f32,
+}
+
+impl Coefficients {
+    fn new(config: AdamWConfig, lr: f64, decay: f64, step: i64, grad_factor: f64) -> Self {
+        let step = step as i32;
+        Self {
+            beta1: config.beta1 as f32,
+            rest1: (1.0 - config.beta1) as f32,
+            beta2: config.beta2 as f32,
+            rest2: (1.0 - config.beta2) as f32,
+            eps: config.eps as f32,
+            grad_factor: grad_factor as f32,
+            keep: (1.0 - lr * decay) as f32,
+            rate: (lr / (1.0 - config.beta1.powi(step))) as f32,
+            second_scale: (1.0 / (1.0 - config.beta2.powi(step)).sqrt()) as f32,
+        }
+    }
+
+    /// Updates one block; slices of equal length.
+    fn apply(&self, w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
+        let c = *self;
+        for (((w, g), m), v) in w.iter_mut().zip(g).zip(m).zip(v) {
+            let g = g * c.grad_factor;
+            *m = c.beta1 * *m + c.rest1 * g;
+            *v = c.beta2 * *v + c.rest2 * (g * g);
+            let denominator = v.sqrt() * c.second_scale + c.eps;
+            *w = *w * c.keep - c.rate * (*m / denominator);
+        }
+    }
+}
+
+struct AdamWOp<'a> {
+    coefficients: Coefficients,
+    moments: RefCell<(&'a mut [f32], &'a mut [f32])>,
+}
+
+impl InplaceOp2 for AdamWOp<'_> {
+    fn name(&self) -> &'static str {
+        "adamw"
+    }
+
+    fn cpu_fwd(
+        &self,
+        weights: &mut CpuStorage,
+        weights_layout: &Layout,
+        grad: &CpuStorage,
+        grad_layout: &Layout,
+    ) -> Result<()> {
+        let weights = slice_mut(weights, weights_layout)?;
+        let grad = slice(grad, grad_layout)?;
+        let (first, second) = &mut *self.moments.borrow_mut();
+        let coefficients = self.coefficients;
+        weights
+            .par_chunks_mut(BLOCK)
+            .zip(grad.par_chunks(BLOCK))
+            .zip(first.par_chunks_mut(BLOCK))
+            .zip(second.par_chunks_mut(BLOCK))
+            .for_each(|(((w, g), m), v)| coefficients.apply(w, g, m, v));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Var;
+
+    use super::*;
+
+    fn params() -> Params {
+        let mut params = Params::default();
+        let mut add = |name: &str, len: usize, decay: bool| {
+            let values: Vec<f32> = (0..len).map(|i| (i as f32 * 0.7 + 0.3).sin()).collect();
+            let var = Var::from_slice(&values, len, &Device::Cpu).unwrap();
+            params.insert(name, var, decay).unwrap();
+        };
+        add("weight", 40_000, true);
+        add("bias", 33, false);
+        params
+    }
+
+    /// Gradient of `sum(w^2 * s / 2 + w)` is `w * s + 1`.
+    fn grads(params: &Params, s: f64) -> GradStore {
+        let mut loss = Tensor::new(0f32, &Device::Cpu).unwrap();
+        for (_, param) in params.iter() {
+            let square = param.var.sqr().unwrap().affine(s / 2.0, 0.0).unwrap();
+            let term = (square + param.var.as_tensor()).unwrap();
+            loss = (loss + term.sum_all().unwrap()).unwrap();
+        }
+        loss.backward().unwrap()
+    }
+
+    fn values(params: &Params, name: &str) -> Vec<f32> {
+        params.get(name).unwrap().var.to_vec1().unwrap()
+    }
+
+    #[test]
+    fn equals_a_plain_f64_adamw() {
+        let params = params();
+        let config = AdamWConfig { beta1: 0.9, beta2: 0.95, eps: 1e-8 };
+        let mut optimiser = AdamW::new(&params, config);
+        let names = ["bias", "weight"];
+        let mut reference: Vec<Vec<[f64; 3]>> = names
+            .iter()
+            .map(|n| values(&params, n).iter().map(|&w| [f64::from(w), 0.0, 0.0]).collect())
+            .collect();
+        for t in 1..=20 {
+            let (lr, wd, s) = (1e-2 / f64::from(t), 0.1, 0.5 * f64::from(t));
+            let update = Update { lr, weight_decay: wd, factor: &|_| Some(0.5) };
+            optimiser.step(&params, &grads(&params, s), &update).unwrap();
+            for (name, slots) in names.iter().zip(&mut reference) {
+                let wd = if *name == "weight" { wd } else { 0.0 };
+                for [w, m, v] in slots {
+                    let g = 0.5 * (*w * s + 1.0);
+                    *m = 0.9 * *m + 0.1 * g;
+                    *v = 0.95 * *v + 0.05 * g * g;
+                    let (mh, vh) = (*m / (1.0 - 0.9f64.powi(t)), *v / (1.0 - 0.95f64.powi(t)));
+                    *w = *w * (1.0 - lr * wd) - lr * mh / (vh.sqrt() + 1e-8);
+                }
+            }
+        }
+        for (name, slots) in names.iter().zip(&reference) {
+            for (got, expected) in values(&params, name).iter().zip(slots) {
+                assert!((f64::from(*got) - expected[0]).abs() < 2e-6, "{name}: {got} {}", expected[0]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_skipped_parameter_keeps_value_moments_and_step_count() {
+        let params = params();
+        let mut optimiser = AdamW::new(&params, AdamWConfig::default());
+        let before = values(&params, "weight");
+        let bias = values(&params, "bias");
+        let factor = |name: &str| (name != "weight").then_some(1.0);
+        let update = Update { lr: 0.1, weight_decay: 0.1, factor: &factor };
+        optimiser.step(&params, &grads(&params, 1.0), &update).unwrap();
+        assert_eq!(values(&params, "weight"), before);
+        assert_ne!(values(&params, "bias"), bias);
+        assert_eq!(optimiser.slots["weight"].step, 0);
+        assert!(optimiser.slots["weight"].first.iter().all(|&m| m == 0.0));
+        assert_eq!(optimiser.slots["bias"].step, 1);
+    }
+
+    #[test]
+    fn state_continues_exactly() {
+        let run = |params: &Params, optimiser: &mut AdamW, steps: std::ops::Range<u32>| {
+            for t in steps {
+                let update = Update { lr: 1e-2, weight_decay: 0.05, factor: &|_| Some(1.0) };
+                optimiser.step(params, &grads(params, f64::from(t)), &update).unwrap();
+            }
+        };
+        let straight = params();
+        run(&straight, &mut AdamW::new(&straight, AdamWConfig::default()), 0..7);
+        let stopped = params();
+        let mut first = AdamW::new(&stopped, AdamWConfig::default());
+        run(&stopped, &mut first, 0..3);
+        let mut second = AdamW::new(&stopped, AdamWConfig::default());
+        second.load_state(&first.state().unwrap()).unwrap();
+        run(&stopped, &mut second, 3..7);
+        assert_eq!(values(&straight, "weight"), values(&stopped, "weight"));
+        assert_eq!(values(&straight, "bias"), values(&stopped, "bias"));
+    }
+
+    #[test]
+    fn state_of_another_model_is_refused() {
+        let params = params();
+        let mut optimiser = AdamW::new(&params, AdamWConfig::default());
+        let mut state = optimiser.state().unwrap();
+        let moment = state.remove("first.bias").unwrap();
+        assert!(optimiser.load_state(&state).is_err());
+        state.insert("first.bias".into(), moment.narrow(0, 0, 5).unwrap());
+        let error = optimiser.load_state(&state).unwrap_err().to_string();
+        assert!(error.contains("first.bias"), "{error}");
+    }
+
+    #[test]
+    fn clipping_limits_norms() {
+        let params = params();
+        let grads = grads(&params, 1.0);
+        let norms = GradNorms::of(&params, &grads, &|_| true).unwrap();
+        let norm = |name: &str| {
+            let square = |w: &f32| (f64::from(*w) + 1.0).powi(2);
+            values(&params, name).iter().map(square).sum::<f64>().sqrt()
+        };
+        let (weight, bias) = (norm("weight"), norm("bias"));
+        assert!((norms.get("weight").unwrap() / weight - 1.0).abs() < 1e-6);
+        assert!((norms.global() / weight.hypot(bias) - 1.0).abs() < 1e-6);
+        assert_eq!(Clip::None.factor(&norms, "weight"), 1.0);
+        assert!((Clip::Global(2.0).factor(&norms, "bias") * norms.global() - 2.0).abs() < 1e-6);
+        assert!((Clip::PerTensor(3.0).factor(&norms, "weight") * weight - 3.0).abs() < 1e-5);
+        assert_eq!(Clip::PerTensor(1e9).factor(&norms, "bias"), 1.0);
+        let bias_only = GradNorms::of(&params, &grads, &|n| n == "bias").unwrap();
+        assert!((bias_only.global() / bias - 1.0).abs() < 1e-6);
+    }
+}
