@@ -379,17 +379,32 @@ mod tests {
     #[test]
     fn equals_a_plain_f64_adamw() {
         let params = params();
-        let config = AdamWConfig { beta1: 0.9, beta2: 0.95, eps: 1e-8 };
+        let config = AdamWConfig {
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-8,
+        };
         let mut optimiser = AdamW::new(&params, config);
         let names = ["bias", "weight"];
         let mut reference: Vec<Vec<[f64; 3]>> = names
             .iter()
-            .map(|n| values(&params, n).iter().map(|&w| [f64::from(w), 0.0, 0.0]).collect())
+            .map(|n| {
+                values(&params, n)
+                    .iter()
+                    .map(|&w| [f64::from(w), 0.0, 0.0])
+                    .collect()
+            })
             .collect();
         for t in 1..=20 {
             let (lr, wd, s) = (1e-2 / f64::from(t), 0.1, 0.5 * f64::from(t));
-            let update = Update { lr, weight_decay: wd, factor: &|_| Some(0.5) };
-            optimiser.step(&params, &grads(&params, s), &update).unwrap();
+            let update = Update {
+                lr,
+                weight_decay: wd,
+                factor: &|_| Some(0.5),
+            };
+            optimiser
+                .step(&params, &grads(&params, s), &update)
+                .unwrap();
             for (name, slots) in names.iter().zip(&mut reference) {
                 let wd = if *name == "weight" { wd } else { 0.0 };
                 for [w, m, v] in slots {
@@ -403,7 +418,11 @@ mod tests {
         }
         for (name, slots) in names.iter().zip(&reference) {
             for (got, expected) in values(&params, name).iter().zip(slots) {
-                assert!((f64::from(*got) - expected[0]).abs() < 2e-6, "{name}: {got} {}", expected[0]);
+                assert!(
+                    (f64::from(*got) - expected[0]).abs() < 2e-6,
+                    "{name}: {got} {}",
+                    expected[0]
+                );
             }
         }
     }
@@ -415,8 +434,14 @@ mod tests {
         let before = values(&params, "weight");
         let bias = values(&params, "bias");
         let factor = |name: &str| (name != "weight").then_some(1.0);
-        let update = Update { lr: 0.1, weight_decay: 0.1, factor: &factor };
-        optimiser.step(&params, &grads(&params, 1.0), &update).unwrap();
+        let update = Update {
+            lr: 0.1,
+            weight_decay: 0.1,
+            factor: &factor,
+        };
+        optimiser
+            .step(&params, &grads(&params, 1.0), &update)
+            .unwrap();
         assert_eq!(values(&params, "weight"), before);
         assert_ne!(values(&params, "bias"), bias);
         assert_eq!(optimiser.slots["weight"].step, 0);
@@ -428,12 +453,22 @@ mod tests {
     fn state_continues_exactly() {
         let run = |params: &Params, optimiser: &mut AdamW, steps: std::ops::Range<u32>| {
             for t in steps {
-                let update = Update { lr: 1e-2, weight_decay: 0.05, factor: &|_| Some(1.0) };
-                optimiser.step(params, &grads(params, f64::from(t)), &update).unwrap();
+                let update = Update {
+                    lr: 1e-2,
+                    weight_decay: 0.05,
+                    factor: &|_| Some(1.0),
+                };
+                optimiser
+                    .step(params, &grads(params, f64::from(t)), &update)
+                    .unwrap();
             }
         };
         let straight = params();
-        run(&straight, &mut AdamW::new(&straight, AdamWConfig::default()), 0..7);
+        run(
+            &straight,
+            &mut AdamW::new(&straight, AdamWConfig::default()),
+            0..7,
+        );
         let stopped = params();
         let mut first = AdamW::new(&stopped, AdamWConfig::default());
         run(&stopped, &mut first, 0..3);

@@ -70,9 +70,7 @@ pub fn sincos_2d(dim: usize, grid: [usize; 2]) -> Vec<f32> {
     for row in 0..grid[0] {
         for column in 0..grid[1] {
             for position in [column, row] {
-                let angle = |i: usize| {
-                    position as f64 / 10_000f64.powf(i as f64 / quarter as f64)
-                };
+                let angle = |i: usize| position as f64 / 10_000f64.powf(i as f64 / quarter as f64);
                 table.extend((0..quarter).map(|i| angle(i).sin() as f32));
                 table.extend((0..quarter).map(|i| angle(i).cos() as f32));
             }
@@ -135,7 +133,10 @@ mod tests {
             let expected = resample(&signal, from, to);
             for (line, expected) in matrix.chunks_exact(signal.len()).zip(expected) {
                 let got: f64 = line.iter().zip(&signal).map(|(a, b)| a * b).sum();
-                assert!((got - expected).abs() < 1e-12, "{from:?} -> {to:?}: {got} {expected}");
+                assert!(
+                    (got - expected).abs() < 1e-12,
+                    "{from:?} -> {to:?}: {got} {expected}"
+                );
                 assert!((line.iter().sum::<f64>() - 1.0).abs() < 1e-12);
             }
         }
@@ -154,7 +155,10 @@ mod tests {
         let (dim, width) = (16, 5);
         let table = sincos_2d(dim, [3, width]);
         assert_eq!(table.len(), 3 * width * dim);
-        assert_eq!(table[..dim], [[0.0f32; 4], [1.0; 4], [0.0; 4], [1.0; 4]].concat());
+        assert_eq!(
+            table[..dim],
+            [[0.0f32; 4], [1.0; 4], [0.0; 4], [1.0; 4]].concat()
+        );
         let (row, column) = (2.0f64, 3.0f64);
         let token = &table[(2 * width + 3) * dim..][..dim];
         let close = |got: f32, expected: f64| assert!((f64::from(got) - expected).abs() < 1e-6);

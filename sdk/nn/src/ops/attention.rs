@@ -1,0 +1,285 @@
+//! Multi-head self-attention, <https://arxiv.org/abs/1706.03762>: `softmax(Q Kᵀ / √d) V` per head.
+//!
+//! The kernel keeps no `N × N` tensor: a task computes the scores of some query rows of one image in a small buffer, and the backward
+//! computes the probabilities again.
+
+use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, bail};
+use rayon::prelude::*;
+
+use super::product::{product, rows, rows_mut};
+use super::{has_kernel, simd, slice, with_slice};
+
+/// Query rows of one task when there are fewer images than threads; fixed, so that results do not depend on the number of threads.
+const QUERY_ROWS: usize = 64;
+
+struct Attention {
+    heads: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Sizes {
+    /// Tokens of one image.
+    tokens: usize,
+    /// Width of one token, `heads * head_dim`.
+    dim: usize,
+    heads: usize,
+    head_dim: usize,
+}
+
+/// Attention over `qkv [B, N, 3·D]`, the columns being Q, K, V and inside each the heads; gives `[B, N, D]`.
+pub fn attention(qkv: &Tensor, heads: usize) -> Result<Tensor> {
+    if has_kernel(qkv) {
+        qkv.contiguous()?.apply_op1(Attention { heads })
+    } else {
+        attention_reference(qkv, heads)
+    }
+}
+
+/// The same in plain tensors.
+pub fn attention_reference(qkv: &Tensor, heads: usize) -> Result<Tensor> {
+    let (b, n, width) = qkv.dims3()?;
+    let head_dim = sizes(qkv.dims(), heads)?.1.head_dim;
+    let qkv = qkv
+        .reshape((b, n, 3, heads, head_dim))?
+        .permute((2, 0, 3, 1, 4))?; // [3, B, H, N, d]
+    let part = |i| qkv.get(i)?.contiguous();
+    let (q, k, v) = (part(0)?, part(1)?, part(2)?);
+    let scores = (q.matmul(&k.t()?.contiguous()?)? / (head_dim as f64).sqrt())?;
+    let shifted = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?;
+    let exp = shifted.exp()?;
+    let probs = exp.broadcast_div(&exp.sum_keepdim(D::Minus1)?)?;
+    probs
+        .matmul(&v)?
+        .transpose(1, 2)?
+        .reshape((b, n, width / 3))
+}
+
+fn sizes(dims: &[usize], heads: usize) -> Result<(usize, Sizes)> {
+    let &[b, tokens, width] = dims else {
+        bail!("attention: qkv must be [B, N, 3·D], got {dims:?}")
+    };
+    if heads == 0 || tokens == 0 || width == 0 || !width.is_multiple_of(3 * heads) {
+        bail!("attention: qkv {dims:?} does not split into Q, K, V of {heads} heads")
+    }
+    let dim = width / 3;
+    Ok((
+        b,
+        Sizes {
+            tokens,
+            dim,
+            heads,
+            head_dim: dim / heads,
+        },
+    ))
+}
+
+/// Rows of `s` to `softmax(scale · s)`.
+#[inline(always)]
+fn softmax_rows((s, n, scale): (&mut [f32], usize, f32)) {
+    for row in s.chunks_exact_mut(n) {
+        let max = row
+            .iter()
+            .fold(f32::NEG_INFINITY, |m, v| if *v > m { *v } else { m });
+        for v in row.iter_mut() {
+            *v = simd::exp((*v - max) * scale);
+        }
+        let inverse = 1.0 / simd::sum(row);
+        for v in row.iter_mut() {
+            *v *= inverse;
+        }
+    }
+}
+
+/// `ds = p ∘ (dp - Σ p ∘ dp) · scale`, written over `dp`.
+#[inline(always)]
+fn softmax_rows_grad((p, dp, n, scale): (&[f32], &mut [f32], usize, f32)) {
+    for (p, dp) in p.chunks_exact(n).zip(dp.chunks_exact_mut(n)) {
+        let mean = simd::dot(p, dp);
+        for (p, dp) in p.iter().zip(dp) {
+            *dp = p * (*dp - mean) * scale;
+        }
+    }
+}
+
+impl Sizes {
+    fn scale(&self) -> f32 {
+        1.0 / (self.head_dim as f32).sqrt()
+    }
+
+    /// Columns of Q (0), K (1) or V (2) of one head in an image's `[N, 3·D]`.
+    fn part<'a>(&self, qkv: &'a [f32], which: usize, head: usize) -> faer::MatRef<'a, f32> {
+        let start = which * self.dim + head * self.head_dim;
+        rows(&qkv[start..], self.tokens, self.head_dim, 3 * self.dim)
+    }
+
+    fn part_mut<'a>(&self, qkv: &'a mut [f32], which: usize, head: usize) -> faer::MatMut<'a, f32> {
+        let start = which * self.dim + head * self.head_dim;
+        rows_mut(&mut qkv[start..], self.tokens, self.head_dim, 3 * self.dim)
+    }
+
+    /// Probabilities of `count` query rows from `first` on, into `probs [count, N]`.
+    fn probabilities(
+        &self,
+        qkv: &[f32],
+        head: usize,
+        first: usize,
+        count: usize,
+        probs: &mut [f32],
+    ) {
+        let n = self.tokens;
+        let q = self.part(qkv, 0, head).subrows(first, count);
+        product(
+            rows_mut(probs, count, n, n),
+            q,
+            self.part(qkv, 1, head).transpose(),
+            1.0,
+        );
+        simd::run(softmax_rows, (&mut *probs, n, self.scale()));
+    }
+
+    fn forward(&self, qkv: &[f32], first: usize, out: &mut [f32], probs: &mut Vec<f32>) {
+        let count = out.len() / self.dim;
+        probs.resize(count * self.tokens, 0.0);
+        for head in 0..self.heads {
+            self.probabilities(qkv, head, first, count, probs);
+            let start = head * self.head_dim;
+            product(
+                rows_mut(&mut out[start..], count, self.head_dim, self.dim),
+                rows(probs, count, self.tokens, self.tokens),
+                self.part(qkv, 2, head),
+                1.0,
+            );
+        }
+    }
+
+    fn backward(&self, qkv: &[f32], grad: &[f32], dqkv: &mut [f32], scratch: &mut Vec<f32>) {
+        let n = self.tokens;
+        scratch.resize(2 * n * n, 0.0);
+        let (p, dp) = scratch.split_at_mut(n * n);
+        for head in 0..self.heads {
+            let g = rows(&grad[head * self.head_dim..], n, self.head_dim, self.dim);
+            self.probabilities(qkv, head, 0, n, p);
+            product(
+                self.part_mut(dqkv, 2, head),
+                rows(p, n, n, n).transpose(),
+                g,
+                1.0,
+            );
+            product(
+                rows_mut(dp, n, n, n),
+                g,
+                self.part(qkv, 2, head).transpose(),
+                1.0,
+            );
+            simd::run(softmax_rows_grad, (&*p, &mut *dp, n, self.scale()));
+            let ds = rows(dp, n, n, n);
+            product(
+                self.part_mut(dqkv, 0, head),
+                ds,
+                self.part(qkv, 1, head),
+                1.0,
+            );
+            product(
+                self.part_mut(dqkv, 1, head),
+                ds.transpose(),
+                self.part(qkv, 0, head),
+                1.0,
+            );
+        }
+    }
+}
+
+impl CustomOp1 for Attention {
+    fn name(&self) -> &'static str {
+        "attention"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (b, sizes) = sizes(layout.dims(), self.heads)?;
+        let qkv = slice(storage, layout)?;
+        let mut out = vec![0f32; b * sizes.tokens * sizes.dim];
+        let image = 3 * sizes.dim * sizes.tokens;
+        out.par_chunks_mut(sizes.tokens * sizes.dim)
+            .zip(qkv.par_chunks(image))
+            .for_each(|(out, qkv)| {
+                out.par_chunks_mut(QUERY_ROWS * sizes.dim)
+                    .enumerate()
+                    .for_each_init(Vec::new, |probs, (block, out)| {
+                        sizes.forward(qkv, block * QUERY_ROWS, out, probs)
+                    });
+            });
+        Ok((
+            CpuStorage::F32(out),
+            Shape::from((b, sizes.tokens, sizes.dim)),
+        ))
+    }
+
+    fn bwd(&self, qkv: &Tensor, _res: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let (_, sizes) = sizes(qkv.dims(), self.heads)?;
+        let dqkv = with_slice(qkv, |x| {
+            with_slice(grad, |g| {
+                let mut dqkv = vec![0f32; x.len()];
+                let image = 3 * sizes.dim * sizes.tokens;
+                dqkv.par_chunks_mut(image)
+                    .zip(x.par_chunks(image).zip(g.par_chunks(image / 3)))
+                    .for_each_init(Vec::new, |scratch, (dqkv, (x, g))| {
+                        sizes.backward(x, g, dqkv, scratch);
+                    });
+                Ok(dqkv)
+            })
+        })?;
+        Ok(Some(Tensor::from_vec(dqkv, qkv.shape(), qkv.device())?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::{kernel_equals_reference, random};
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn equals_reference() -> Result<()> {
+        for (b, n, heads, head_dim) in [(1, 1, 1, 4), (2, 5, 3, 8), (3, 69, 3, 64), (1, 150, 2, 16)]
+        {
+            let qkv = random(&[b, n, 3 * heads * head_dim], 7)?;
+            kernel_equals_reference(
+                &|a| attention(&a[0], heads),
+                &|a| attention_reference(&a[0], heads),
+                &[qkv],
+                3e-6,
+            )?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn equal_keys_average_the_values() -> Result<()> {
+        let (n, d) = (4, 8);
+        let q = random(&[1, n, d], 1)?;
+        let k = Tensor::ones((1, n, d), q.dtype(), &Device::Cpu)?;
+        let v = random(&[1, n, d], 2)?;
+        let out = attention(&Tensor::cat(&[&q, &k, &v], 2)?, 2)?.to_vec3::<f32>()?;
+        let mean = v.mean(1)?.to_vec2::<f32>()?;
+        for token in &out[0] {
+            for (got, want) in token.iter().zip(&mean[0]) {
+                assert!((got - want).abs() < 1e-6);
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn large_scores_stay_finite() -> Result<()> {
+        let qkv = (random(&[1, 9, 48], 3)? * 1e4)?;
+        let out = attention(&qkv, 2)?.flatten_all()?.to_vec1::<f32>()?;
+        assert!(out.iter().all(|v| v.is_finite()));
+        Ok(())
+    }
+
+    #[test]
+    fn heads_must_divide_the_width() -> Result<()> {
+        assert!(attention(&random(&[1, 2, 30], 1)?, 4).is_err());
+        Ok(())
+    }
+}

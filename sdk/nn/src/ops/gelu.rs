@@ -1,0 +1,144 @@
+//! Gaussian error linear unit, <https://arxiv.org/abs/1606.08415>: `x Φ(x)`, and its tanh form.
+
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::{has_kernel, simd, slice, with_slice};
+
+const SQRT_2_OVER_PI: f32 = 0.797_884_6;
+const CUBIC: f32 = 0.044_715;
+const CHUNK: usize = 16 * 1024;
+
+/// Which of the two common definitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Gelu {
+    /// `0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³)))`; encoders trained here.
+    Tanh,
+    /// `0.5 x (1 + erf(x / √2))`; public checkpoints.
+    Erf,
+}
+
+/// GELU of every element.
+pub fn gelu(x: &Tensor, form: Gelu) -> Result<Tensor> {
+    if has_kernel(x) {
+        x.contiguous()?.apply_op1(form)
+    } else {
+        gelu_reference(x, form)
+    }
+}
+
+/// The same in plain tensors.
+pub fn gelu_reference(x: &Tensor, form: Gelu) -> Result<Tensor> {
+    match form {
+        Gelu::Tanh => x.gelu(),
+        Gelu::Erf => x.gelu_erf(),
+    }
+}
+
+// 0.5 (1 + tanh u) = 1 / (1 + e^(-2u)).
+#[inline(always)]
+fn sigmoid_of_twice(u: f32) -> f32 {
+    1.0 / (1.0 + simd::exp(-2.0 * u))
+}
+
+#[inline(always)]
+fn tanh_form((x, y): (&[f32], &mut [f32])) {
+    for (x, y) in x.iter().zip(y) {
+        *y = x * sigmoid_of_twice(SQRT_2_OVER_PI * (x + CUBIC * x * x * x));
+    }
+}
+
+#[inline(always)]
+fn tanh_form_grad((x, g, dx): (&[f32], &[f32], &mut [f32])) {
+    for ((x, g), dx) in x.iter().zip(g).zip(dx) {
+        let s = sigmoid_of_twice(SQRT_2_OVER_PI * (x + CUBIC * x * x * x));
+        let du = SQRT_2_OVER_PI * (1.0 + 3.0 * CUBIC * x * x);
+        *dx = g * (s + x * 2.0 * s * (1.0 - s) * du);
+    }
+}
+
+#[inline(always)]
+fn erf_form((x, y): (&[f32], &mut [f32])) {
+    for (x, y) in x.iter().zip(y) {
+        *y = 0.5 * x * (1.0 + simd::erf(x * std::f32::consts::FRAC_1_SQRT_2).0);
+    }
+}
+
+#[inline(always)]
+fn erf_form_grad((x, g, dx): (&[f32], &[f32], &mut [f32])) {
+    const DENSITY: f32 = 0.398_942_3; // 1 / √(2π)
+    for ((x, g), dx) in x.iter().zip(g).zip(dx) {
+        let (erf, gauss) = simd::erf(x * std::f32::consts::FRAC_1_SQRT_2);
+        *dx = g * (0.5 * (1.0 + erf) + x * DENSITY * gauss);
+    }
+}
+
+impl CustomOp1 for Gelu {
+    fn name(&self) -> &'static str {
+        "gelu"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = slice(storage, layout)?;
+        let mut y = vec![0f32; x.len()];
+        y.par_chunks_mut(CHUNK)
+            .zip(x.par_chunks(CHUNK))
+            .for_each(|(y, x)| match self {
+                Gelu::Tanh => simd::run(tanh_form, (x, y)),
+                Gelu::Erf => simd::run(erf_form, (x, y)),
+            });
+        Ok((CpuStorage::F32(y), layout.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, _res: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let dx = with_slice(x, |x| {
+            with_slice(grad, |g| {
+                let mut dx = vec![0f32; x.len()];
+                dx.par_chunks_mut(CHUNK)
+                    .zip(x.par_chunks(CHUNK).zip(g.par_chunks(CHUNK)))
+                    .for_each(|(dx, (x, g))| match self {
+                        Gelu::Tanh => simd::run(tanh_form_grad, (x, g, dx)),
+                        Gelu::Erf => simd::run(erf_form_grad, (x, g, dx)),
+                    });
+                Ok(dx)
+            })
+        })?;
+        Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::{kernel_equals_reference, random};
+    use super::*;
+
+    #[test]
+    fn equals_reference() -> Result<()> {
+        let x = (random(&[3, 1001], 5)? * 3.0)?;
+        for (form, tolerance) in [(Gelu::Tanh, 1e-6), (Gelu::Erf, 1e-6)] {
+            kernel_equals_reference(
+                &|a| gelu(&a[0], form),
+                &|a| gelu_reference(&a[0], form),
+                std::slice::from_ref(&x),
+                tolerance,
+            )?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn far_values_are_finite_and_linear() -> Result<()> {
+        let x = Tensor::new(&[-1e4f32, -40.0, 0.0, 40.0, 1e4], &candle_core::Device::Cpu)?;
+        for form in [Gelu::Tanh, Gelu::Erf] {
+            let y = gelu(&x, form)?.to_vec1::<f32>()?;
+            assert!(
+                y[0].abs() < 1e-6 && y[1].abs() < 1e-6 && y[2] == 0.0,
+                "{y:?}"
+            );
+            assert_eq!(&y[3..], &[40.0, 1e4]);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,261 @@
+//! `y = x Wᵀ + b`, with `W [N, K]` as in PyTorch.
+
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
+use faer::Accum;
+use rayon::prelude::*;
+
+use super::product::{product_parallel, rows, rows_mut};
+use super::{ROWS_PER_SUM, has_kernel, simd, slice, with_slice};
+
+struct Linear {
+    /// Whether `x` may need a gradient; input images never do.
+    input_grad: bool,
+}
+
+/// `x Wᵀ + b` for `x [.., K]`, `weight [N, K]`, `bias [N]`; gives `[.., N]`.
+pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    apply(x, weight, bias, true)
+}
+
+/// [`linear`] for an `x` that is data: its gradient is never computed.
+pub fn linear_of_input(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    apply(x, weight, bias, false)
+}
+
+/// The same in plain tensors.
+pub fn linear_reference(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let dims = x.dims();
+    let (k, n) = (dims[dims.len() - 1], weight.dim(0)?);
+    let mut out = dims.to_vec();
+    out[dims.len() - 1] = n;
+    let y = x.reshape(((), k))?.matmul(&weight.t()?)?;
+    let y = match bias {
+        Some(b) => y.broadcast_add(b)?,
+        None => y,
+    };
+    y.reshape(out)
+}
+
+fn apply(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, input_grad: bool) -> Result<Tensor> {
+    if !has_kernel(x) {
+        return linear_reference(x, weight, bias);
+    }
+    let x = x.contiguous()?;
+    let weight = weight.contiguous()?;
+    let op = Linear { input_grad };
+    match bias {
+        Some(b) => x.apply_op3(&weight, &b.contiguous()?, op),
+        None => x.apply_op2(&weight, op),
+    }
+}
+
+/// `([M, K], [N, K])` to `(M, N, K, output shape)`.
+fn sizes(x: &[usize], w: &[usize]) -> Result<(usize, usize, usize, Shape)> {
+    let (Some((&k, lead)), &[n, wk]) = (x.split_last(), w) else {
+        bail!("linear: x {x:?} and weight {w:?} must have ranks >= 1 and 2")
+    };
+    if wk != k {
+        bail!("linear: x {x:?} does not fit weight {w:?}")
+    }
+    let mut out = lead.to_vec();
+    out.push(n);
+    Ok((lead.iter().product(), n, k, Shape::from(out)))
+}
+
+impl Linear {
+    fn forward(
+        &self,
+        (x, x_dims): (&[f32], &[usize]),
+        (w, w_dims): (&[f32], &[usize]),
+        bias: Option<&[f32]>,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (m, n, k, shape) = sizes(x_dims, w_dims)?;
+        let mut y = vec![0f32; m * n];
+        let accum = match bias {
+            Some(b) => {
+                y.par_chunks_mut(n * ROWS_PER_SUM)
+                    .for_each(|block| block.chunks_exact_mut(n).for_each(|r| r.copy_from_slice(b)));
+                Accum::Add
+            }
+            None => Accum::Replace,
+        };
+        product_parallel(
+            rows_mut(&mut y, m, n, n),
+            accum,
+            rows(x, m, k, k),
+            rows(w, n, k, k).transpose(),
+        );
+        Ok((CpuStorage::F32(y), shape))
+    }
+
+    /// Gradients of `x` and `weight`.
+    fn backward(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Tensor)> {
+        let (m, n, k, _) = sizes(x.dims(), weight.dims())?;
+        with_slice(grad, |g| {
+            let mut dw = vec![0f32; n * k];
+            with_slice(x, |x| {
+                product_parallel(
+                    rows_mut(&mut dw, n, k, k),
+                    Accum::Replace,
+                    rows(g, m, n, n).transpose(),
+                    rows(x, m, k, k),
+                );
+                Ok(())
+            })?;
+            let dw = Tensor::from_vec(dw, (n, k), x.device())?;
+            if !self.input_grad {
+                return Ok((None, dw));
+            }
+            let mut dx = vec![0f32; m * k];
+            with_slice(weight, |w| {
+                product_parallel(
+                    rows_mut(&mut dx, m, k, k),
+                    Accum::Replace,
+                    rows(g, m, n, n),
+                    rows(w, n, k, k),
+                );
+                Ok(())
+            })?;
+            Ok((Some(Tensor::from_vec(dx, x.shape(), x.device())?), dw))
+        })
+    }
+}
+
+/// Sum over rows of `g [M, N]`, gives `[N]`.
+pub(super) fn column_sums(g: &[f32], n: usize) -> Vec<f32> {
+    #[inline(always)]
+    fn kernel((block, n): (&[f32], usize)) -> Vec<f32> {
+        let mut sums = vec![0f32; n];
+        for row in block.chunks_exact(n) {
+            for (s, v) in sums.iter_mut().zip(row) {
+                *s += v;
+            }
+        }
+        sums
+    }
+    let partial: Vec<Vec<f32>> = g
+        .par_chunks(n * ROWS_PER_SUM)
+        .map(|block| simd::run(kernel, (block, n)))
+        .collect();
+    simd::run(kernel, (&partial.concat(), n))
+}
+
+impl CustomOp2 for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        xl: &Layout,
+        w: &CpuStorage,
+        wl: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        self.forward((slice(x, xl)?, xl.dims()), (slice(w, wl)?, wl.dims()), None)
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        _res: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (dx, dw) = self.backward(x, w, grad)?;
+        Ok((dx, Some(dw)))
+    }
+}
+
+impl CustomOp3 for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        xl: &Layout,
+        w: &CpuStorage,
+        wl: &Layout,
+        b: &CpuStorage,
+        bl: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let bias = slice(b, bl)?;
+        if wl.dims().first() != Some(&bias.len()) {
+            bail!(
+                "linear: bias has {} values, weight is {:?}",
+                bias.len(),
+                wl.dims()
+            )
+        }
+        self.forward(
+            (slice(x, xl)?, xl.dims()),
+            (slice(w, wl)?, wl.dims()),
+            Some(bias),
+        )
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        _b: &Tensor,
+        _res: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (dx, dw) = self.backward(x, w, grad)?;
+        let n = w.dim(0)?;
+        let db = with_slice(grad, |g| Tensor::from_vec(column_sums(g, n), n, w.device()))?;
+        debug_assert_eq!(grad.dtype(), DType::F32);
+        Ok((dx, Some(dw), Some(db)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::{kernel_equals_reference, random};
+    use super::*;
+
+    #[test]
+    fn equals_reference_with_bias() -> Result<()> {
+        for (m, k, n) in [(1, 1, 1), (5, 7, 3), (130, 64, 192), (3, 300, 17)] {
+            let args = [
+                random(&[2, m, k], 1)?,
+                random(&[n, k], 2)?,
+                random(&[n], 3)?,
+            ];
+            kernel_equals_reference(
+                &|a| linear(&a[0], &a[1], Some(&a[2])),
+                &|a| linear_reference(&a[0], &a[1], Some(&a[2])),
+                &args,
+                2e-6,
+            )?;
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn equals_reference_without_bias_on_strided_input() -> Result<()> {
+        let args = [random(&[6, 4], 1)?, random(&[5, 6], 2)?];
+        kernel_equals_reference(
+            &|a| linear(&a[0].t()?, &a[1], None),
+            &|a| linear_reference(&a[0].t()?, &a[1], None),
+            &args,
+            2e-6,
+        )
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit_are_errors() -> Result<()> {
+        let x = random(&[2, 3], 1)?;
+        assert!(linear(&x, &random(&[4, 5], 2)?, None).is_err());
+        assert!(linear(&x, &random(&[4, 3], 2)?, Some(&random(&[3], 2)?)).is_err());
+        Ok(())
+    }
+}

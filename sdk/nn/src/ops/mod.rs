@@ -1,0 +1,106 @@
+//! Differentiable operations.
+//!
+//! Each has a reference in plain tensors and, for f32 on the CPU, a fast kernel with its own backward. Other types and devices use the
+//! reference, which candle's autograd differentiates. Tests compare kernel and reference, forward and backward, in f64.
+
+mod attention;
+mod gelu;
+mod layer_norm;
+mod linear;
+mod patchify;
+mod product;
+mod simd;
+
+pub use attention::{attention, attention_reference};
+pub use gelu::{Gelu, gelu, gelu_reference};
+pub use layer_norm::{layer_norm, layer_norm_reference};
+pub use linear::{linear, linear_of_input, linear_reference};
+pub use patchify::{patchify, unpatchify};
+
+use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor, bail};
+
+/// Rows handled by one task where rows are summed; fixed, so that sums do not depend on the number of threads.
+const ROWS_PER_SUM: usize = 64;
+
+fn has_kernel(x: &Tensor) -> bool {
+    x.device().is_cpu() && x.dtype() == DType::F32
+}
+
+fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&storage.as_slice::<f32>()?[start..end]),
+        None => bail!("kernel needs a contiguous tensor, got {layout:?}"),
+    }
+}
+
+/// Calls `f` with the values of a contiguous f32 CPU tensor.
+fn with_slice<R>(x: &Tensor, f: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
+    let x = x.contiguous()?;
+    let (storage, layout) = x.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(cpu) => f(slice(cpu, layout)?),
+        _ => bail!("kernel needs a CPU tensor"),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod check {
+    //! Compares a kernel with its reference: values and the gradient of every argument, the reference in f64.
+
+    use candle_core::{DType, Device, Result, Tensor, Var};
+    use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+    use rand_distr::{Distribution, StandardNormal};
+
+    pub(crate) fn random(shape: &[usize], seed: u64) -> Result<Tensor> {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let n = shape.iter().product();
+        let values: Vec<f32> = (0..n).map(|_| StandardNormal.sample(&mut rng)).collect();
+        Tensor::from_vec(values, shape, &Device::Cpu)
+    }
+
+    fn run(
+        f: &dyn Fn(&[Tensor]) -> Result<Tensor>,
+        args: &[Tensor],
+        upstream: &Tensor,
+        dtype: DType,
+    ) -> Result<Vec<Vec<f64>>> {
+        let vars = args
+            .iter()
+            .map(|a| Var::from_tensor(&a.to_dtype(dtype)?))
+            .collect::<Result<Vec<_>>>()?;
+        let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
+        let y = f(&tensors)?;
+        let grads = (&y * upstream.to_dtype(dtype)?)?.sum_all()?.backward()?;
+        let flat = |t: &Tensor| t.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>();
+        let mut out = vec![flat(&y)?];
+        for v in &vars {
+            out.push(flat(grads.get(v).expect("every argument has a gradient"))?);
+        }
+        Ok(out)
+    }
+
+    /// Largest difference, relative to the largest value of each output or gradient.
+    pub(crate) fn kernel_equals_reference(
+        kernel: &dyn Fn(&[Tensor]) -> Result<Tensor>,
+        reference: &dyn Fn(&[Tensor]) -> Result<Tensor>,
+        args: &[Tensor],
+        tolerance: f64,
+    ) -> Result<()> {
+        let shape = kernel(args)?.dims().to_vec();
+        let upstream = random(&shape, 99)?;
+        let got = run(kernel, args, &upstream, DType::F32)?;
+        let want = run(reference, args, &upstream, DType::F64)?;
+        for (i, (g, w)) in got.iter().zip(&want).enumerate() {
+            let scale = w.iter().fold(1e-6, |m: f64, x| m.max(x.abs()));
+            let worst = g
+                .iter()
+                .zip(w)
+                .fold(0.0, |m: f64, (a, b)| m.max((a - b).abs()));
+            assert!(
+                worst <= tolerance * scale,
+                "output {i} (0 is the value, then gradients): off by {worst:e} of {scale:e}"
+            );
+        }
+        Ok(())
+    }
+}

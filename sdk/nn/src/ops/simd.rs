@@ -1,0 +1,122 @@
+//! Vector code chosen at run time: a plain loop compiled for each instruction set that `pulp` knows, and scalar functions simple enough to vectorise.
+
+use pulp::{Arch, Simd, WithSimd};
+
+struct Call<F, A>(F, A);
+
+impl<F: FnOnce(A) -> R, A, R> WithSimd for Call<F, A> {
+    type Output = R;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _simd: S) -> R {
+        (self.0)(self.1)
+    }
+}
+
+/// Runs `kernel(args)` compiled for the widest instruction set of this CPU. `kernel` must be `#[inline(always)]`.
+#[inline]
+pub(crate) fn run<F: FnOnce(A) -> R, A, R>(kernel: F, args: A) -> R {
+    Arch::new().dispatch(Call(kernel, args))
+}
+
+/// `e^x` by range reduction and a polynomial of degree 6 (Cephes `expf`); relative error below 2e-7 for |x| < 87, saturating outside.
+#[inline(always)]
+pub(crate) fn exp(x: f32) -> f32 {
+    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer
+    let x = x.clamp(-87.0, 88.0);
+    let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let r = x - n * 0.693_359_4 - n * -2.121_944_4e-4;
+    let mut p = 1.987_569_1e-4;
+    p = p * r + 1.398_199_9e-3;
+    p = p * r + 8.333_452e-3;
+    p = p * r + 4.166_579_6e-2;
+    p = p * r + 1.666_666_5e-1;
+    p = p * r + 5.000_000_1e-1;
+    p = p * r * r + r + 1.0;
+    let scale = f32::from_bits((((n as i32) + 127) << 23) as u32);
+    p * scale
+}
+
+/// `erf(x)` after Abramowitz and Stegun 7.1.26; absolute error below 2e-7. Returns `(erf(x), e^(-x^2))`, since its derivative needs the latter.
+#[inline(always)]
+pub(crate) fn erf(x: f32) -> (f32, f32) {
+    let a = x.abs();
+    let gauss = exp(-a * a);
+    let t = 1.0 / (1.0 + 0.327_591_1 * a);
+    let poly = ((((1.061_405_4 * t - 1.453_152) * t + 1.421_413_7) * t - 0.284_496_74) * t
+        + 0.254_829_6)
+        * t;
+    ((1.0 - poly * gauss).copysign(x), gauss)
+}
+
+/// Sum of a slice in sixteen running sums, so that it vectorises and does not depend on the vector width.
+#[inline(always)]
+pub(crate) fn sum(values: &[f32]) -> f32 {
+    dot_with(values, values, |a, _| a)
+}
+
+/// Dot product in sixteen running sums.
+#[inline(always)]
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    dot_with(a, b, |a, b| a * b)
+}
+
+#[inline(always)]
+fn dot_with(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [0f32; 16];
+    let (a_chunks, a_rest) = a.as_chunks::<16>();
+    let (b_chunks, b_rest) = b.as_chunks::<16>();
+    for (x, y) in a_chunks.iter().zip(b_chunks) {
+        for i in 0..16 {
+            lanes[i] += term(x[i], y[i]);
+        }
+    }
+    for (i, (x, y)) in a_rest.iter().zip(b_rest).enumerate() {
+        lanes[i] += term(*x, *y);
+    }
+    for width in [8, 4, 2, 1] {
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+    }
+    lanes[0]
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn exp_is_close_to_std() {
+        for i in -8600..8800 {
+            let x = i as f32 * 0.01;
+            let want = (x as f64).exp();
+            assert!(((super::exp(x) as f64) / want - 1.0).abs() < 3e-7, "{x}");
+        }
+    }
+
+    #[test]
+    fn erf_matches_its_series() {
+        // erf(x) = 2/sqrt(pi) * sum (-1)^n x^(2n+1) / (n! (2n+1))
+        for i in -300..=300 {
+            let x = i as f64 * 0.01;
+            let (mut term, mut total) = (x, x);
+            for n in 1..60 {
+                term *= -x * x / n as f64;
+                total += term / (2 * n + 1) as f64;
+            }
+            let want = total * 2.0 / std::f64::consts::PI.sqrt();
+            let (got, gauss) = super::erf(x as f32);
+            assert!((got as f64 - want).abs() < 4e-7, "{x}: {got} {want}");
+            assert!((gauss as f64 - (-x * x).exp()).abs() < 4e-7);
+        }
+    }
+
+    #[test]
+    fn sums_cover_every_length() {
+        for n in 0..70i32 {
+            let v: Vec<f32> = (0..n).map(|i| i as f32).collect();
+            assert_eq!(super::sum(&v), (n * (n - 1)) as f32 / 2.0);
+            let squares: f32 = v.iter().map(|x| x * x).sum();
+            assert_eq!(super::dot(&v, &v), squares);
+        }
+    }
+}
