@@ -1,1 +1,51 @@
-//! The model file: manifest, members, hashes
+//! The model file, `.sslb`: one zip with stored members.
+//!
+//! | member | contents |
+//! |---|---|
+//! | `manifest.json` | [`Manifest`]: schema, architecture, preprocessing, pooling, provenance, SHA-256 and size of every other member |
+//! | `weights.safetensors` | f32 parameters of the encoder under DINO/timm names |
+//! | `encoder.onnx` | the same encoder as an ONNX graph, opset 17 |
+//! | `golden.safetensors` | `input [G, 3, H, W]`, `cls [G, D]`, `patch_mean [G, D]`: what every engine must reproduce |
+//!
+//! The zip comment ends with a seal, the SHA-256 of all bytes before it, so that a file cut or changed at any byte is refused
+//! before anything in it is read. Any zip tool lists and extracts a bundle; a tool that rewrites one breaks the seal.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), ssl_edge_bundle::BundleError> {
+//! let bundle = ssl_edge_bundle::Bundle::open("encoder.sslb".as_ref())?;
+//! println!("{} of {}", bundle.manifest().arch.name, bundle.manifest().created_by);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Architecture Invariant: this crate knows names, sizes and hashes. It runs no encoder and decodes no tensor.
+
+#![deny(missing_docs)]
+
+mod error;
+mod manifest;
+mod read;
+mod save;
+mod write;
+
+pub use error::BundleError;
+pub use manifest::{
+    ArchSpec, GoldenSpec, Manifest, MemberSpec, Pooling, PreprocessSpec, Provenance, SCHEMA,
+};
+pub use read::Bundle;
+pub use save::save;
+pub use write::BundleWriter;
+
+/// Member that describes all others.
+pub const MANIFEST: &str = "manifest.json";
+/// Member with the encoder's parameters, f32, in safetensors.
+pub const WEIGHTS: &str = "weights.safetensors";
+/// Member with the encoder as an ONNX graph.
+pub const ONNX: &str = "encoder.onnx";
+/// Member with golden inputs and outputs, f32, in safetensors.
+pub const GOLDEN: &str = "golden.safetensors";
+
+/// Lower-case hexadecimal, two digits a byte.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,279 @@
+//! The member `manifest.json`: its types, its checks and the identity of the encoder it describes.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// Newest manifest schema that this version reads, and the one it writes.
+pub const SCHEMA: u32 = 1;
+
+const MAX_DIM: usize = 8192;
+const MAX_DEPTH: usize = 256;
+const MAX_SIDE: usize = 4096;
+const MAX_TOKENS: usize = 1 << 14;
+const MAX_GOLDEN: usize = 64;
+
+/// The member `manifest.json`.
+///
+/// Fields that a reader does not know are ignored; a change that an older reader must not ignore raises the schema.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Schema of the manifest, [`SCHEMA`] when written by this version.
+    pub schema: u32,
+    /// Oldest ssl-edge version that reads this schema.
+    pub requires: String,
+    /// Program and version that wrote the file.
+    pub created_by: String,
+    /// Shape of the encoder.
+    pub arch: ArchSpec,
+    /// From a frame to the encoder's input.
+    pub preprocess: PreprocessSpec,
+    /// From the encoder's tokens to the feature that heads see.
+    pub pooling: Pooling,
+    /// Where the weights come from.
+    pub provenance: Provenance,
+    /// Licence of the weights (an SPDX expression), where the maker gave one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub licence: Option<String>,
+    /// How to check an engine.
+    pub golden: GoldenSpec,
+    /// Size and hash of every member but the manifest.
+    pub members: BTreeMap<String, MemberSpec>,
+}
+
+/// Shape of a vision transformer; the fields of the training configuration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ArchSpec {
+    /// Name of the preset, such as `vit_n16`, or a free text.
+    pub name: String,
+    /// Width D of a token.
+    pub dim: usize,
+    /// Number of blocks.
+    pub depth: usize,
+    /// Attention heads of D / heads channels each.
+    pub heads: usize,
+    /// Side of a patch in pixels.
+    pub patch: usize,
+    /// Register tokens.
+    pub registers: usize,
+    /// Hidden width of the MLP in units of D.
+    pub mlp_ratio: usize,
+    /// Height and width in pixels of the image that the stored position embedding covers: those of the preprocessing, since
+    /// positions are resampled when a bundle is made.
+    pub image_size: [usize; 2],
+    /// `tanh` or `erf`.
+    pub gelu: String,
+    /// Epsilon of every LayerNorm.
+    pub eps: f64,
+}
+
+/// From a frame to the encoder's input.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PreprocessSpec {
+    /// Height of the input in pixels.
+    pub height: u32,
+    /// Width of the input in pixels.
+    pub width: u32,
+    /// `squash` or `center_crop`.
+    pub fit: String,
+    /// Mean of each channel, of pixels in `0..=1`.
+    pub mean: [f32; 3],
+    /// Standard deviation of each channel, of pixels in `0..=1`.
+    pub std: [f32; 3],
+}
+
+/// Which tokens make the feature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pooling {
+    /// The CLS token, L2-normalised, `[D]`.
+    Cls,
+    /// The mean of the patch tokens, L2-normalised, `[D]`.
+    Mean,
+    /// Both, each L2-normalised, then as one vector of norm 1, `[2 D]`.
+    ClsMean,
+}
+
+/// Where the weights come from. Data is counted, not named.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// `dino`, `mae`, `random` and so on.
+    pub method: String,
+    /// Images drawn during training, repeats counted.
+    pub images_seen: u64,
+    /// Distinct images of the data set.
+    pub dataset_images: u64,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Resolved training configuration as TOML; empty where there was none.
+    pub config: String,
+}
+
+/// How to check an engine against the golden vectors.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct GoldenSpec {
+    /// Number G of inputs.
+    pub count: usize,
+    /// Largest absolute difference allowed in an L2-normalised embedding.
+    pub tolerance: f32,
+}
+
+/// Size and hash of a member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberSpec {
+    /// SHA-256 in lower-case hexadecimal.
+    pub sha256: String,
+    /// Size in bytes.
+    pub bytes: u64,
+}
+
+/// The part of any manifest, of whatever schema, that never changes.
+#[derive(Deserialize)]
+pub(crate) struct Versions {
+    pub(crate) schema: u32,
+    pub(crate) requires: String,
+}
+
+impl ArchSpec {
+    /// Grid of patches, `[rows, columns]`, of an input of `height` × `width` pixels.
+    pub fn grid(&self, height: usize, width: usize) -> [usize; 2] {
+        [height / self.patch, width / self.patch]
+    }
+}
+
+impl Manifest {
+    /// Checks that every number can be what it says, so that sizes computed from them neither overflow nor surprise.
+    ///
+    /// # Errors
+    /// The path of the first field that cannot be, and why.
+    pub fn validate(&self) -> Result<(), (&'static str, String)> {
+        self.validate_arch()?;
+        self.validate_preprocess()?;
+        within("golden.count", self.golden.count, 1, MAX_GOLDEN)?;
+        if !(self.golden.tolerance > 0.0 && self.golden.tolerance <= 0.1) {
+            return Err((
+                "golden.tolerance",
+                format!("is {}, not in 0..=0.1", self.golden.tolerance),
+            ));
+        }
+        for name in [crate::WEIGHTS, crate::ONNX, crate::GOLDEN] {
+            if !self.members.contains_key(name) {
+                return Err(("members", format!("does not list {name}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Identity of the encoder: SHA-256 over the hash of the weights, the architecture, the preprocessing and the pooling.
+    ///
+    /// Equal hashes mean that features fitted on one bundle hold for the other; a licence or provenance does not enter.
+    /// Fields added later must be left out of the JSON at their default value, so that hashes of older bundles stay.
+    pub fn encoder_hash(&self) -> [u8; 32] {
+        let mut hasher = Sha256::new();
+        hasher.update(b"ssl-edge encoder\0");
+        let weights = self
+            .members
+            .get(crate::WEIGHTS)
+            .map_or("", |member| &member.sha256);
+        let parts = [
+            weights.to_owned(),
+            json(&self.arch),
+            json(&self.preprocess),
+            json(&self.pooling),
+        ];
+        for part in parts {
+            hasher.update((part.len() as u64).to_le_bytes());
+            hasher.update(part.as_bytes());
+        }
+        hasher.finalize().into()
+    }
+
+    fn validate_arch(&self) -> Result<(), (&'static str, String)> {
+        let arch = &self.arch;
+        within("arch.dim", arch.dim, 1, MAX_DIM)?;
+        within("arch.depth", arch.depth, 1, MAX_DEPTH)?;
+        within("arch.heads", arch.heads, 1, arch.dim)?;
+        within("arch.patch", arch.patch, 1, MAX_SIDE)?;
+        within("arch.registers", arch.registers, 0, 1024)?;
+        within("arch.mlp_ratio", arch.mlp_ratio, 1, 64)?;
+        if !arch.dim.is_multiple_of(arch.heads) {
+            return Err((
+                "arch.heads",
+                format!("is {}, which does not divide dim {}", arch.heads, arch.dim),
+            ));
+        }
+        if !matches!(arch.gelu.as_str(), "tanh" | "erf") {
+            return Err(("arch.gelu", format!("is {:?}, not tanh or erf", arch.gelu)));
+        }
+        if !(arch.eps > 0.0 && arch.eps < 1.0) {
+            return Err(("arch.eps", format!("is {}, not in 0..1", arch.eps)));
+        }
+        sides("arch.image_size", arch.image_size, arch.patch)
+    }
+
+    fn validate_preprocess(&self) -> Result<(), (&'static str, String)> {
+        let spec = &self.preprocess;
+        sides(
+            "preprocess",
+            [spec.height as usize, spec.width as usize],
+            self.arch.patch,
+        )?;
+        if self.arch.image_size != [spec.height as usize, spec.width as usize] {
+            return Err((
+                "arch.image_size",
+                format!(
+                    "is {:?}, but preprocess makes images of {} x {}",
+                    self.arch.image_size, spec.height, spec.width
+                ),
+            ));
+        }
+        if !matches!(spec.fit.as_str(), "squash" | "center_crop") {
+            return Err((
+                "preprocess.fit",
+                format!("is {:?}, not squash or center_crop", spec.fit),
+            ));
+        }
+        if !spec.mean.iter().all(|mean| mean.is_finite()) {
+            return Err(("preprocess.mean", format!("is {:?}", spec.mean)));
+        }
+        if !spec.std.iter().all(|std| std.is_finite() && *std > 0.0) {
+            return Err(("preprocess.std", format!("is {:?}, not positive", spec.std)));
+        }
+        Ok(())
+    }
+}
+
+fn sides(
+    field: &'static str,
+    sides: [usize; 2],
+    patch: usize,
+) -> Result<(), (&'static str, String)> {
+    for side in sides {
+        within(field, side, patch, MAX_SIDE)?;
+        if !side.is_multiple_of(patch) {
+            return Err((
+                field,
+                format!("has side {side}, which is no multiple of patch {patch}"),
+            ));
+        }
+    }
+    let tokens = (sides[0] / patch) * (sides[1] / patch);
+    within(field, tokens, 1, MAX_TOKENS)
+}
+
+fn within(
+    field: &'static str,
+    value: usize,
+    low: usize,
+    high: usize,
+) -> Result<(), (&'static str, String)> {
+    if (low..=high).contains(&value) {
+        return Ok(());
+    }
+    Err((field, format!("has {value}, not in {low}..={high}")))
+}
+
+fn json<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("plain structs with string keys always serialise")
+}

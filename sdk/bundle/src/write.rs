@@ -1,0 +1,135 @@
+//! From contents to one sealed zip.
+
+use std::collections::BTreeMap;
+use std::io::{Cursor, Write};
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+use zip::result::ZipResult;
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, DateTime, ZipWriter};
+
+use crate::{
+    ArchSpec, BundleError, GOLDEN, GoldenSpec, MANIFEST, Manifest, MemberSpec, ONNX, Pooling,
+    PreprocessSpec, Provenance, SCHEMA, WEIGHTS, hex, save,
+};
+
+pub(crate) const SEAL_PREFIX: &str = "ssl-edge sha256 ";
+pub(crate) const SEAL_DIGITS: usize = 64;
+const REQUIRES: &str = "0.1.0";
+// Tensors inside a mapped file can then be viewed in place by any SIMD width.
+const ALIGNMENT: u16 = 64;
+
+/// What goes into a bundle. Schema, versions, sizes and hashes are filled in by [`BundleWriter::to_bytes`].
+pub struct BundleWriter {
+    /// Shape of the encoder.
+    pub arch: ArchSpec,
+    /// From a frame to the encoder's input.
+    pub preprocess: PreprocessSpec,
+    /// From the encoder's tokens to the feature that heads see.
+    pub pooling: Pooling,
+    /// Where the weights come from.
+    pub provenance: Provenance,
+    /// Licence of the weights, an SPDX expression.
+    pub licence: Option<String>,
+    /// Number of golden inputs and their tolerance.
+    pub golden: GoldenSpec,
+    /// Contents of [`WEIGHTS`].
+    pub weights: Vec<u8>,
+    /// Contents of [`ONNX`].
+    pub onnx: Vec<u8>,
+    /// Contents of [`GOLDEN`].
+    pub golden_vectors: Vec<u8>,
+}
+
+impl BundleWriter {
+    /// The manifest that the bundle will have.
+    pub fn manifest(&self) -> Manifest {
+        let members = self
+            .members()
+            .into_iter()
+            .map(|(name, bytes)| {
+                let spec = MemberSpec {
+                    sha256: hex(&Sha256::digest(bytes)),
+                    bytes: bytes.len() as u64,
+                };
+                (name.to_owned(), spec)
+            })
+            .collect::<BTreeMap<_, _>>();
+        Manifest {
+            schema: SCHEMA,
+            requires: REQUIRES.to_owned(),
+            created_by: concat!("ssl-edge ", env!("CARGO_PKG_VERSION")).to_owned(),
+            arch: self.arch.clone(),
+            preprocess: self.preprocess.clone(),
+            pooling: self.pooling,
+            provenance: self.provenance.clone(),
+            licence: self.licence.clone(),
+            golden: self.golden,
+            members,
+        }
+    }
+
+    /// The whole file. Equal contents give equal bytes: no time of day, no random order.
+    ///
+    /// # Errors
+    /// [`BundleError::Manifest`] where a field cannot be what it says; `path` only names the bundle in messages.
+    pub fn to_bytes(&self, path: &Path) -> Result<Vec<u8>, BundleError> {
+        let manifest = self.manifest();
+        manifest
+            .validate()
+            .map_err(|(field, reason)| BundleError::Manifest {
+                path: path.to_owned(),
+                field: field.to_owned(),
+                reason,
+            })?;
+        let text = serde_json::to_vec_pretty(&manifest)
+            .expect("plain structs with string keys always serialise");
+        let mut members = vec![(MANIFEST, text.as_slice())];
+        members.extend(self.members());
+        Ok(seal(pack(&members).expect(
+            "writing stored members with fixed names to memory does not fail",
+        )))
+    }
+
+    /// Saves the bundle; see [`save`].
+    ///
+    /// # Errors
+    /// [`BundleError::Manifest`] or [`BundleError::Save`]; a file that was there before is then unchanged.
+    pub fn write(&self, path: &Path) -> Result<(), BundleError> {
+        save(path, &self.to_bytes(path)?)
+    }
+
+    fn members(&self) -> [(&'static str, &[u8]); 3] {
+        [
+            (WEIGHTS, &self.weights),
+            (ONNX, &self.onnx),
+            (GOLDEN, &self.golden_vectors),
+        ]
+    }
+}
+
+/// A zip of stored members whose comment has room for the seal.
+pub(crate) fn pack(members: &[(&str, &[u8])]) -> ZipResult<Vec<u8>> {
+    let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+    for (name, bytes) in members {
+        let options = SimpleFileOptions::default()
+            .compression_method(CompressionMethod::Stored)
+            .last_modified_time(DateTime::DEFAULT)
+            .unix_permissions(0o644)
+            .with_alignment(ALIGNMENT)
+            .large_file(bytes.len() as u64 >= u64::from(u32::MAX));
+        zip.start_file(*name, options)?;
+        zip.write_all(bytes)?;
+    }
+    zip.set_comment(format!("{SEAL_PREFIX}{}", "0".repeat(SEAL_DIGITS)))?;
+    Ok(zip.finish()?.into_inner())
+}
+
+/// Overwrites the last bytes of a packed zip with the SHA-256 of all before them.
+pub(crate) fn seal(mut bytes: Vec<u8>) -> Vec<u8> {
+    let end = bytes.len() - SEAL_DIGITS;
+    let digest = hex(&Sha256::digest(&bytes[..end]));
+    bytes[end..].copy_from_slice(digest.as_bytes());
+    bytes
+}

@@ -1,0 +1,202 @@
+//! A bundle on disk: what is written is read, and nothing else is.
+
+use std::fs;
+use std::path::Path;
+
+use ssl_edge_bundle::{
+    ArchSpec, Bundle, BundleError, BundleWriter, GOLDEN, GoldenSpec, ONNX, Pooling, PreprocessSpec,
+    Provenance, WEIGHTS,
+};
+
+fn writer() -> BundleWriter {
+    BundleWriter {
+        arch: ArchSpec {
+            name: "tiny".to_owned(),
+            dim: 8,
+            depth: 1,
+            heads: 2,
+            patch: 4,
+            registers: 1,
+            mlp_ratio: 4,
+            image_size: [8, 12],
+            gelu: "tanh".to_owned(),
+            eps: 1e-6,
+        },
+        preprocess: PreprocessSpec {
+            height: 8,
+            width: 12,
+            fit: "squash".to_owned(),
+            mean: [0.485, 0.456, 0.406],
+            std: [0.229, 0.224, 0.225],
+        },
+        pooling: Pooling::ClsMean,
+        provenance: Provenance {
+            method: "dino".to_owned(),
+            images_seen: 37_400,
+            dataset_images: 1_870,
+            seed: 7,
+            config: "method = \"dino\"\n".to_owned(),
+        },
+        licence: Some("CC0-1.0".to_owned()),
+        golden: GoldenSpec {
+            count: 2,
+            tolerance: 1e-4,
+        },
+        weights: (0..=255).collect(),
+        onnx: b"a graph".to_vec(),
+        golden_vectors: Vec::new(),
+    }
+}
+
+#[test]
+fn what_is_written_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.sslb");
+    let writer = writer();
+    writer.write(&path).unwrap();
+
+    let bundle = Bundle::open(&path).unwrap();
+    assert_eq!(*bundle.manifest(), writer.manifest());
+    assert_eq!(bundle.member(WEIGHTS), Some(writer.weights.as_slice()));
+    assert_eq!(bundle.member(ONNX), Some(writer.onnx.as_slice()));
+    assert_eq!(bundle.member(GOLDEN), Some(&[][..]));
+    assert_eq!(bundle.member("absent"), None);
+    assert_eq!(bundle.path(), path);
+    assert_eq!(writer.to_bytes(&path).unwrap(), fs::read(&path).unwrap());
+}
+
+#[test]
+fn the_hash_is_of_the_encoder_and_of_nothing_else() {
+    let hash = |change: fn(&mut BundleWriter)| {
+        let mut writer = writer();
+        change(&mut writer);
+        let bytes = writer.to_bytes(Path::new("b.sslb")).unwrap();
+        Bundle::from_bytes(Path::new("b.sslb"), bytes)
+            .unwrap()
+            .encoder_hash()
+    };
+    let base = hash(|_| ());
+    assert_eq!(base, hash(|writer| writer.licence = None));
+    assert_eq!(base, hash(|writer| writer.provenance.seed = 8));
+    assert_eq!(base, hash(|writer| writer.onnx.push(0)));
+    assert_ne!(base, hash(|writer| writer.weights[0] = 1));
+    assert_ne!(base, hash(|writer| writer.arch.gelu = "erf".to_owned()));
+    assert_ne!(base, hash(|writer| writer.preprocess.mean[2] = 0.5));
+    assert_ne!(base, hash(|writer| writer.pooling = Pooling::Cls));
+}
+
+#[test]
+fn every_prefix_is_refused() {
+    let bytes = writer().to_bytes(Path::new("b.sslb")).unwrap();
+    for length in 0..bytes.len() {
+        let error = open(bytes[..length].to_vec());
+        assert!(
+            matches!(
+                error,
+                BundleError::NotABundle { .. } | BundleError::Damaged { .. }
+            ),
+            "{length} bytes: {error}"
+        );
+        assert_names_file_and_remedy(&error);
+    }
+}
+
+#[test]
+fn every_changed_byte_is_refused() {
+    let bytes = writer().to_bytes(Path::new("b.sslb")).unwrap();
+    for index in 0..bytes.len() {
+        for flip in [0x01, 0x80, 0xff] {
+            let mut changed = bytes.clone();
+            changed[index] ^= flip;
+            assert_names_file_and_remedy(&open(changed));
+        }
+    }
+}
+
+#[test]
+fn bytes_after_the_end_are_refused() {
+    let mut bytes = writer().to_bytes(Path::new("b.sslb")).unwrap();
+    bytes.push(b'0');
+    assert_names_file_and_remedy(&open(bytes));
+}
+
+#[test]
+fn other_files_are_named_as_such() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = folder.path().join("notes.txt");
+    fs::write(&text, "not a bundle at all").unwrap();
+    let error = Bundle::open(&text).map(|_| ()).unwrap_err().to_string();
+    assert!(
+        error.contains("notes.txt") && error.contains("ssl-edge export"),
+        "{error}"
+    );
+
+    let error = Bundle::open(&folder.path().join("absent.sslb"))
+        .map(|_| ())
+        .unwrap_err();
+    assert!(error.to_string().contains("absent.sslb"), "{error}");
+    let error = Bundle::open(folder.path()).map(|_| ()).unwrap_err();
+    assert!(matches!(error, BundleError::Read { .. }), "{error}");
+}
+
+#[test]
+fn a_failed_save_keeps_what_was_there_and_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("b.sslb");
+    writer().write(&path).unwrap();
+    let before = fs::read(&path).unwrap();
+
+    let mut broken = writer();
+    broken.arch.heads = 3;
+    let error = broken.write(&path).unwrap_err();
+    assert!(error.to_string().contains("arch.heads"), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), before);
+
+    // A folder cannot be replaced by a file: the last step, the rename, fails.
+    let occupied = folder.path().join("occupied");
+    fs::create_dir(&occupied).unwrap();
+    fs::write(occupied.join("kept"), "kept").unwrap();
+    let error = writer().write(&occupied).unwrap_err();
+    assert!(error.to_string().contains("occupied"), "{error}");
+    assert_eq!(fs::read_to_string(occupied.join("kept")).unwrap(), "kept");
+
+    let mut names: Vec<_> = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["b.sslb", "occupied"]);
+
+    let nowhere = folder.path().join("absent").join("b.sslb");
+    assert!(matches!(
+        writer().write(&nowhere),
+        Err(BundleError::Save { .. })
+    ));
+}
+
+#[cfg(unix)]
+#[test]
+fn others_may_read_a_bundle_as_the_umask_says() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let plain = folder.path().join("plain");
+    fs::write(&plain, "").unwrap();
+    let bundle = folder.path().join("b.sslb");
+    writer().write(&bundle).unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+    assert_eq!(mode(&bundle), mode(&plain));
+}
+
+fn open(bytes: Vec<u8>) -> BundleError {
+    Bundle::from_bytes(Path::new("b.sslb"), bytes)
+        .map(|_| ())
+        .unwrap_err()
+}
+
+fn assert_names_file_and_remedy(error: &BundleError) {
+    let message = error.to_string();
+    assert!(
+        message.contains("b.sslb") && message.contains("ssl-edge export"),
+        "{message}"
+    );
+}
