@@ -1,0 +1,292 @@
+//! Folders of images and folders of classes. What cannot be used is named, never dropped in silence.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use crate::decode::decode_file;
+use crate::picture::Image;
+
+/// File name extensions taken for images, lower case; upper case is accepted too.
+pub const IMAGE_EXTENSIONS: [&str; 9] = [
+    "bmp", "jpeg", "jpg", "pgm", "png", "pnm", "ppm", "tif", "tiff",
+];
+
+/// A file or folder that was left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// File or folder.
+    pub path: PathBuf,
+    /// Why, with the remedy.
+    pub reason: String,
+}
+
+/// Why a folder is not a data set.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DatasetError {
+    /// No folder was named.
+    #[error("no folder given; name at least one folder of images")]
+    NoPath,
+    /// The path does not exist.
+    #[error("{} does not exist; check the path", path.display())]
+    Missing {
+        /// Path given.
+        path: PathBuf,
+    },
+    /// The folder cannot be listed.
+    #[error("cannot list {}: {source}", path.display())]
+    Read {
+        /// Folder.
+        path: PathBuf,
+        /// Reason.
+        source: io::Error,
+    },
+    /// The folder holds no file at all.
+    #[error("{} is empty; put images into it or name another folder", path.display())]
+    Empty {
+        /// Folder.
+        path: PathBuf,
+    },
+    /// The folder holds files, but none with the name of an image.
+    #[error(
+        "{} holds {files} files, none an image ({}); convert them or name another folder",
+        path.display(),
+        IMAGE_EXTENSIONS.join(", ")
+    )]
+    NoImages {
+        /// Folder.
+        path: PathBuf,
+        /// Files seen.
+        files: usize,
+    },
+    /// The folder has no sub-folders to be classes.
+    #[error("{} has no class folders; put the images of each class into a folder of its own", path.display())]
+    NoClasses {
+        /// Folder.
+        path: PathBuf,
+    },
+    /// A class folder holds no image.
+    #[error(
+        "class `{class}` has no image ({}); add images or remove the folder",
+        path.display()
+    )]
+    EmptyClass {
+        /// Class.
+        class: String,
+        /// Its folder.
+        path: PathBuf,
+    },
+    /// A class folder has a name that is not Unicode.
+    #[error("the folder name {} is not valid UTF-8; rename it", path.display())]
+    ClassName {
+        /// Folder.
+        path: PathBuf,
+    },
+}
+
+/// Image files found below one or more folders.
+#[derive(Clone, Debug)]
+pub struct ImageFolder {
+    /// Files with an image extension, sorted by path, each once.
+    pub files: Vec<PathBuf>,
+    /// Folders below the roots that could not be listed.
+    pub skipped: Vec<Skipped>,
+}
+
+impl ImageFolder {
+    /// Lists every root recursively; a root may also be a file. Names that begin with a dot are ignored. Files are not opened:
+    /// [`decode_all`] finds the broken ones.
+    ///
+    /// # Errors
+    /// [`DatasetError`] if a root is missing, cannot be listed, is empty, or holds no image.
+    pub fn scan(roots: &[PathBuf]) -> Result<Self, DatasetError> {
+        if roots.is_empty() {
+            return Err(DatasetError::NoPath);
+        }
+        let mut all = Listing::default();
+        for root in roots {
+            let listing = Listing::of(root)?;
+            if listing.images.is_empty() {
+                return Err(match listing.files {
+                    0 => DatasetError::Empty { path: root.clone() },
+                    files => DatasetError::NoImages {
+                        path: root.clone(),
+                        files,
+                    },
+                });
+            }
+            all.images.extend(listing.images);
+            all.skipped.extend(listing.skipped);
+        }
+        all.images.sort();
+        all.images.dedup();
+        Ok(Self {
+            files: all.images,
+            skipped: all.skipped,
+        })
+    }
+}
+
+/// One folder per class.
+#[derive(Clone, Debug)]
+pub struct ClassFolder {
+    /// The folder that holds the class folders.
+    pub root: PathBuf,
+    /// Class names, the names of the sub-folders, sorted.
+    pub classes: Vec<String>,
+    /// Image file and index into [`classes`](Self::classes), sorted by class, then path.
+    pub samples: Vec<(PathBuf, usize)>,
+    /// Folders below the class folders that could not be listed.
+    pub skipped: Vec<Skipped>,
+}
+
+impl ClassFolder {
+    /// Lists the sub-folders of `root` as classes, each recursively. Names that begin with a dot are ignored.
+    ///
+    /// # Errors
+    /// [`DatasetError`] if `root` is missing or has no sub-folder, or if a class has no image.
+    pub fn scan(root: &Path) -> Result<Self, DatasetError> {
+        let mut folders: Vec<PathBuf> = list(root)?.into_iter().filter(|p| p.is_dir()).collect();
+        folders.sort();
+        if folders.is_empty() {
+            return Err(DatasetError::NoClasses {
+                path: root.to_owned(),
+            });
+        }
+        let mut set = Self {
+            root: root.to_owned(),
+            classes: Vec::with_capacity(folders.len()),
+            samples: Vec::new(),
+            skipped: Vec::new(),
+        };
+        for (class, folder) in folders.into_iter().enumerate() {
+            let name = folder.file_name().and_then(|n| n.to_str());
+            let Some(name) = name.map(str::to_owned) else {
+                return Err(DatasetError::ClassName { path: folder });
+            };
+            let mut listing = Listing::of(&folder)?;
+            if listing.images.is_empty() {
+                return Err(DatasetError::EmptyClass {
+                    class: name,
+                    path: folder,
+                });
+            }
+            listing.images.sort();
+            set.classes.push(name);
+            set.samples
+                .extend(listing.images.into_iter().map(|path| (path, class)));
+            set.skipped.extend(listing.skipped);
+        }
+        Ok(set)
+    }
+}
+
+/// Decodes files in parallel. Returns each image with the index of its file, in the order of `files`, and the files that
+/// could not be decoded with the reason.
+///
+/// `shorter_side` bounds memory: an image whose shorter side has more pixels is scaled down ([`Image::shrink`]).
+pub fn decode_all(
+    files: &[PathBuf],
+    shorter_side: Option<u32>,
+) -> (Vec<(usize, Image)>, Vec<Skipped>) {
+    let decoded: Vec<_> = files
+        .par_iter()
+        .map(|file| {
+            decode_file(file).map(|image| match shorter_side {
+                Some(side) => image.shrink(side.max(1)),
+                None => image,
+            })
+        })
+        .collect();
+    let mut images = Vec::with_capacity(files.len());
+    let mut skipped = Vec::new();
+    for (index, result) in decoded.into_iter().enumerate() {
+        match result {
+            Ok(image) => images.push((index, image)),
+            Err(error) => skipped.push(Skipped {
+                path: files[index].clone(),
+                reason: error.to_string(),
+            }),
+        }
+    }
+    (images, skipped)
+}
+
+#[derive(Default)]
+struct Listing {
+    images: Vec<PathBuf>,
+    skipped: Vec<Skipped>,
+    files: usize,
+    // resolved, so that a link to a parent folder ends the walk
+    seen: BTreeSet<PathBuf>,
+}
+
+impl Listing {
+    fn of(root: &Path) -> Result<Self, DatasetError> {
+        let mut listing = Self::default();
+        if root.is_file() {
+            listing.file(root.to_owned());
+            return Ok(listing);
+        }
+        let mut open = vec![root.to_owned()];
+        while let Some(folder) = open.pop() {
+            if let Ok(resolved) = folder.canonicalize()
+                && !listing.seen.insert(resolved)
+            {
+                continue;
+            }
+            match list(&folder) {
+                Ok(entries) => {
+                    let (folders, files): (Vec<_>, Vec<_>) =
+                        entries.into_iter().partition(|p| p.is_dir());
+                    open.extend(folders);
+                    files.into_iter().for_each(|file| listing.file(file));
+                }
+                Err(error) if folder == root => return Err(error),
+                Err(error) => listing.skipped.push(Skipped {
+                    path: folder,
+                    reason: error.to_string(),
+                }),
+            }
+        }
+        Ok(listing)
+    }
+
+    fn file(&mut self, path: PathBuf) {
+        self.files += 1;
+        let extension = path.extension().and_then(|e| e.to_str());
+        let is_image = |e: &str| {
+            IMAGE_EXTENSIONS
+                .iter()
+                .any(|known| known.eq_ignore_ascii_case(e))
+        };
+        if extension.is_some_and(is_image) {
+            self.images.push(path);
+        }
+    }
+}
+
+/// The visible entries of a folder.
+fn list(folder: &Path) -> Result<Vec<PathBuf>, DatasetError> {
+    let read = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => DatasetError::Missing {
+            path: folder.to_owned(),
+        },
+        _ => DatasetError::Read {
+            path: folder.to_owned(),
+            source,
+        },
+    };
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(folder).map_err(read)? {
+        let entry = entry.map_err(read)?;
+        if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+            entries.push(entry.path());
+        }
+    }
+    Ok(entries)
+}

@@ -1,0 +1,188 @@
+//! From a frame to the tensor an encoder sees. Training, export and device share this code, so they cannot disagree.
+
+use std::fmt;
+use std::str::FromStr;
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::frame::{Frame, FrameError};
+use crate::picture::Image;
+use crate::resample::{Resized, Scratch, Window};
+
+/// Channel means of ImageNet, RGB, for samples in 0..=1.
+pub const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+/// Channel standard deviations of ImageNet, RGB, for samples in 0..=1.
+pub const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
+
+/// How a region of another aspect ratio becomes the input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fit {
+    /// Stretch the whole region to the input: nothing is lost at the border.
+    Squash,
+    /// Keep the aspect ratio and take the largest centred part.
+    CenterCrop,
+}
+
+/// A name that is no [`Fit`].
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("unknown fit `{0}`; use `squash` or `center_crop`")]
+pub struct UnknownFit(pub String);
+
+impl fmt::Display for Fit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Squash => "squash",
+            Self::CenterCrop => "center_crop",
+        })
+    }
+}
+
+impl FromStr for Fit {
+    type Err = UnknownFit;
+
+    fn from_str(name: &str) -> Result<Self, UnknownFit> {
+        match name {
+            "squash" => Ok(Self::Squash),
+            "center_crop" => Ok(Self::CenterCrop),
+            other => Err(UnknownFit(other.to_owned())),
+        }
+    }
+}
+
+/// Resize, scale to 0..=1, normalise: `out[c] = (pixel[c] / max - mean[c]) / std[c]`, `[3, height, width]` f32.
+///
+/// The resize is antialiased Catmull-Rom, done at 8 or 16 bit as the source is; grey fills all three channels.
+#[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Preprocess {
+    /// Rows of the input.
+    pub height: u32,
+    /// Columns of the input.
+    pub width: u32,
+    /// What happens to other aspect ratios.
+    pub fit: Fit,
+    /// Channel means, RGB, for samples in 0..=1.
+    pub mean: [f32; 3],
+    /// Channel standard deviations, RGB, for samples in 0..=1.
+    pub std: [f32; 3],
+}
+
+impl Preprocess {
+    /// Input of `height` x `width` with the statistics of ImageNet.
+    pub fn imagenet(height: u32, width: u32, fit: Fit) -> Self {
+        Self {
+            height,
+            width,
+            fit,
+            mean: IMAGENET_MEAN,
+            std: IMAGENET_STD,
+        }
+    }
+
+    /// Values written by [`apply`](Self::apply): `3 * height * width`.
+    pub fn len(&self) -> usize {
+        (self.height as usize)
+            .saturating_mul(self.width as usize)
+            .saturating_mul(3)
+    }
+
+    /// True if a size is zero, which [`validate`](Self::validate) rejects.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Checks sizes and statistics, which may come from a file.
+    ///
+    /// # Errors
+    /// [`FrameError::Preprocess`] if a size is 0 or above 16384, a mean is not finite, or a standard deviation is not
+    /// finite and positive.
+    pub fn validate(&self) -> Result<(), FrameError> {
+        let bad = |field, value: String, remedy| {
+            Err(FrameError::Preprocess {
+                field,
+                value,
+                remedy,
+            })
+        };
+        for (field, size) in [("height", self.height), ("width", self.width)] {
+            if !(1..=16_384).contains(&size) {
+                return bad(field, size.to_string(), "set it to 1..=16384 pixels");
+            }
+        }
+        if self.mean.iter().any(|m| !m.is_finite()) {
+            return bad("mean", format!("{:?}", self.mean), "set finite numbers");
+        }
+        // a subnormal deviation would overflow to infinity on division
+        if self.std.iter().any(|s| !s.is_finite() || *s < 1e-6) {
+            return bad("std", format!("{:?}", self.std), "set it to 1e-6 or more");
+        }
+        Ok(())
+    }
+
+    /// Writes the region of interest of `frame` to `out` as `[3, height, width]`.
+    ///
+    /// # Errors
+    /// [`FrameError::Output`] if `out` has another length, [`FrameError::Preprocess`] if a parameter is unusable.
+    pub fn apply(&self, frame: &Frame, out: &mut [f32]) -> Result<(), FrameError> {
+        self.validate()?;
+        if out.len() != self.len() {
+            return Err(FrameError::Output {
+                expected: self.len(),
+                actual: out.len(),
+            });
+        }
+        let window = match self.fit {
+            Fit::Squash => Window::Whole(frame.region()),
+            Fit::CenterCrop => Window::Centre(frame.region()),
+        };
+        let (samples, order) = (frame.format().samples(), frame.format().order());
+        let plane_len = out.len() / 3;
+        Scratch::with(|scratch| {
+            let resized = scratch.resize(frame, window, self.width, self.height);
+            for (c, plane) in out.chunks_exact_mut(plane_len).enumerate() {
+                match &resized {
+                    Resized::U8(v) => {
+                        let (scale, shift) = self.affine(c, f64::from(u8::MAX));
+                        let source = v.iter().skip(order[c]).step_by(samples);
+                        write_plane(plane, source.map(|&x| f32::from(x)), scale, shift);
+                    }
+                    Resized::U16(v) => {
+                        let (scale, shift) = self.affine(c, f64::from(u16::MAX));
+                        let source = v.iter().skip(order[c]).step_by(samples);
+                        write_plane(plane, source.map(|&x| f32::from(x)), scale, shift);
+                    }
+                }
+            }
+        });
+        Ok(())
+    }
+
+    fn affine(&self, channel: usize, max: f64) -> (f32, f32) {
+        let (mean, std) = (f64::from(self.mean[channel]), f64::from(self.std[channel]));
+        ((1.0 / (max * std)) as f32, (-mean / std) as f32)
+    }
+}
+
+fn write_plane(plane: &mut [f32], source: impl Iterator<Item = f32>, scale: f32, shift: f32) {
+    for (out, x) in plane.iter_mut().zip(source) {
+        *out = x * scale + shift;
+    }
+}
+
+/// [`Preprocess::apply`] on many images in parallel: `[B, 3, H, W]`.
+///
+/// # Errors
+/// [`FrameError::Preprocess`] if a parameter is unusable.
+pub fn preprocess_batch(
+    images: &[&Image],
+    preprocess: &Preprocess,
+) -> Result<Vec<f32>, FrameError> {
+    preprocess.validate()?;
+    let mut out = vec![0.0; images.len() * preprocess.len()];
+    out.par_chunks_exact_mut(preprocess.len())
+        .zip(images)
+        .try_for_each(|(out, image)| preprocess.apply(&image.frame(), out))?;
+    Ok(out)
+}
