@@ -1,0 +1,230 @@
+//! Few-shot accuracy: for each draw, `shots` images of each class at random are the support, all others are queries; the score of a draw is the
+//! balanced accuracy on its queries, and the result is the mean over the draws with a normal 95 % interval, 1.96 standard errors.
+//!
+//! The same seed draws the same supports for any features with the same labels, so that encoders are compared on equal terms.
+
+use super::LabelledSet;
+use crate::error::AdaptError;
+use crate::fitted::{Confusion, argmax, ridge_lambda};
+use crate::head::prototype::Prototype;
+use crate::head::ridge::{RidgeProblem, Space};
+use crate::head::statistics::Statistics;
+use crate::support::Support;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use rayon::prelude::*;
+
+/// Head fitted on the support of each draw, never on its queries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FewshotHead {
+    /// [`crate::head::ridge`] on the features as they are, λ by leave-one-out.
+    Ridge,
+    /// [`crate::head::prototype`].
+    Prototype,
+}
+
+impl FewshotHead {
+    /// Name in tables and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ridge => "ridge",
+            Self::Prototype => "prototype",
+        }
+    }
+}
+
+/// What to measure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FewshotOptions {
+    /// Images of each class in the support, one result for each.
+    pub shots: Vec<usize>,
+    /// Random supports for each, at least 2.
+    pub draws: usize,
+    /// Key of the draws.
+    pub seed: u64,
+    /// Heads, one result for each.
+    pub heads: Vec<FewshotHead>,
+}
+
+/// Accuracy of one head at one number of shots.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FewshotScore {
+    /// The head.
+    pub head: FewshotHead,
+    /// Images of each class in the support.
+    pub shots: usize,
+    /// Mean balanced accuracy, 0..1.
+    pub mean: f64,
+    /// 1.96 standard errors of the mean.
+    pub ci95: f64,
+}
+
+/// Runs the protocol; results by shots, then heads, in the order of `options`. Draws run in parallel in the current rayon pool.
+///
+/// # Errors
+///
+/// Fewer than two classes; fewer than two draws; 0 shots; a class with no more images than shots; a support whose features are all the same.
+pub fn fewshot(
+    set: &LabelledSet,
+    options: &FewshotOptions,
+) -> Result<Vec<FewshotScore>, AdaptError> {
+    let classes = images_of_classes(set, options)?;
+    let mut scores = Vec::new();
+    for &shots in &options.shots {
+        let draws: Vec<Vec<f64>> = (0..options.draws)
+            .into_par_iter()
+            .map(|draw| {
+                let (support, queries) =
+                    split(&classes, shots, &mut stream(options.seed, shots, draw));
+                options
+                    .heads
+                    .iter()
+                    .map(|&head| accuracy(set, &support, &queries, head))
+                    .collect()
+            })
+            .collect::<Result<_, AdaptError>>()?;
+        for (i, &head) in options.heads.iter().enumerate() {
+            let (mean, ci95) = interval(draws.iter().map(|heads| heads[i]));
+            scores.push(FewshotScore {
+                head,
+                shots,
+                mean,
+                ci95,
+            });
+        }
+    }
+    Ok(scores)
+}
+
+/// Rows of each class, after checking that the protocol can run.
+fn images_of_classes(
+    set: &LabelledSet,
+    options: &FewshotOptions,
+) -> Result<Vec<Vec<usize>>, AdaptError> {
+    if options.draws < 2 {
+        return Err(AdaptError::BadOption {
+            name: "draws",
+            value: options.draws.to_string(),
+            range: "at least 2, to give an interval",
+        });
+    }
+    let mut classes = vec![Vec::new(); set.n_classes()];
+    for (i, &label) in set.labels.iter().enumerate() {
+        classes[label].push(i);
+    }
+    if classes.len() < 2 {
+        return Err(AdaptError::TooFewClasses {
+            found: "only one".into(),
+        });
+    }
+    for &shots in &options.shots {
+        if shots == 0 {
+            return Err(AdaptError::BadOption {
+                name: "shots",
+                value: "0".into(),
+                range: "at least 1",
+            });
+        }
+        if let Some((class, rows)) = classes
+            .iter()
+            .enumerate()
+            .find(|(_, rows)| rows.len() <= shots)
+        {
+            return Err(AdaptError::ClassTooSmall {
+                class,
+                n: rows.len(),
+                shots,
+            });
+        }
+    }
+    Ok(classes)
+}
+
+/// Generator of one draw, keyed by all that names it.
+fn stream(seed: u64, shots: usize, draw: usize) -> ChaCha8Rng {
+    let mut key = [0; 32];
+    for (bytes, word) in key.chunks_exact_mut(8).zip([
+        seed,
+        shots as u64,
+        draw as u64,
+        u64::from_le_bytes(*b"fewshot\0"),
+    ]) {
+        bytes.copy_from_slice(&word.to_le_bytes());
+    }
+    ChaCha8Rng::from_seed(key)
+}
+
+/// `shots` rows of each class for the support (with labels), the others as queries, by a partial Fisher–Yates shuffle.
+fn split(
+    classes: &[Vec<usize>],
+    shots: usize,
+    rng: &mut ChaCha8Rng,
+) -> (Vec<(usize, usize)>, Vec<(usize, usize)>) {
+    let (mut support, mut queries) = (Vec::new(), Vec::new());
+    for (label, rows) in classes.iter().enumerate() {
+        let mut rows = rows.clone();
+        for i in 0..shots {
+            let other = i + below(rng, rows.len() - i);
+            rows.swap(i, other);
+        }
+        support.extend(rows[..shots].iter().map(|&row| (row, label)));
+        queries.extend(rows[shots..].iter().map(|&row| (row, label)));
+    }
+    (support, queries)
+}
+
+/// Uniform in `0..n`, by rejection.
+fn below(rng: &mut ChaCha8Rng, n: usize) -> usize {
+    let n = n as u64;
+    let limit = u64::MAX - u64::MAX % n;
+    loop {
+        let word = rng.next_u64();
+        if word < limit {
+            return (word % n) as usize;
+        }
+    }
+}
+
+/// Balanced accuracy on the queries of a head fitted on the support.
+fn accuracy(
+    set: &LabelledSet,
+    support: &[(usize, usize)],
+    queries: &[(usize, usize)],
+    head: FewshotHead,
+) -> Result<f64, AdaptError> {
+    let n_classes = set.n_classes();
+    let (embeddings, labels) = support
+        .iter()
+        .map(|&(row, label)| (set.row(row), label))
+        .unzip();
+    let support = Support::new(embeddings, labels, n_classes)?;
+    let scores: Box<dyn Fn(&[f32]) -> Vec<f64>> = match head {
+        FewshotHead::Ridge => {
+            let problem = match Space::smaller(support.len(), support.dim()) {
+                Space::Sample => RidgeProblem::in_sample_space(&support)?,
+                Space::Feature => {
+                    RidgeProblem::in_feature_space(&Statistics::of(&support), &support)?
+                }
+            };
+            let ridge = problem.solve(ridge_lambda(&problem, None)?);
+            Box::new(move |x| ridge.scores(x))
+        }
+        FewshotHead::Prototype => {
+            let prototype = Prototype::fit(&support);
+            Box::new(move |x| prototype.scores(x))
+        }
+    };
+    let mut confusion = Confusion::new(n_classes);
+    for &(row, label) in queries {
+        confusion.add(label, argmax(&scores(set.row(row))));
+    }
+    Ok(confusion.accuracies().map_or(0.0, |(_, balanced)| balanced))
+}
+
+/// Mean and 1.96 standard errors.
+fn interval(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
+    let n = values.clone().count() as f64;
+    let mean = values.clone().sum::<f64>() / n;
+    let variance = values.map(|v| (v - mean) * (v - mean)).sum::<f64>() / (n - 1.0);
+    (mean, 1.96 * (variance / n).sqrt())
+}

@@ -1,0 +1,71 @@
+//! Measures of an encoder on labelled features: how well its embeddings separate classes, without a trained head of any size.
+
+mod fewshot;
+mod knn;
+
+pub use fewshot::{FewshotHead, FewshotOptions, FewshotScore, fewshot};
+pub use knn::{KnnScore, knn_accuracy};
+
+use crate::error::{AdaptError, check_embedding};
+
+/// Labelled features, checked once.
+#[derive(Clone, Copy, Debug)]
+pub struct LabelledSet<'a> {
+    features: &'a [f32],
+    labels: &'a [usize],
+    dim: usize,
+}
+
+impl<'a> LabelledSet<'a> {
+    /// Row-major `features` `[N, dim]` and their `labels` `[N]`.
+    ///
+    /// # Errors
+    ///
+    /// No feature; sizes that do not fit; a value that is not finite (named by its row).
+    pub fn new(features: &'a [f32], labels: &'a [usize], dim: usize) -> Result<Self, AdaptError> {
+        if labels.is_empty() || dim == 0 {
+            return Err(AdaptError::Shape {
+                what: "number of labelled features",
+                expected: 1,
+                got: 0,
+            });
+        }
+        if Some(features.len()) != labels.len().checked_mul(dim) {
+            return Err(AdaptError::Shape {
+                what: "number of feature values",
+                expected: labels.len().saturating_mul(dim),
+                got: features.len(),
+            });
+        }
+        for (i, row) in features.chunks_exact(dim).enumerate() {
+            check_embedding(|| format!("row {i} of the features"), row, dim)?;
+        }
+        Ok(Self {
+            features,
+            labels,
+            dim,
+        })
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Never: a set has at least one row.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    fn rows(&self) -> impl ExactSizeIterator<Item = &'a [f32]> {
+        self.features.chunks_exact(self.dim)
+    }
+
+    fn row(&self, i: usize) -> &'a [f32] {
+        &self.features[i * self.dim..(i + 1) * self.dim]
+    }
+
+    fn n_classes(&self) -> usize {
+        self.labels.iter().max().map_or(0, |max| max + 1)
+    }
+}

@@ -1,0 +1,233 @@
+//! The job file (`.sslj`).
+//!
+//! | bytes | what |
+//! |---|---|
+//! | 8 | magic `SSLEJOB\0` |
+//! | 4 | version, little-endian |
+//! | 8 | length L of the payload, little-endian |
+//! | L | payload: [`Payload`] in postcard's wire format |
+//! | 4 | CRC-32 (IEEE) of all bytes before, little-endian |
+//!
+//! Magic, version, length and CRC stay where they are in every version.
+
+use crate::error::{AdaptError, check_embedding};
+use crate::fitted::{Fitted, Head};
+use crate::job::{Class, EncoderId, Job, Sample};
+use crate::safe_write::safe_write;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+const MAGIC: [u8; 8] = *b"SSLEJOB\0";
+const VERSION: u32 = 1;
+const HEADER: usize = 20;
+const CRC: usize = 4;
+
+#[derive(Serialize, Deserialize)]
+struct Payload<'a> {
+    encoder: EncoderId,
+    classes: Cow<'a, [Class]>,
+    samples: Cow<'a, [Sample]>,
+    next_class: u32,
+    next_sample: u64,
+    fitted: Option<Cow<'a, Fitted>>,
+}
+
+impl Job {
+    /// Writes the job, its fitted head included, so that `path` always holds a whole job: the old one or this one.
+    ///
+    /// # Errors
+    ///
+    /// [`AdaptError::Io`]: the folder is missing, the disk is full, permissions. What was at `path` before is still there.
+    pub fn save(&self, path: &Path) -> Result<(), AdaptError> {
+        let payload = Payload {
+            encoder: self.encoder,
+            classes: Cow::Borrowed(&self.classes),
+            samples: Cow::Borrowed(&self.samples),
+            next_class: self.next_class,
+            next_sample: self.next_sample,
+            fitted: self.fitted.as_ref().map(Cow::Borrowed),
+        };
+        let mut bytes = Vec::with_capacity(HEADER);
+        bytes.extend_from_slice(&MAGIC);
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        bytes.extend_from_slice(&[0; 8]);
+        let encoded = postcard::to_extend(&payload, bytes);
+        let mut bytes = encoded.map_err(|error| AdaptError::FileDamaged {
+            path: path.to_owned(),
+            why: error.to_string(),
+        })?;
+        let length = (bytes.len() - HEADER) as u64;
+        bytes[12..HEADER].copy_from_slice(&length.to_le_bytes());
+        bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
+        safe_write(path, &bytes)
+    }
+
+    /// Reads a job; a fitted one gives the verdicts it gave when it was saved, bit for bit.
+    ///
+    /// # Errors
+    ///
+    /// [`AdaptError::Io`], [`AdaptError::NotAJob`], [`AdaptError::FileVersion`], [`AdaptError::FileLength`], [`AdaptError::FileDamaged`].
+    pub fn load(path: &Path) -> Result<Self, AdaptError> {
+        let content = read(path)?;
+        let damaged = |why: String| AdaptError::FileDamaged {
+            path: path.to_owned(),
+            why,
+        };
+        let (payload, rest) = postcard::take_from_bytes::<Payload>(&content[HEADER..])
+            .map_err(|error| damaged(format!("content: {error}")))?;
+        if !rest.is_empty() {
+            return Err(damaged(format!("{} bytes behind the content", rest.len())));
+        }
+        check(&payload).map_err(damaged)?;
+        let fitted = payload.fitted.map(Cow::into_owned);
+        let next = (payload.next_class, payload.next_sample);
+        Ok(Self::restore(
+            payload.encoder,
+            payload.classes.into_owned(),
+            payload.samples.into_owned(),
+            next,
+            fitted,
+        ))
+    }
+}
+
+/// Header and payload of the file at `path`, length and CRC checked.
+fn read(path: &Path) -> Result<Vec<u8>, AdaptError> {
+    let io = |source| AdaptError::Io {
+        action: "read",
+        path: path.to_owned(),
+        source,
+    };
+    let mut file = File::open(path).map_err(io)?;
+    let found = file.metadata().map_err(io)?.len();
+    let mut header = Vec::with_capacity(HEADER);
+    (&mut file)
+        .take(HEADER as u64)
+        .read_to_end(&mut header)
+        .map_err(io)?;
+    if !MAGIC.starts_with(&header[..header.len().min(MAGIC.len())]) {
+        return Err(AdaptError::NotAJob {
+            path: path.to_owned(),
+        });
+    }
+    let wrong_length = |expected| AdaptError::FileLength {
+        path: path.to_owned(),
+        expected,
+        found,
+    };
+    let Ok(&[_, _, _, _, _, _, _, _, v0, v1, v2, v3, ref length @ ..]) =
+        <&[u8; HEADER]>::try_from(header.as_slice())
+    else {
+        return Err(wrong_length((HEADER + CRC) as u64));
+    };
+    let expected = u64::from_le_bytes(*length).saturating_add((HEADER + CRC) as u64);
+    if expected != found {
+        return Err(wrong_length(expected));
+    }
+    let size = usize::try_from(found).map_err(|_| wrong_length(expected))?;
+    let mut content = header;
+    content.reserve_exact(size - HEADER);
+    file.take(found - HEADER as u64)
+        .read_to_end(&mut content)
+        .map_err(io)?;
+    if content.len() != size {
+        return Err(AdaptError::FileLength {
+            path: path.to_owned(),
+            expected,
+            found: content.len() as u64,
+        });
+    }
+    let crc = content.split_off(size - CRC);
+    if crc != crc32fast::hash(&content).to_le_bytes() {
+        return Err(AdaptError::FileDamaged {
+            path: path.to_owned(),
+            why: "its checksum does not match".into(),
+        });
+    }
+    let version = u32::from_le_bytes([v0, v1, v2, v3]);
+    if version != VERSION {
+        return Err(AdaptError::FileVersion {
+            path: path.to_owned(),
+            found: version,
+            supported: VERSION,
+        });
+    }
+    Ok(content)
+}
+
+/// Whether `payload` is a job that this crate's functions could have made; if not, what does not hold.
+fn check(payload: &Payload) -> Result<(), String> {
+    let ids_rise = payload.classes.is_sorted_by(|a, b| a.id < b.id)
+        && payload.samples.is_sorted_by(|a, b| a.id < b.id);
+    let ids_below_next = payload
+        .classes
+        .last()
+        .is_none_or(|class| class.id.0 < payload.next_class)
+        && payload
+            .samples
+            .last()
+            .is_none_or(|sample| sample.id.0 < payload.next_sample);
+    if !ids_rise || !ids_below_next {
+        return Err("ids out of order".into());
+    }
+    let names: HashSet<&str> = payload
+        .classes
+        .iter()
+        .map(|class| class.name.as_str())
+        .collect();
+    if names.len() != payload.classes.len() || names.iter().any(|name| name.trim().is_empty()) {
+        return Err("class names empty or not unique".into());
+    }
+    for sample in payload.samples.iter() {
+        if payload
+            .classes
+            .binary_search_by_key(&sample.class, |class| class.id)
+            .is_err()
+        {
+            return Err(format!("sample {} has no class", sample.id.0));
+        }
+        check_embedding(
+            || format!("sample {}", sample.id.0),
+            &sample.embedding,
+            payload.encoder.dim,
+        )
+        .map_err(|error| error.to_string())?;
+    }
+    payload
+        .fitted
+        .as_ref()
+        .map_or(Ok(()), |fitted| check_fitted(fitted, payload))
+}
+
+fn check_fitted(fitted: &Fitted, payload: &Payload) -> Result<(), String> {
+    let n_classes = payload.classes.len();
+    let weights = n_classes
+        .checked_mul(payload.encoder.dim)
+        .ok_or("sizes overflow")?;
+    let (sizes, mut numbers): (bool, Box<dyn Iterator<Item = &f64>>) = match &fitted.head {
+        Head::Ridge(head) => (
+            head.weights.len() == weights && head.bias.len() == n_classes,
+            Box::new(head.weights.iter().chain(&head.bias)),
+        ),
+        Head::Prototype(head) => (
+            head.directions.len() == weights,
+            Box::new(head.directions.iter()),
+        ),
+    };
+    let report = &fitted.report;
+    let confusion = report.confusion.n_classes == n_classes
+        && Some(report.confusion.counts.len()) == n_classes.checked_mul(n_classes);
+    if n_classes < 2 || !sizes || !confusion || report.n != payload.samples.len() {
+        return Err("the head does not fit the classes and samples".into());
+    }
+    let temperature = report.temperature.is_finite() && report.temperature > 0.0;
+    let threshold = report.unknown.threshold.is_none_or(f64::is_finite);
+    if !temperature || !threshold || !numbers.all(|x| x.is_finite()) {
+        return Err("the head has numbers that are not finite".into());
+    }
+    Ok(())
+}

@@ -1,0 +1,212 @@
+//! Sufficient statistics of the ridge head: adding and removing a sample are exact and independent of order, up to `f64` rounding.
+
+use crate::error::{AdaptError, check_embedding};
+use crate::linalg::Matrix;
+use crate::support::Support;
+
+/// Counts, class sums and the Gram sum of `x - origin`, in `f64`.
+///
+/// Any `origin` gives the same fit; one near the mean keeps the subtraction in [`Statistics::scatter`] from losing digits. Memory is
+/// `D (D + 1) / 2 + C D` numbers, whatever the number of samples.
+#[derive(Clone, Debug)]
+pub struct Statistics {
+    origin: Vec<f64>,
+    counts: Vec<usize>,
+    sums: Matrix,
+    /// Lower triangle by rows, `[D (D + 1) / 2]`.
+    gram: Vec<f64>,
+}
+
+impl Statistics {
+    /// Statistics of no sample; `origin` `[D]`.
+    pub fn new(origin: Vec<f64>, n_classes: usize) -> Self {
+        let dim = origin.len();
+        Self {
+            counts: vec![0; n_classes],
+            sums: Matrix::zeros(n_classes, dim),
+            gram: vec![0.0; dim * (dim + 1) / 2],
+            origin,
+        }
+    }
+
+    /// Statistics of all samples of `support` at once, around their mean.
+    pub fn of(support: &Support) -> Self {
+        let mut out = Self::new(support.mean(), support.n_classes());
+        let centred = support.centred(&out.origin);
+        let gram = centred.column_gram();
+        for (i, packed) in triangle_rows(&mut out.gram, support.dim()) {
+            packed.copy_from_slice(&gram.row(i)[..=i]);
+        }
+        for (i, &label) in support.labels().iter().enumerate() {
+            out.counts[label] += 1;
+            for (sum, x) in out.sums.row_mut(label).iter_mut().zip(centred.row(i)) {
+                *sum += x;
+            }
+        }
+        out
+    }
+
+    /// Length of the embeddings.
+    pub fn dim(&self) -> usize {
+        self.origin.len()
+    }
+
+    /// Number of samples.
+    pub fn len(&self) -> usize {
+        self.counts.iter().sum()
+    }
+
+    /// Whether there is no sample.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Samples of each class.
+    pub fn counts(&self) -> &[usize] {
+        &self.counts
+    }
+
+    /// Appends a class without samples.
+    pub fn add_class(&mut self) {
+        self.counts.push(0);
+        self.sums.rows += 1;
+        self.sums.data.resize(self.sums.rows * self.sums.cols, 0.0);
+    }
+
+    /// Drops a class; those behind it move one index down. Its samples must have been removed before.
+    ///
+    /// # Errors
+    ///
+    /// No such class, or a class that still has samples.
+    pub fn remove_class(&mut self, class: usize) -> Result<(), AdaptError> {
+        let count = *self
+            .counts
+            .get(class)
+            .ok_or(AdaptError::UnknownClass { id: class as u32 })?;
+        if count > 0 {
+            return Err(AdaptError::Shape {
+                what: "samples left in the class to remove",
+                expected: 0,
+                got: count,
+            });
+        }
+        self.counts.remove(class);
+        self.sums
+            .data
+            .drain(class * self.sums.cols..(class + 1) * self.sums.cols);
+        self.sums.rows -= 1;
+        Ok(())
+    }
+
+    /// Adds a sample. Cost: D² / 2 multiply-adds.
+    ///
+    /// # Errors
+    ///
+    /// No such class; an embedding of another length or with a value that is not finite.
+    pub fn add(&mut self, class: usize, embedding: &[f32]) -> Result<(), AdaptError> {
+        self.check(class, embedding)?;
+        self.counts[class] += 1;
+        self.update(class, embedding, 1.0);
+        Ok(())
+    }
+
+    /// Takes a sample out again; it must be one that was added to this class.
+    ///
+    /// # Errors
+    ///
+    /// As [`Statistics::add`], and a class without samples.
+    pub fn remove(&mut self, class: usize, embedding: &[f32]) -> Result<(), AdaptError> {
+        self.check(class, embedding)?;
+        if self.counts[class] == 0 {
+            return Err(AdaptError::EmptyClass {
+                class: class.to_string(),
+            });
+        }
+        self.counts[class] -= 1;
+        self.update(class, embedding, -1.0);
+        Ok(())
+    }
+
+    fn check(&self, class: usize, embedding: &[f32]) -> Result<(), AdaptError> {
+        if class >= self.counts.len() {
+            return Err(AdaptError::UnknownClass { id: class as u32 });
+        }
+        check_embedding(|| "sample".into(), embedding, self.dim())
+    }
+
+    fn update(&mut self, class: usize, embedding: &[f32], sign: f64) {
+        let x: Vec<f64> = embedding
+            .iter()
+            .zip(&self.origin)
+            .map(|(x, o)| f64::from(*x) - o)
+            .collect();
+        for (sum, value) in self.sums.row_mut(class).iter_mut().zip(&x) {
+            *sum += sign * value;
+        }
+        for (i, row) in triangle_rows(&mut self.gram, x.len()) {
+            let factor = sign * x[i];
+            for (g, value) in row.iter_mut().zip(&x) {
+                *g += factor * value;
+            }
+        }
+    }
+
+    /// Mean of all samples less the origin, `[D]`.
+    fn shift(&self) -> Vec<f64> {
+        let mut shift = vec![0.0; self.dim()];
+        for class in 0..self.counts.len() {
+            for (s, x) in shift.iter_mut().zip(self.sums.row(class)) {
+                *s += x;
+            }
+        }
+        let n = self.len().max(1) as f64;
+        shift.iter_mut().for_each(|s| *s /= n);
+        shift
+    }
+
+    /// Mean of all samples, `[D]`.
+    pub fn mean(&self) -> Vec<f64> {
+        self.shift()
+            .iter()
+            .zip(&self.origin)
+            .map(|(s, o)| s + o)
+            .collect()
+    }
+
+    /// Lower triangle of `Σ (x - mean)(x - mean)ᵀ`, `[D, D]`.
+    pub(crate) fn scatter(&self) -> Matrix {
+        let (dim, n, shift) = (self.dim(), self.len() as f64, self.shift());
+        let mut out = Matrix::zeros(dim, dim);
+        let mut start = 0;
+        for i in 0..dim {
+            let row = &self.gram[start..=start + i];
+            for ((o, g), s) in out.row_mut(i).iter_mut().zip(row).zip(&shift) {
+                *o = g - n * shift[i] * s;
+            }
+            start += i + 1;
+        }
+        out
+    }
+
+    /// `Σ (x - mean) yᵀ` for one-hot targets `y`, transposed: `[C, D]`.
+    pub(crate) fn class_scatter(&self) -> Matrix {
+        let shift = self.shift();
+        let mut out = self.sums.clone();
+        for (class, &count) in self.counts.iter().enumerate() {
+            for (o, s) in out.row_mut(class).iter_mut().zip(&shift) {
+                *o -= count as f64 * s;
+            }
+        }
+        out
+    }
+}
+
+/// Rows of a packed lower triangle with their index.
+fn triangle_rows(packed: &mut [f64], dim: usize) -> impl Iterator<Item = (usize, &mut [f64])> {
+    let mut rest = packed;
+    (0..dim).map(move |i| {
+        let (row, tail) = std::mem::take(&mut rest).split_at_mut(i + 1);
+        rest = tail;
+        (i, row)
+    })
+}
