@@ -21,7 +21,8 @@ pub fn cosine(
         return end;
     }
     let progress = (step - warmup_steps) as f64 / (total - warmup_steps) as f64;
-    end + 0.5 * (base - end) * (1.0 + (PI * progress).cos())
+    let weight = 0.5 * (1.0 + (PI * progress).cos());
+    base * weight + end * (1.0 - weight)
 }
 
 /// From `start` to `end` over `steps` in equal parts, then `end`: the warm-up of DINO's teacher temperature.

@@ -1,0 +1,63 @@
+//! Times the ops of one ViT-S block, forward and backward, and the products behind `linear`.
+//!
+//! `cargo run --release -p ssl-edge-nn --example ops_time -- BATCH TOKENS THREADS`
+
+use std::time::Instant;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+use candle_core::{Device, Tensor, Var};
+use ssl_edge_nn::{Gelu, ops};
+
+fn median(mut f: impl FnMut()) -> f64 {
+    f();
+    let mut times: Vec<f64> = (0..7)
+        .map(|_| {
+            let t = Instant::now();
+            f();
+            t.elapsed().as_secs_f64() * 1e3
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    times[3]
+}
+
+fn var(shape: &[usize]) -> Var {
+    Var::from_tensor(&Tensor::randn(0f32, 1.0, shape, &Device::Cpu).unwrap()).unwrap()
+}
+
+fn report(name: &str, gflop: f64, f: &dyn Fn() -> Tensor) {
+    let forward = median(|| {
+        f();
+    });
+    let both = median(|| {
+        f().backward().unwrap();
+    });
+    let backward = both - forward;
+    println!(
+        "{name:<14} forward {forward:8.2} ms {:6.0} GFLOP/s   backward {backward:8.2} ms {:6.0} GFLOP/s",
+        gflop / forward * 1e3,
+        2.0 * gflop / backward * 1e3
+    );
+}
+
+fn main() {
+    let args: Vec<usize> =
+        std::env::args().skip(1).map(|a| a.parse().expect("numbers: BATCH TOKENS THREADS")).collect();
+    let &[b, n, threads] = args.as_slice() else { panic!("three numbers: BATCH TOKENS THREADS") };
+    let d = 384;
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().unwrap();
+    let m = (b * n) as f64;
+    for (name, k, out) in [("qkv", d, 3 * d), ("proj", d, d), ("fc1", d, 4 * d), ("fc2", 4 * d, d)] {
+        let (x, w, bias) = (var(&[b, n, k]), var(&[out, k]), var(&[out]));
+        report(name, 2e-9 * m * (k * out) as f64, &|| ops::linear(&x, &w, Some(&bias)).unwrap());
+    }
+    let qkv = var(&[b, n, 3 * d]);
+    report("attention", 4e-9 * m * (n * d) as f64, &|| ops::attention(&qkv, 6).unwrap());
+    let hidden = var(&[b, n, 4 * d]);
+    report("gelu tanh", 0.0, &|| ops::gelu(&hidden, Gelu::Tanh).unwrap());
+    report("gelu erf", 0.0, &|| ops::gelu(&hidden, Gelu::Erf).unwrap());
+    let (x, w, bias) = (var(&[b, n, d]), var(&[d]), var(&[d]));
+    report("layer_norm", 0.0, &|| ops::layer_norm(&x, &w, &bias, 1e-6).unwrap());
+}
