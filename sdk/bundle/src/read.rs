@@ -62,6 +62,11 @@ impl Bundle {
         &self.path
     }
 
+    /// The whole file, for [`crate::save`].
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// What the bundle says of itself.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest

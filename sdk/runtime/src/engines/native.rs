@@ -1,0 +1,82 @@
+//! The encoder on the operations that trained it.
+
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+use rayon::ThreadPool;
+use ssl_edge_bundle::{ArchSpec, Bundle, WEIGHTS};
+use ssl_edge_nn::{Error, Gelu, Vit, VitConfig, tensors_from_bytes};
+
+use super::{Engine, EngineKind, Shape, Tokens};
+use crate::RuntimeError;
+
+/// `ssl-edge-nn` on a thread pool of its own.
+pub(super) struct Native {
+    vit: Vit,
+    shape: Shape,
+    pool: Arc<ThreadPool>,
+}
+
+impl Native {
+    pub(super) fn load(bundle: &Bundle, pool: Arc<ThreadPool>) -> Result<Self, String> {
+        let manifest = bundle.manifest();
+        let weights = bundle.member(WEIGHTS).ok_or("it has no weights")?;
+        let tensors = tensors_from_bytes(weights).map_err(|error| error.to_string())?;
+        let config = config(&manifest.arch);
+        Ok(Self {
+            vit: Vit::load(&config, &tensors).map_err(|error| error.to_string())?,
+            shape: Shape::of(manifest),
+            pool,
+        })
+    }
+
+    fn forward(&self, input: &[f32], batch: usize) -> Result<Tokens, Error> {
+        let Shape {
+            height,
+            width,
+            n_patches,
+            ..
+        } = self.shape;
+        let images = Tensor::from_slice(input, (batch, 3, height, width), &Device::Cpu)?;
+        let tokens = self.vit.forward(&images)?; // [B, 1 + R + N, D]
+        let n_prefix = self.vit.config().n_prefix();
+        let flat = |start, len| tokens.narrow(1, start, len)?.flatten_all()?.to_vec1();
+        Ok(Tokens {
+            cls: flat(0, 1)?,
+            patches: flat(n_prefix, n_patches)?,
+        })
+    }
+}
+
+impl Engine for Native {
+    fn kind(&self) -> EngineKind {
+        EngineKind::Native
+    }
+
+    fn run(&self, input: &[f32], batch: usize) -> Result<Tokens, RuntimeError> {
+        self.pool
+            .install(|| self.forward(input, batch))
+            .map_err(|error| RuntimeError::Run {
+                engine: EngineKind::Native,
+                reason: error.to_string(),
+            })
+    }
+}
+
+fn config(arch: &ArchSpec) -> VitConfig {
+    VitConfig {
+        dim: arch.dim,
+        depth: arch.depth,
+        heads: arch.heads,
+        patch: arch.patch,
+        registers: arch.registers,
+        mlp_ratio: arch.mlp_ratio,
+        image_size: arch.image_size,
+        gelu: if arch.gelu == "erf" {
+            Gelu::Erf
+        } else {
+            Gelu::Tanh
+        },
+        eps: arch.eps,
+    }
+}

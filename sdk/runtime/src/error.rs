@@ -1,0 +1,86 @@
+//! Errors of this crate.
+
+use std::path::PathBuf;
+
+use ssl_edge_bundle::BundleError;
+use ssl_edge_vision::FrameError;
+
+use crate::EngineKind;
+
+/// Why a bundle could not be opened or a frame not embedded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RuntimeError {
+    /// The bundle could not be read.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// The frame could not be preprocessed.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The engine is not part of this build.
+    #[error(
+        "engine {engine} is not available: {reason}; build with it or choose one of: {available}"
+    )]
+    EngineUnavailable {
+        /// The engine that was asked for.
+        engine: EngineKind,
+        /// Why it is not there.
+        reason: String,
+        /// Engines of this build, comma-separated.
+        available: String,
+    },
+    /// The engine could not be built from the bundle.
+    #[error(
+        "engine {engine} cannot load bundle {path}: {reason}; repeat `ssl-edge export` or choose another engine"
+    )]
+    Load {
+        /// The bundle.
+        path: PathBuf,
+        /// The engine.
+        engine: EngineKind,
+        /// What it could not use.
+        reason: String,
+    },
+    /// The engine failed on a frame.
+    #[error(
+        "engine {engine} failed: {reason}; try another engine, and report this with the bundle"
+    )]
+    Run {
+        /// The engine.
+        engine: EngineKind,
+        /// What went wrong.
+        reason: String,
+    },
+    /// The engine does not reproduce the golden vectors.
+    #[error(
+        "engine {engine} does not reproduce the golden vectors of bundle {path}: off by {difference:e}, allowed {tolerance:e}; choose another engine or repeat `ssl-edge export`"
+    )]
+    SelfTest {
+        /// The bundle.
+        path: PathBuf,
+        /// The engine.
+        engine: EngineKind,
+        /// Largest absolute difference in an L2-normalised embedding; NaN where the engine gave one.
+        difference: f32,
+        /// Largest difference that is accepted.
+        tolerance: f32,
+    },
+    /// The embedding has a NaN or an infinity.
+    #[error(
+        "engine {engine} gave a non-finite value for frame {frame} of the batch; the weights are damaged: repeat `ssl-edge export` from an earlier checkpoint"
+    )]
+    NonFinite {
+        /// The engine.
+        engine: EngineKind,
+        /// Index of the frame in the batch.
+        frame: usize,
+    },
+    /// The engine's threads could not be started.
+    #[error("cannot start {threads} threads: {reason}; ask for fewer threads")]
+    Threads {
+        /// Threads that were asked for.
+        threads: usize,
+        /// The operating system's reason.
+        reason: String,
+    },
+}
