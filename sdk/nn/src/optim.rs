@@ -60,7 +60,7 @@ pub struct Update<'a> {
     /// Weight decay of the parameters that decay.
     pub weight_decay: f64,
     /// Factor on the gradient of a parameter, by name (see [`Clip::factor`]); `None` leaves the parameter as it is.
-    pub factor: &'a (dyn Fn(&str) -> Option<f64> + Sync),
+    pub factor: &'a dyn Fn(&str) -> Option<f64>,
 }
 
 impl AdamW {
@@ -103,16 +103,17 @@ impl AdamW {
                 work.push((param, slot, grad, factor));
             }
         }
+        let (lr, weight_decay) = (update.lr, update.weight_decay);
         work.into_par_iter()
             .try_for_each(|(param, slot, grad, factor)| {
                 slot.step += 1;
                 let decay = if param.decay {
-                    update.weight_decay
+                    weight_decay
                 } else {
                     0.0
                 };
                 let op = AdamWOp {
-                    coefficients: Coefficients::new(config, update.lr, decay, slot.step, factor),
+                    coefficients: Coefficients::new(config, lr, decay, slot.step, factor),
                     moments: RefCell::new((&mut slot.first, &mut slot.second)),
                 };
                 param.var.inplace_op2(&grad.contiguous()?, &op)
@@ -212,7 +213,7 @@ impl GradNorms {
     pub fn of(
         params: &Params,
         grads: &GradStore,
-        keep: &(dyn Fn(&str) -> bool + Sync),
+        keep: &dyn Fn(&str) -> bool,
     ) -> Result<Self> {
         let mut by_name = BTreeMap::new();
         let mut sum = 0.0;

@@ -1,0 +1,181 @@
+//! What can go wrong in this crate.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+/// Why training could not start, go on or be read back.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// A tensor operation failed.
+    #[error("tensor operation failed: {0}")]
+    Tensor(#[from] candle_core::Error),
+    /// The encoder could not be made or computed.
+    #[error(transparent)]
+    Network(#[from] ssl_edge_nn::Error),
+    /// A folder of images could not be used.
+    #[error(transparent)]
+    Dataset(#[from] ssl_edge_vision::DatasetError),
+    /// An image that could be read at the start of the run cannot be read now.
+    #[error("image {} could be read when the run started and cannot be read now", path.display())]
+    Image {
+        /// The image file.
+        path: PathBuf,
+        /// What the decoder says.
+        source: ssl_edge_vision::DecodeError,
+    },
+    /// No file in the given folders is a readable image.
+    #[error("none of the {files} image files can be read; the first: {first}")]
+    NoReadableImage {
+        /// Image files found.
+        files: usize,
+        /// Why the first of them cannot be read.
+        first: String,
+    },
+    /// A method or an architecture that does not exist.
+    #[error("unknown {what} `{name}`; known: {known}")]
+    Unknown {
+        /// `method` or `architecture`.
+        what: &'static str,
+        /// The name asked for.
+        name: String,
+        /// Those that exist.
+        known: String,
+    },
+    /// A configuration file or override that does not fit.
+    #[error("{origin}: {message}")]
+    Config {
+        /// The file, or the override as it was written.
+        origin: String,
+        /// What is wrong and what would fit.
+        message: String,
+    },
+    /// Fewer images than one batch needs.
+    #[error(
+        "{images} readable images do not fill one batch of {batch}; add images or make the batch smaller with `--set schedule.batch={}`",
+        (*images).max(1)
+    )]
+    FewerImagesThanBatch {
+        /// Readable images.
+        images: usize,
+        /// Images in a batch.
+        batch: usize,
+    },
+    /// The run folder holds a run already.
+    #[error(
+        "{} already holds a run; continue it with --resume or choose another folder",
+        path.display()
+    )]
+    RunExists {
+        /// The run folder.
+        path: PathBuf,
+    },
+    /// There is no run to continue or to read.
+    #[error("{} holds no {what}; {remedy}", path.display())]
+    NoRun {
+        /// The run folder.
+        path: PathBuf,
+        /// What is missing.
+        what: &'static str,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A run is continued with other settings than it was started with.
+    #[error(
+        "{} was started with other settings: {}; resume with the settings of its config.toml or start a new run",
+        path.display(),
+        changes.join(", ")
+    )]
+    ConfigChanged {
+        /// The run folder.
+        path: PathBuf,
+        /// `key: then -> now`, one for each difference.
+        changes: Vec<String>,
+    },
+    /// A run is continued on other images than it was started with.
+    #[error(
+        "{} was trained on {then} images with other names or sizes than the {now} found now; restore the images or start a new run",
+        path.display()
+    )]
+    DataChanged {
+        /// The run folder.
+        path: PathBuf,
+        /// Images at the start.
+        then: usize,
+        /// Images now.
+        now: usize,
+    },
+    /// The loss or the gradient is infinite or not a number; no weight was changed by this step.
+    #[error(
+        "{what} is {value} at step {step} (learning rate {lr:.3e}, gradient norm {grad_norm}); images: {}. {}. \
+         Lower optimizer.base_lr, or check these images",
+        samples.join(", "),
+        match checkpoint { Some(path) => format!("The last checkpoint stands: {}", path.display()), None => "No checkpoint was written yet".into() }
+    )]
+    NonFinite {
+        /// `loss` or `gradient norm`.
+        what: &'static str,
+        /// Its value.
+        value: f64,
+        /// Steps done before this one.
+        step: u64,
+        /// Learning rate of the step.
+        lr: f64,
+        /// Norm of all gradients together; not a number where the loss already failed.
+        grad_norm: f64,
+        /// The images of the batch.
+        samples: Vec<String>,
+        /// The newest checkpoint.
+        checkpoint: Option<PathBuf>,
+    },
+    /// A file of a run cannot be read or written.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A checkpoint or another file of a run is damaged or of another model.
+    #[error("{}: {message}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        message: String,
+    },
+    /// The embeddings of the probe could not be scored.
+    #[error("probe folder {}: {message}", path.display())]
+    Probe {
+        /// The labelled folder.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// The thread pool could not be started.
+    #[error("cannot start {threads} threads: {message}")]
+    Threads {
+        /// Threads asked for.
+        threads: usize,
+        /// What the system says.
+        message: String,
+    },
+}
+
+impl TrainError {
+    /// Adds the path and what was tried to an I/O error.
+    pub(crate) fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
+        move |source| TrainError::Io {
+            action,
+            path: path.to_path_buf(),
+            source,
+        }
+    }
+}
+
+/// Result with a [`TrainError`].
+pub type Result<T, E = TrainError> = std::result::Result<T, E>;

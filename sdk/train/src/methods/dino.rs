@@ -1,0 +1,317 @@
+//! Self-distillation with no labels (Caron et al. 2021, arXiv:2104.14294).
+//!
+//! A student sees two global and several local crops of an image, a teacher the global ones; the teacher's parameters
+//! are a moving average of the student's. With `P_s = softmax(student / tau_s)` and
+//! `P_t = softmax((teacher - c) / tau_t)`, the loss is the mean cross-entropy `H(P_t, P_s)` over pairs of different
+//! crops. The centre `c` is a moving average of the teacher's mean logits, updated after the loss.
+//!
+//! Shapes: global crops `[2 * B, 3, S, S]` and local ones `[L * B, 3, s, s]`, crop by crop; logits `[rows, K]`.
+//! The exported encoder is the teacher's.
+//!
+//! Deviation: GELU in encoder and head follows the encoder's configuration (tanh for encoders trained here).
+
+use std::collections::BTreeMap;
+
+use candle_core::{Device, Tensor};
+use rand_chacha::rand_core::Rng;
+use serde::{Deserialize, Serialize};
+use ssl_edge_nn::ema::ema;
+use ssl_edge_nn::schedule::{cosine, linear};
+use ssl_edge_nn::{Init, Params, Vit, VitConfig};
+use ssl_edge_vision::{MultiCrop, stream};
+
+use super::dino_head::{Head, LAST_LAYER};
+use super::{Batch, ENCODER, Method, StepContext, init_rng, purpose, redraw, strip};
+use crate::checkpoint::Tensors;
+use crate::config::rejected;
+use crate::error::Result;
+use crate::ops::{multi_crop_cross_entropy, softmax_rows};
+
+/// Settings of DINO.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DinoConfig {
+    /// Temperature of the student, tau_s.
+    pub student_temperature: f64,
+    /// Temperature of the teacher at the start, tau_t.
+    pub teacher_temperature_start: f64,
+    /// Temperature of the teacher after its warm-up.
+    pub teacher_temperature: f64,
+    /// Part of the run over which the teacher's temperature rises, 0 to 1.
+    pub temperature_warmup: f64,
+    /// Momentum of the teacher at the start; it rises to 1 along a half cosine.
+    pub momentum: f64,
+    /// Momentum of the centre.
+    pub center_momentum: f64,
+    /// Epochs at the start in which the last layer of the head keeps its weights.
+    pub freeze_last_layer_epochs: u64,
+    /// Largest probability with which a residual branch of the student is dropped; it grows linearly over the blocks.
+    pub drop_path: f64,
+    /// Shape of the head.
+    pub head: HeadConfig,
+    /// How crops are made of an image.
+    pub crops: MultiCrop,
+}
+
+/// Shape of the projection head.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeadConfig {
+    /// Prototypes K.
+    pub out_dim: usize,
+    /// Width of the two hidden layers.
+    pub hidden: usize,
+    /// Width of the L2-normalised bottleneck.
+    pub bottleneck: usize,
+}
+
+/// Student and teacher in training.
+pub struct Dino {
+    config: DinoConfig,
+    student: Network,
+    teacher: Network,
+    center: Vec<f32>, // [K]
+    figures: BTreeMap<&'static str, f64>,
+}
+
+/// Parameters with the modules that compute on them.
+struct Network {
+    params: Params,
+    encoder: Vit,
+    head: Head,
+}
+
+impl DinoConfig {
+    /// Checks that the settings fit each other.
+    pub fn validate(&self) -> Result<()> {
+        let fractions = [
+            ("temperature_warmup", self.temperature_warmup),
+            ("momentum", self.momentum),
+            ("center_momentum", self.center_momentum),
+        ];
+        let temperatures = [
+            ("student_temperature", self.student_temperature),
+            ("teacher_temperature_start", self.teacher_temperature_start),
+            ("teacher_temperature", self.teacher_temperature),
+        ];
+        let mut message = None;
+        for (key, value) in fractions {
+            if !(0.0..=1.0).contains(&value) {
+                message = Some(format!("dino.{key} is {value}; it must be from 0 to 1"));
+            }
+        }
+        for (key, value) in temperatures {
+            if !(value > 0.0 && value.is_finite()) {
+                message = Some(format!("dino.{key} is {value}; it must be greater than 0"));
+            }
+        }
+        if !(0.0..1.0).contains(&self.drop_path) {
+            message = Some(format!("dino.drop_path is {}; it must be from 0 to below 1", self.drop_path));
+        }
+        let HeadConfig { out_dim, hidden, bottleneck } = self.head;
+        if out_dim < 2 || hidden == 0 || bottleneck == 0 {
+            message = Some("dino.head: out_dim must be at least 2, hidden and bottleneck at least 1".into());
+        }
+        match message {
+            Some(message) => Err(rejected(message)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Network {
+    fn new(encoder: &VitConfig, params: Params, tensors: &Tensors) -> Result<Self> {
+        Ok(Self {
+            encoder: Vit::load(encoder, &strip(tensors, ENCODER))?,
+            head: Head::over(tensors, encoder.gelu),
+            params,
+        })
+    }
+
+    /// Logits `[rows, K]` of crops at several resolutions: one pass of the encoder for each, one of the head.
+    fn forward(&self, views: &[Tensor], drop: &[Vec<Drop>]) -> Result<Tensor> {
+        let mut tokens = Vec::with_capacity(views.len());
+        for (i, view) in views.iter().enumerate() {
+            let x = match drop.get(i) {
+                Some(drop) => forward_dropping(&self.encoder, view, drop)?,
+                None => self.encoder.forward(view)?,
+            };
+            tokens.push(x.narrow(1, 0, 1)?.squeeze(1)?);
+        }
+        self.head.forward(&Tensor::cat(&tokens, 0)?)
+    }
+}
+
+impl Dino {
+    /// A student with weights drawn from `seed` as in the paper (linear layers normal 0.02, biases 0) and a teacher
+    /// equal to it.
+    pub fn new(encoder: &VitConfig, config: &DinoConfig, seed: u64) -> Result<Self> {
+        config.validate()?;
+        let mut params = Params::new();
+        let mut rng = init_rng(seed, 0);
+        Vit::init(encoder, &mut params, ENCODER, &mut rng)?;
+        Head::init(encoder.dim, &config.head, &mut params, &mut rng)?;
+        redraw(&params, seed, |_, dims| (dims.len() >= 2).then_some(Init::Normal(0.02)))?;
+        let teacher = params.deep_clone()?;
+        let variables: Tensors = params
+            .iter()
+            .map(|(name, param)| (name.to_string(), param.var.as_tensor().clone()))
+            .collect();
+        let constants = teacher.to_map();
+        Ok(Self {
+            config: config.clone(),
+            student: Network::new(encoder, params, &variables)?,
+            teacher: Network::new(encoder, teacher, &constants)?,
+            center: vec![0.0; config.head.out_dim],
+            figures: BTreeMap::new(),
+        })
+    }
+
+    /// The teacher's temperature of a step.
+    pub fn teacher_temperature(&self, ctx: &StepContext) -> f64 {
+        let c = &self.config;
+        let warmup = (c.temperature_warmup * ctx.steps as f64) as u64;
+        linear(c.teacher_temperature_start, c.teacher_temperature, warmup, ctx.step)
+    }
+
+    /// The teacher's momentum of a step.
+    pub fn momentum(&self, ctx: &StepContext) -> f64 {
+        cosine(self.config.momentum, 1.0, 0, ctx.steps, 0.0, ctx.step)
+    }
+
+    /// Whether the head's last layer keeps its weights in a step.
+    fn is_frozen(&self, ctx: &StepContext) -> bool {
+        ctx.step < self.config.freeze_last_layer_epochs * ctx.steps_per_epoch
+    }
+
+    /// `c = m c + (1 - m) mean(logits)` over rows of `[rows, K]`.
+    fn update_center(&mut self, logits: &[f32]) {
+        let width = self.center.len();
+        let mut sums = vec![0f64; width];
+        for row in logits.chunks_exact(width) {
+            for (sum, x) in sums.iter_mut().zip(row) {
+                *sum += f64::from(*x);
+            }
+        }
+        let rows = (logits.len() / width) as f64;
+        let m = self.config.center_momentum;
+        for (c, sum) in self.center.iter_mut().zip(sums) {
+            *c = (m * f64::from(*c) + (1.0 - m) * sum / rows) as f32;
+        }
+    }
+
+    fn drops(&self, batch: &Batch, ctx: &StepContext) -> Result<Vec<Vec<Drop>>> {
+        if self.config.drop_path == 0.0 {
+            return Ok(Vec::new());
+        }
+        let depth = self.student.encoder.blocks().len();
+        let draw = |(group, view): (usize, &Tensor)| {
+            let mut rng = stream(ctx.seed, ctx.step, group as u64, purpose::DROP_PATH);
+            (0..depth)
+                .map(|block| {
+                    let rate = self.config.drop_path * block as f64 / (depth - 1).max(1) as f64;
+                    let mut mask = || keep_mask(view.dim(0)?, rate, &mut rng);
+                    Ok([mask()?, mask()?])
+                })
+                .collect()
+        };
+        batch.views.iter().enumerate().map(draw).collect()
+    }
+}
+
+impl Method for Dino {
+    fn name(&self) -> &'static str {
+        "dino"
+    }
+
+    fn params(&self) -> &Params {
+        &self.student.params
+    }
+
+    fn is_trained(&self, name: &str, ctx: &StepContext) -> bool {
+        name != LAST_LAYER || !self.is_frozen(ctx)
+    }
+
+    fn loss(&mut self, batch: &Batch, ctx: &StepContext) -> Result<Tensor> {
+        let globals = &batch.views[..1];
+        let teacher = self.teacher.forward(globals, &[])?;
+        let shape = teacher.shape().clone();
+        let logits: Vec<f32> = teacher.flatten_all()?.to_vec1()?;
+        let temperature = self.teacher_temperature(ctx);
+        let (targets, entropy) = softmax_rows(&logits, &self.center, (1.0 / temperature) as f32);
+        let targets = Tensor::from_vec(targets, shape, &Device::Cpu)?;
+        let student = self.student.forward(&batch.views, &self.drops(batch, ctx)?)?;
+        let loss = multi_crop_cross_entropy(&student, &targets, self.config.student_temperature)?;
+        self.update_center(&logits);
+        self.figures = BTreeMap::from([
+            ("teacher_entropy", entropy),
+            ("teacher_temperature", temperature),
+        ]);
+        Ok(loss)
+    }
+
+    fn after_step(&mut self, ctx: &StepContext) -> Result<()> {
+        let momentum = self.momentum(ctx);
+        self.figures.insert("momentum", momentum);
+        Ok(ema(&self.teacher.params, &self.student.params, momentum)?)
+    }
+
+    fn encoder(&self) -> Tensors {
+        strip(&self.teacher.params.to_map(), ENCODER)
+    }
+
+    fn state(&self) -> Result<Tensors> {
+        let mut state = self.teacher.params.to_map();
+        let center = Tensor::from_slice(&self.center, self.center.len(), &Device::Cpu)?;
+        state.insert(CENTER.into(), center);
+        Ok(state)
+    }
+
+    fn restore(&mut self, model: &Tensors, state: &Tensors) -> Result<()> {
+        let mut teacher = state.clone();
+        let center = match teacher.remove(CENTER) {
+            Some(center) if center.dims() == [self.center.len()] => center.to_vec1()?,
+            _ => {
+                return Err(rejected(format!(
+                    "the state of DINO lacks a `{CENTER}` of {} values",
+                    self.center.len()
+                )));
+            }
+        };
+        self.student.params.assign(model)?;
+        self.teacher.params.assign(&teacher)?;
+        self.center = center;
+        Ok(())
+    }
+
+    fn figures(&self) -> BTreeMap<&'static str, f64> {
+        self.figures.clone()
+    }
+}
+
+const CENTER: &str = "center";
+
+/// Factors on the two residual branches of a block, `[rows, 1, 1]`: 0 or 1 / (1 - rate).
+type Drop = [Tensor; 2];
+
+fn keep_mask(rows: usize, rate: f64, rng: &mut impl Rng) -> Result<Tensor> {
+    let kept = (1.0 / (1.0 - rate)) as f32;
+    let draw = |_| {
+        let uniform = (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+        if uniform < rate { 0.0 } else { kept }
+    };
+    let mask: Vec<f32> = (0..rows).map(draw).collect();
+    Ok(Tensor::from_vec(mask, (rows, 1, 1), &Device::Cpu)?)
+}
+
+/// The encoder's forward pass with stochastic depth (Huang et al. 2016).
+fn forward_dropping(encoder: &Vit, view: &Tensor, drops: &[Drop]) -> Result<Tensor> {
+    let patches = encoder.embed_patches(view)?;
+    let prefix = encoder.prefix_tokens(view.dim(0)?)?;
+    let mut x = Tensor::cat(&[&prefix, &patches], 1)?;
+    for (block, [attention, mlp]) in encoder.blocks().iter().zip(drops) {
+        x = (&x + block.attention(&x)?.broadcast_mul(attention)?)?;
+        x = (&x + block.mlp(&x)?.broadcast_mul(mlp)?)?;
+    }
+    Ok(encoder.forward_norm(&x)?)
+}

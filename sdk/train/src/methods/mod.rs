@@ -1,0 +1,121 @@
+//! Self-supervised methods behind one trait; each is one file.
+
+mod dino;
+mod dino_head;
+mod mae;
+
+pub use dino::{Dino, DinoConfig, HeadConfig};
+pub use mae::{DecoderConfig, Mae, MaeConfig, Masking, random_masking};
+
+use std::collections::BTreeMap;
+
+use candle_core::Tensor;
+use rand_chacha::ChaCha8Rng;
+use ssl_edge_nn::{Init, Params, VitConfig};
+use ssl_edge_vision::stream;
+
+use crate::checkpoint::Tensors;
+use crate::config::{MethodName, TrainConfig};
+use crate::error::Result;
+
+/// Prefix of the encoder's parameters inside a method's.
+pub const ENCODER: &str = "encoder.";
+
+/// First words of random streams of this crate, see [`ssl_edge_vision::stream`].
+pub(crate) mod purpose {
+    pub(crate) const INIT: u64 = 1;
+    pub(crate) const SHUFFLE: u64 = 2;
+    pub(crate) const MASK: u64 = 3;
+    pub(crate) const DROP_PATH: u64 = 4;
+}
+
+/// Images of one step, as a method needs them.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// Index of each image in the data set, `B` of them.
+    pub samples: Vec<usize>,
+    /// One tensor `[V * B, 3, S, S]` per resolution, view by view: MAE has one with V = 1; DINO has the two global
+    /// crops, then the local ones.
+    pub views: Vec<Tensor>,
+}
+
+/// Where in the run a step is.
+#[derive(Clone, Copy, Debug)]
+pub struct StepContext {
+    /// Seed of the run.
+    pub seed: u64,
+    /// Steps done before this one.
+    pub step: u64,
+    /// Steps of the whole run.
+    pub steps: u64,
+    /// Steps in one pass over the images.
+    pub steps_per_epoch: u64,
+}
+
+/// A self-supervised method: its networks, its loss and what it does after each step.
+pub trait Method: Send {
+    /// Name in configurations and manifests.
+    fn name(&self) -> &'static str;
+
+    /// The parameters that the optimiser sees, the encoder's under [`ENCODER`].
+    fn params(&self) -> &Params;
+
+    /// Whether a parameter is updated in this step.
+    fn is_trained(&self, name: &str, ctx: &StepContext) -> bool;
+
+    /// Loss of a batch, a scalar with a graph to every trained parameter.
+    fn loss(&mut self, batch: &Batch, ctx: &StepContext) -> Result<Tensor>;
+
+    /// Called after the weights were updated.
+    fn after_step(&mut self, ctx: &StepContext) -> Result<()>;
+
+    /// The encoder's tensors that a bundle is made of, without prefix, sharing memory with the method's.
+    fn encoder(&self) -> Tensors;
+
+    /// Tensors beside the trained parameters without which a run cannot go on.
+    fn state(&self) -> Result<Tensors>;
+
+    /// Takes over trained parameters and what [`Method::state`] returned.
+    fn restore(&mut self, model: &Tensors, state: &Tensors) -> Result<()>;
+
+    /// Figures of the last step worth a look, for the metrics.
+    fn figures(&self) -> BTreeMap<&'static str, f64>;
+}
+
+/// The method of a configuration with freshly drawn weights.
+pub fn build(config: &TrainConfig) -> Result<Box<dyn Method>> {
+    Ok(match config.method {
+        MethodName::Mae => Box::new(Mae::new(&config.encoder, config.mae()?, config.seed)?),
+        MethodName::Dino => Box::new(Dino::new(&config.encoder, config.dino()?, config.seed)?),
+    })
+}
+
+/// Draws the parameters for which `choose` names a law again, each from a stream of its own order.
+fn redraw(params: &Params, seed: u64, choose: impl Fn(&str, &[usize]) -> Option<Init>) -> Result<()> {
+    let mut rng = init_rng(seed, 1);
+    for (name, param) in params.iter() {
+        if let Some(init) = choose(name, param.var.dims()) {
+            let values = init.values(param.var.dims(), &mut rng);
+            let tensor = Tensor::from_vec(values, param.var.dims(), param.var.device())?;
+            param.var.set(&tensor)?;
+        }
+    }
+    Ok(())
+}
+
+fn init_rng(seed: u64, part: u64) -> ChaCha8Rng {
+    stream(seed, 0, part, purpose::INIT)
+}
+
+/// The tensors under `prefix`, with it removed.
+pub(crate) fn strip(tensors: &Tensors, prefix: &str) -> Tensors {
+    tensors
+        .iter()
+        .filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_string(), tensor.clone())))
+        .collect()
+}
+
+fn tokens(config: &VitConfig) -> Result<usize> {
+    let [height, width] = config.grid(config.image_size)?;
+    Ok(height * width)
+}
