@@ -13,13 +13,21 @@ pub(crate) fn softmax(scores: &[f64], temperature: f64) -> Vec<f64> {
     exps.iter().map(|e| e / sum).collect()
 }
 
+/// Temperature of a head's scores.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Calibration {
+    pub(crate) temperature: f64,
+    /// Negative log-likelihood at it.
+    pub(crate) loss: f64,
+}
+
 /// The temperature that maximises the likelihood of the labels under `softmax(scores / T)`, `scores` `[N, C]` being leave-one-out scores,
-/// over the `n` samples whose class has another one; `None` when there are none.
+/// over the `n` samples whose class has another one; `None` when there are none, or when their scores are all the same.
 ///
 /// The targets are Platt's (1999): `(n + 1) / (n + 2)` for the true class, the rest shared by the others. Without them T would go to 0 as soon
-/// as every sample is right, and a job of six frames would claim certainty. The likelihood is concave in `1 / T`, so that bisection on its
-/// derivative finds the one maximum; T stays between 10⁻⁴ and 10⁴ times the largest range of scores in a row.
-pub(crate) fn temperature(scores: &[f64], support: &Support) -> Option<f64> {
+/// as every sample is right, and a job of six frames would claim certainty. The loss is convex in `1 / T`: Newton's method, kept inside a
+/// bracket, finds its minimum. T stays between 10⁻⁴ and 10⁴ times the largest range of scores in a row.
+pub(crate) fn calibrate(scores: &[f64], support: &Support) -> Option<Calibration> {
     let n_classes = support.n_classes();
     let n = support.n_evaluable();
     let rows: Vec<(&[f64], usize)> = scores
@@ -35,28 +43,59 @@ pub(crate) fn temperature(scores: &[f64], support: &Support) -> Option<f64> {
     }
     let hit = (n + 1) as f64 / (n + 2) as f64;
     let miss = (1.0 - hit) / (n_classes - 1) as f64;
-    // Derivative of the negative log-likelihood with respect to 1 / T: it rises with 1 / T.
-    let slope = |temperature: f64| -> f64 {
-        let per_row = |(row, label): &(&[f64], usize)| {
-            let expected: f64 = softmax(row, temperature)
-                .iter()
-                .zip(*row)
-                .map(|(p, s)| p * s)
-                .sum();
-            expected - miss * row.iter().sum::<f64>() - (hit - miss) * row[*label]
-        };
-        rows.iter().map(per_row).sum()
-    };
-    let (mut low, mut high) = ((range * 1e-4).ln(), (range * 1e4).ln());
-    for _ in 0..40 {
-        let middle = 0.5 * (low + high);
-        if slope(middle.exp()) > 0.0 {
-            low = middle;
+    let (mut low, mut high) = (1e-4 / range, 1e4 / range);
+    let mut inverse = 4.0 / range;
+    let mut loss = f64::INFINITY;
+    for _ in 0..60 {
+        let terms = rows
+            .iter()
+            .map(|(row, label)| loss_terms(row, *label, inverse, hit, miss));
+        let (value, slope, curvature) = terms.fold((0.0, 0.0, 0.0), |sum, term| {
+            (sum.0 + term.0, sum.1 + term.1, sum.2 + term.2)
+        });
+        loss = value;
+        if slope < 0.0 {
+            low = inverse;
         } else {
-            high = middle;
+            high = inverse;
+        }
+        let newton = inverse - slope / curvature;
+        let next = if newton > low && newton < high {
+            newton
+        } else {
+            (low * high).sqrt()
+        };
+        let done = (next - inverse).abs() <= 1e-9 * inverse;
+        inverse = next;
+        if done {
+            break;
         }
     }
-    Some((0.5 * (low + high)).exp())
+    Some(Calibration {
+        temperature: 1.0 / inverse,
+        loss,
+    })
+}
+
+/// One sample's loss and its first two derivatives with respect to `inverse` = 1 / T.
+fn loss_terms(row: &[f64], label: usize, inverse: f64, hit: f64, miss: f64) -> (f64, f64, f64) {
+    let max = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let (mut sum, mut first, mut second, mut total) = (0.0, 0.0, 0.0, 0.0);
+    for score in row {
+        let below = score - max;
+        let weight = (below * inverse).exp();
+        sum += weight;
+        first += weight * below;
+        second += weight * below * below;
+        total += below;
+    }
+    let (mean, square) = (first / sum, second / sum);
+    let target = miss * total + (hit - miss) * (row[label] - max);
+    (
+        sum.ln() - inverse * target,
+        mean - target,
+        square - mean * mean,
+    )
 }
 
 fn spread(row: &[f64]) -> f64 {
@@ -89,7 +128,9 @@ mod tests {
     fn temperature_is_where_a_fine_scan_finds_the_minimum() {
         let labels = [0, 0, 0, 1, 1, 1];
         let scores = [0.9, 0.2, 0.7, 0.1, 0.4, 0.5, 0.0, 0.8, 0.3, 0.6, 0.55, 0.45];
-        let found = temperature(&scores, &support_of(&labels)).unwrap();
+        let found = calibrate(&scores, &support_of(&labels))
+            .unwrap()
+            .temperature;
         let scan = (0..40_000).map(|i| 0.01 * 1.0002f64.powi(i));
         let best = scan
             .min_by(|a, b| loss(&scores, &labels, *a).total_cmp(&loss(&scores, &labels, *b)))
@@ -101,7 +142,9 @@ mod tests {
     fn perfect_scores_do_not_give_certainty() {
         let labels = [0, 0, 1, 1];
         let scores = [1.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 1.0];
-        let found = temperature(&scores, &support_of(&labels)).unwrap();
+        let found = calibrate(&scores, &support_of(&labels))
+            .unwrap()
+            .temperature;
         // All rows alike: the likelihood is at its maximum where softmax gives the target 5/6.
         assert!((softmax(&[1.0, 0.0], found)[0] - 5.0 / 6.0).abs() < 1e-6);
     }
@@ -110,15 +153,14 @@ mod tests {
     fn scores_worse_than_chance_give_no_preference() {
         let labels = [0, 0, 1, 1];
         let scores = [0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 1.0, 0.0];
-        let found = temperature(&scores, &support_of(&labels)).unwrap();
+        let found = calibrate(&scores, &support_of(&labels))
+            .unwrap()
+            .temperature;
         assert!((softmax(&[1.0, 0.0], found)[0] - 0.5).abs() < 1e-3);
     }
 
     #[test]
     fn single_samples_say_nothing() {
-        assert_eq!(
-            temperature(&[1.0, 0.0, 0.0, 1.0], &support_of(&[0, 1])),
-            None
-        );
+        assert_eq!(calibrate(&[1.0, 0.0, 0.0, 1.0], &support_of(&[0, 1])), None);
     }
 }

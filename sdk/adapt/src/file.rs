@@ -209,7 +209,7 @@ fn check_fitted(fitted: &Fitted, payload: &Payload) -> Result<(), String> {
         .checked_mul(payload.encoder.dim)
         .ok_or("sizes overflow")?;
     let (sizes, mut numbers): (bool, Box<dyn Iterator<Item = &f64>>) = match &fitted.head {
-        Head::Ridge(head) => (
+        Head::Linear(head) => (
             head.weights.len() == weights && head.bias.len() == n_classes,
             Box::new(head.weights.iter().chain(&head.bias)),
         ),

@@ -1,19 +1,23 @@
 //! A fitted head with all that leave-one-out says about it.
 
-use crate::calibrate::{softmax, temperature};
+use crate::calibrate::{calibrate, softmax};
 use crate::error::AdaptError;
 use crate::head::prototype::Prototype;
-use crate::head::ridge::{Ridge, RidgeProblem, Space};
+use crate::head::ridge::Ridge;
 use crate::head::statistics::Statistics;
 use crate::job::SampleId;
+use crate::linear::{self, LinearKind};
 use crate::support::Support;
 use crate::unknown::{UnknownRule, leave_one_out_distances};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// Which head to fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HeadKind {
-    /// [`crate::head::ridge`]: the better one from two or three samples a class on.
+    /// [`crate::head::discriminant`]: the best one as a rule; classes count alike, however many samples they have.
+    Discriminant,
+    /// [`crate::head::ridge`]: classes with more samples are favoured in doubt.
     Ridge,
     /// [`crate::head::prototype`]: nothing to choose; good at one sample a class.
     Prototype,
@@ -24,18 +28,21 @@ pub enum HeadKind {
 pub struct FitOptions {
     /// The head.
     pub head: HeadKind,
-    /// λ of the ridge head; `None` chooses it by leave-one-out.
+    /// λ of the linear heads; `None` chooses it by leave-one-out.
     pub lambda: Option<f64>,
+    /// Whether the linear heads see features divided by their standard deviations in the samples.
+    pub standardise: bool,
     /// Share of frames of the taught kinds that may be called unknown; 0 turns the flag off.
     pub unknown_rate: f64,
 }
 
 impl Default for FitOptions {
-    /// Ridge, λ by leave-one-out, an unknown rate of 0.05.
+    /// Discriminant on standardised features, λ by leave-one-out, an unknown rate of 0.05.
     fn default() -> Self {
         Self {
-            head: HeadKind::Ridge,
+            head: HeadKind::Discriminant,
             lambda: None,
+            standardise: true,
             unknown_rate: 0.05,
         }
     }
@@ -52,7 +59,7 @@ pub struct FitReport {
     pub loo_accuracy: Option<f64>,
     /// Mean over their classes of the share that is right.
     pub loo_balanced_accuracy: Option<f64>,
-    /// λ of the ridge head; `None` for prototypes.
+    /// λ of the linear head (for standardised features, if they were); `None` for prototypes.
     pub lambda: Option<f64>,
     /// Scores are `softmax(head scores / temperature)`.
     pub temperature: f64,
@@ -124,14 +131,14 @@ impl Confusion {
 /// A head of either kind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Head {
-    Ridge(Ridge),
+    Linear(Ridge),
     Prototype(Prototype),
 }
 
 impl Head {
     fn scores(&self, embedding: &[f32]) -> Vec<f64> {
         match self {
-            Self::Ridge(head) => head.scores(embedding),
+            Self::Linear(head) => head.scores(embedding),
             Self::Prototype(head) => head.scores(embedding),
         }
     }
@@ -145,35 +152,47 @@ pub(crate) struct Fitted {
 }
 
 impl Fitted {
-    /// Fits on `support`, whose samples are `ids`; `statistics` are needed in feature space.
-    pub(crate) fn fit(
+    /// Fits on `support`, whose samples are `ids`; `statistics` are asked for only in feature space.
+    pub(crate) fn fit<'s>(
         support: &Support,
         ids: &[SampleId],
-        statistics: Option<&Statistics>,
+        statistics: impl FnOnce() -> Cow<'s, Statistics>,
         options: &FitOptions,
     ) -> Result<Self, AdaptError> {
         let unknown = UnknownRule::new(leave_one_out_distances(support), options.unknown_rate)?;
-        let (head, lambda, scores) = match options.head {
-            HeadKind::Ridge => {
-                let problem = match statistics {
-                    Some(statistics) => RidgeProblem::in_feature_space(statistics, support)?,
-                    None => RidgeProblem::in_sample_space(support)?,
-                };
-                let lambda = ridge_lambda(&problem, options.lambda)?;
+        let kind = match options.head {
+            HeadKind::Discriminant => Some(LinearKind::Discriminant),
+            HeadKind::Ridge => Some(LinearKind::Ridge),
+            HeadKind::Prototype => None,
+        };
+        let (head, lambda, scores, calibration) = match kind {
+            Some(kind) => {
+                let fit = linear::fit(
+                    kind,
+                    support,
+                    statistics,
+                    options.standardise,
+                    options.lambda,
+                )?;
                 (
-                    Head::Ridge(problem.solve(lambda)),
-                    Some(lambda),
-                    problem.leave_one_out(lambda),
+                    Head::Linear(fit.head),
+                    Some(fit.lambda),
+                    fit.loo_scores,
+                    fit.calibration,
                 )
             }
-            HeadKind::Prototype => (
-                Head::Prototype(Prototype::fit(support)),
-                None,
-                Prototype::leave_one_out(support),
-            ),
+            None => {
+                let scores = Prototype::leave_one_out(support);
+                let calibration = calibrate(&scores, support);
+                (
+                    Head::Prototype(Prototype::fit(support)),
+                    None,
+                    scores,
+                    calibration,
+                )
+            }
         };
-        let temperature =
-            temperature(&scores, support).unwrap_or(default_temperature(options.head));
+        let temperature = calibration.map_or(default_temperature(options.head), |c| c.temperature);
         let mut confusion = Confusion::new(support.n_classes());
         let mut suspects = Vec::new();
         for (i, row) in scores.chunks_exact(support.n_classes()).enumerate() {
@@ -207,24 +226,6 @@ impl Fitted {
     }
 }
 
-/// The space in which the ridge head is solved for a job of this size.
-pub(crate) fn space_for(options: &FitOptions, n_samples: usize, dim: usize) -> Option<Space> {
-    (options.head == HeadKind::Ridge).then(|| Space::smaller(n_samples, dim))
-}
-
-/// λ as asked for, or by leave-one-out, or the spread of the samples when no class has two of them.
-pub(crate) fn ridge_lambda(problem: &RidgeProblem, asked: Option<f64>) -> Result<f64, AdaptError> {
-    match asked {
-        Some(lambda) if lambda > 0.0 && lambda.is_finite() => Ok(lambda),
-        Some(lambda) => Err(AdaptError::BadOption {
-            name: "lambda",
-            value: lambda.to_string(),
-            range: "above 0 and finite",
-        }),
-        None => Ok(problem.choose_lambda().unwrap_or(problem.spread())),
-    }
-}
-
 /// Index of the largest score, the first among equals.
 pub(crate) fn argmax(scores: &[f64]) -> usize {
     let mut best = 0;
@@ -236,11 +237,11 @@ pub(crate) fn argmax(scores: &[f64]) -> usize {
     best
 }
 
-/// Used when no class has two samples, so that nothing is known about the scores' reliability: for ridge a fifth of the distance between the
-/// targets 0 and 1, for cosines DINO's 0.07.
+/// Used when no class has two samples, so that nothing is known about the scores' reliability: for the linear heads, whose scores differ by
+/// about 1 between a sample's own class and another one, a quarter of that; for cosines DINO's 0.07.
 fn default_temperature(head: HeadKind) -> f64 {
     match head {
-        HeadKind::Ridge => 0.2,
+        HeadKind::Discriminant | HeadKind::Ridge => 0.25,
         HeadKind::Prototype => 0.07,
     }
 }

@@ -1,12 +1,12 @@
 //! The job: what an operator teaches, and the verdicts that follow.
 
 use crate::error::{AdaptError, check_embedding};
-use crate::fitted::{FitOptions, FitReport, Fitted, space_for};
-use crate::head::ridge::Space;
+use crate::fitted::{FitOptions, FitReport, Fitted};
 use crate::head::statistics::Statistics;
 use crate::linalg::dot32;
 use crate::support::{Support, inverse_norm};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// The encoder that a job's embeddings come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -306,16 +306,14 @@ impl Job {
             .map(|sample| sample.embedding.as_slice())
             .collect();
         let support = Support::new(embeddings, labels, self.classes.len())?;
-        let statistics = match space_for(options, support.len(), support.dim()) {
-            Some(Space::Feature) => Some(
-                &*self
-                    .statistics
-                    .get_or_insert_with(|| Statistics::of(&support)),
-            ),
-            _ => None,
-        };
         let ids: Vec<SampleId> = self.samples.iter().map(|sample| sample.id).collect();
-        let fitted = Fitted::fit(&support, &ids, statistics, options)?;
+        let statistics = &mut self.statistics;
+        let fitted = Fitted::fit(
+            &support,
+            &ids,
+            || Cow::Borrowed(&*statistics.get_or_insert_with(|| Statistics::of(&support))),
+            options,
+        )?;
         Ok(self.fitted.insert(fitted).report.clone())
     }
 

@@ -3,8 +3,8 @@
 //! # Overview
 //!
 //! A [`Job`] holds what an operator teaches: classes, and samples (embeddings with a label, a source and a time). Fitting it takes
-//! milliseconds, because its heads have closed forms: [`head::ridge`] (least squares on one-hot targets) and [`head::prototype`] (nearest
-//! class mean). Leave-one-out, in closed form too, gives the regularisation, the accuracy to expect, the temperature of the scores and the
+//! milliseconds, because its heads have closed forms: [`head::discriminant`] (ridge-regularised linear discriminant), [`head::ridge`] (least
+//! squares on one-hot targets) and [`head::prototype`] (nearest class mean). Leave-one-out, in closed form too, gives the regularisation, the accuracy to expect, the temperature of the scores and the
 //! distance beyond which a frame is unknown, all without a validation set. [`eval`] measures encoders: weighted k-NN and few-shot episodes.
 //!
 //! **Architecture invariant:** this crate knows `f32` embeddings only; it sees no image, no engine and no training.
@@ -42,6 +42,7 @@ mod fitted;
 pub mod head;
 mod job;
 mod linalg;
+mod linear;
 mod safe_write;
 mod support;
 mod unknown;

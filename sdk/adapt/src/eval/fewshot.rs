@@ -5,28 +5,35 @@
 
 use super::LabelledSet;
 use crate::error::AdaptError;
-use crate::fitted::{Confusion, argmax, ridge_lambda};
+use crate::fitted::{Confusion, argmax};
 use crate::head::prototype::Prototype;
-use crate::head::ridge::{RidgeProblem, Space};
 use crate::head::statistics::Statistics;
+use crate::linear::{self, LinearKind};
 use crate::support::Support;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
+use std::borrow::Cow;
 
 /// Head fitted on the support of each draw, never on its queries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FewshotHead {
-    /// [`crate::head::ridge`] on the features as they are, λ by leave-one-out.
+    /// [`crate::head::discriminant`] on features standardised by the support, λ by leave-one-out: what a job fits by default.
+    Discriminant,
+    /// [`crate::head::ridge`] on features standardised by the support, λ by leave-one-out.
     Ridge,
-    /// [`crate::head::prototype`].
+    /// [`crate::head::prototype`] on the features as they are.
     Prototype,
 }
 
 impl FewshotHead {
+    /// All heads.
+    pub const ALL: [Self; 3] = [Self::Discriminant, Self::Ridge, Self::Prototype];
+
     /// Name in tables and JSON.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Discriminant => "discriminant",
             Self::Ridge => "ridge",
             Self::Prototype => "prototype",
         }
@@ -198,20 +205,27 @@ fn accuracy(
         .map(|&(row, label)| (set.row(row), label))
         .unzip();
     let support = Support::new(embeddings, labels, n_classes)?;
+    let linear = |kind| {
+        linear::fit(
+            kind,
+            &support,
+            || Cow::Owned(Statistics::of(&support)),
+            true,
+            None,
+        )
+    };
     let scores: Box<dyn Fn(&[f32]) -> Vec<f64>> = match head {
+        FewshotHead::Discriminant => {
+            let head = linear(LinearKind::Discriminant)?.head;
+            Box::new(move |x| head.scores(x))
+        }
         FewshotHead::Ridge => {
-            let problem = match Space::smaller(support.len(), support.dim()) {
-                Space::Sample => RidgeProblem::in_sample_space(&support)?,
-                Space::Feature => {
-                    RidgeProblem::in_feature_space(&Statistics::of(&support), &support)?
-                }
-            };
-            let ridge = problem.solve(ridge_lambda(&problem, None)?);
-            Box::new(move |x| ridge.scores(x))
+            let head = linear(LinearKind::Ridge)?.head;
+            Box::new(move |x| head.scores(x))
         }
         FewshotHead::Prototype => {
-            let prototype = Prototype::fit(&support);
-            Box::new(move |x| prototype.scores(x))
+            let head = Prototype::fit(&support);
+            Box::new(move |x| head.scores(x))
         }
     };
     let mut confusion = Confusion::new(n_classes);

@@ -109,20 +109,7 @@ impl<'s> RidgeProblem<'s> {
         statistics: &Statistics,
         support: &'s Support<'s>,
     ) -> Result<Self, AdaptError> {
-        if statistics.dim() != support.dim() {
-            return Err(AdaptError::Shape {
-                what: "dimension of the statistics",
-                expected: support.dim(),
-                got: statistics.dim(),
-            });
-        }
-        if statistics.counts() != support.counts() {
-            return Err(AdaptError::Shape {
-                what: "samples in the statistics",
-                expected: support.len(),
-                got: statistics.len(),
-            });
-        }
+        statistics.check_against(support)?;
         let mean = statistics.mean();
         let (values, vectors) = eigen(&statistics.scatter())?;
         let moments = vectors.transposed_times(&statistics.class_scatter().transposed());
@@ -158,14 +145,14 @@ impl<'s> RidgeProblem<'s> {
         };
         let mean_square: f64 = out.mean.iter().map(|m| m * m).sum();
         // Differences at the level of f32 rounding carry no information.
-        if out.spread() <= 1e-13 * mean_square || out.spread() == 0.0 {
+        if out.unit() <= 1e-13 * mean_square || out.unit() == 0.0 {
             return Err(AdaptError::Degenerate { n: support.len() });
         }
         Ok(out)
     }
 
     /// Mean squared distance of the samples from their mean: the unit in which λ is natural.
-    pub fn spread(&self) -> f64 {
+    pub fn unit(&self) -> f64 {
         self.values.iter().sum::<f64>() / self.support.len() as f64
     }
 
@@ -199,57 +186,6 @@ impl<'s> RidgeProblem<'s> {
 
     /// Scores `[N, C]` of each sample under the head fitted without it, for `lambda` > 0.
     pub fn leave_one_out(&self, lambda: f64) -> Vec<f64> {
-        self.leave_one_out_blocks(lambda, |_, scores| scores.data)
-            .concat()
-    }
-
-    /// The λ of [`RidgeProblem::grid`] with the smallest mean squared error of the leave-one-out scores, over the samples whose class has
-    /// another one; among equals the largest. `None` when no class has two samples.
-    pub fn choose_lambda(&self) -> Option<f64> {
-        if self.support.n_evaluable() == 0 {
-            return None;
-        }
-        let mut best = (f64::INFINITY, 0.0);
-        for lambda in self.grid().into_iter().rev() {
-            let error = self.squared_error(lambda);
-            if error < best.0 {
-                best = (error, lambda);
-            }
-        }
-        Some(best.1)
-    }
-
-    /// 25 values from 10⁻⁴ to 10⁴ times [`RidgeProblem::spread`], evenly spaced in the logarithm, rising.
-    pub fn grid(&self) -> Vec<f64> {
-        (0..25)
-            .map(|i| self.spread() * 10f64.powf(f64::from(i - 12) / 3.0))
-            .collect()
-    }
-
-    fn squared_error(&self, lambda: f64) -> f64 {
-        let blocks = self.leave_one_out_blocks(lambda, |rows, scores| {
-            let mut sum = 0.0;
-            for (i, sample) in rows.enumerate() {
-                if self.support.evaluable(sample) {
-                    let label = self.support.labels()[sample];
-                    let errors = scores
-                        .row(i)
-                        .iter()
-                        .enumerate()
-                        .map(|(c, s)| s - f64::from(u8::from(c == label)));
-                    sum += errors.map(|e| e * e).sum::<f64>();
-                }
-            }
-            sum
-        });
-        blocks.iter().sum()
-    }
-
-    fn leave_one_out_blocks<T: Send>(
-        &self,
-        lambda: f64,
-        visit: impl Fn(std::ops::Range<usize>, Matrix) -> T + Sync,
-    ) -> Vec<T> {
         let (factor, filter): (_, Vec<f64>) = match &self.factors {
             Factors::Sample { vectors, .. } => (
                 vectors,
@@ -262,9 +198,9 @@ impl<'s> RidgeProblem<'s> {
         };
         let scaled = self.moments.scaled_rows(|j| filter[j]);
         let n = self.support.len();
-        blocks::map(n, |rows| {
+        let blocks = blocks::map(n, |rows| {
             let mut scores = factor.rows_times(rows.clone(), &scaled);
-            for (i, sample) in rows.clone().enumerate() {
+            for (i, sample) in rows.enumerate() {
                 let leverage = 1.0 / n as f64
                     + factor
                         .row(sample)
@@ -279,7 +215,8 @@ impl<'s> RidgeProblem<'s> {
                     *score = target - (target - self.shares[c] - *score) / rest;
                 }
             }
-            visit(rows, scores)
-        })
+            scores.data
+        });
+        blocks.concat()
     }
 }

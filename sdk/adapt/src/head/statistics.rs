@@ -127,6 +127,25 @@ impl Statistics {
         Ok(())
     }
 
+    /// The statistics of the same samples with each feature multiplied by `scale` `[D]`.
+    pub(crate) fn scaled(&self, scale: &[f64]) -> Self {
+        let mut out = self.clone();
+        out.origin.iter_mut().zip(scale).for_each(|(o, s)| *o *= s);
+        for class in 0..out.sums.rows {
+            out.sums
+                .row_mut(class)
+                .iter_mut()
+                .zip(scale)
+                .for_each(|(x, s)| *x *= s);
+        }
+        for (i, row) in triangle_rows(&mut out.gram, scale.len()) {
+            row.iter_mut()
+                .zip(scale)
+                .for_each(|(g, s)| *g *= scale[i] * s);
+        }
+        out
+    }
+
     fn check(&self, class: usize, embedding: &[f32]) -> Result<(), AdaptError> {
         if class >= self.counts.len() {
             return Err(AdaptError::UnknownClass { id: class as u32 });
@@ -173,15 +192,74 @@ impl Statistics {
             .collect()
     }
 
+    /// Whether these can be the statistics of `support`.
+    pub(crate) fn check_against(&self, support: &Support) -> Result<(), AdaptError> {
+        if self.dim() != support.dim() {
+            return Err(AdaptError::Shape {
+                what: "dimension of the statistics",
+                expected: support.dim(),
+                got: self.dim(),
+            });
+        }
+        if self.counts != support.counts() {
+            return Err(AdaptError::Shape {
+                what: "samples in the statistics",
+                expected: support.len(),
+                got: self.len(),
+            });
+        }
+        Ok(())
+    }
+
     /// Lower triangle of `Σ (x - mean)(x - mean)ᵀ`, `[D, D]`.
     pub(crate) fn scatter(&self) -> Matrix {
-        let (dim, n, shift) = (self.dim(), self.len() as f64, self.shift());
+        let shift = self.shift();
+        self.gram_less(&[(self.len() as f64, &shift)])
+    }
+
+    /// Lower triangle of `Σ (x - μ)(x - μ)ᵀ`, `μ` being the mean of the sample's class: `[D, D]`.
+    pub(crate) fn within_scatter(&self) -> Matrix {
+        let means = self.shifted_class_means();
+        let terms: Vec<(f64, &[f64])> = self
+            .counts
+            .iter()
+            .enumerate()
+            .map(|(c, &n)| (n as f64, means.row(c)))
+            .collect();
+        self.gram_less(&terms)
+    }
+
+    /// Class means less the mean of all, `[C, D]`.
+    pub(crate) fn class_means(&self) -> Matrix {
+        let shift = self.shift();
+        let mut means = self.shifted_class_means();
+        for class in 0..means.rows {
+            means
+                .row_mut(class)
+                .iter_mut()
+                .zip(&shift)
+                .for_each(|(m, s)| *m -= s);
+        }
+        means
+    }
+
+    /// Class means less the origin, `[C, D]`.
+    fn shifted_class_means(&self) -> Matrix {
+        self.sums
+            .scaled_rows(|class| 1.0 / self.counts[class].max(1) as f64)
+    }
+
+    /// Lower triangle of the Gram sum less `Σ factor · v vᵀ`.
+    fn gram_less(&self, terms: &[(f64, &[f64])]) -> Matrix {
+        let dim = self.dim();
         let mut out = Matrix::zeros(dim, dim);
         let mut start = 0;
         for i in 0..dim {
-            let row = &self.gram[start..=start + i];
-            for ((o, g), s) in out.row_mut(i).iter_mut().zip(row).zip(&shift) {
-                *o = g - n * shift[i] * s;
+            let row = &mut out.row_mut(i)[..=i];
+            row.copy_from_slice(&self.gram[start..=start + i]);
+            for (factor, v) in terms {
+                let factor = factor * v[i];
+                row.iter_mut().zip(*v).for_each(|(o, x)| *o -= factor * x);
             }
             start += i + 1;
         }

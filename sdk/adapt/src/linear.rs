@@ -1,0 +1,158 @@
+//! Fits a linear head: space, scaling, λ by leave-one-out.
+
+use crate::calibrate::{Calibration, calibrate};
+use crate::error::AdaptError;
+use crate::fitted::argmax;
+use crate::head::discriminant::DiscriminantProblem;
+use crate::head::lambda_grid;
+use crate::head::ridge::{Ridge, RidgeProblem, Space};
+use crate::head::statistics::Statistics;
+use crate::support::Support;
+
+/// The linear heads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LinearKind {
+    Discriminant,
+    Ridge,
+}
+
+/// A fitted linear head with its leave-one-out scores.
+pub(crate) struct LinearFit {
+    pub(crate) head: Ridge,
+    pub(crate) lambda: f64,
+    /// `[N, C]`.
+    pub(crate) loo_scores: Vec<f64>,
+    /// `None` when no class has two samples.
+    pub(crate) calibration: Option<Calibration>,
+}
+
+enum Problem<'s> {
+    Discriminant(DiscriminantProblem<'s>),
+    Ridge(RidgeProblem<'s>),
+}
+
+/// Fits on `support`; `statistics` are those of `support`, asked for only when there are more samples than features.
+///
+/// With `standardise`, features are first divided by their standard deviations in the support; leave-one-out holds these fixed.
+pub(crate) fn fit<'s>(
+    kind: LinearKind,
+    support: &Support,
+    statistics: impl FnOnce() -> std::borrow::Cow<'s, Statistics>,
+    standardise: bool,
+    lambda: Option<f64>,
+) -> Result<LinearFit, AdaptError> {
+    if let Some(value) = lambda.filter(|lambda| !(*lambda > 0.0 && lambda.is_finite())) {
+        return Err(AdaptError::BadOption {
+            name: "lambda",
+            value: value.to_string(),
+            range: "above 0 and finite",
+        });
+    }
+    let scale = if standardise {
+        support.inverse_deviations()?
+    } else {
+        vec![1.0; support.dim()]
+    };
+    let scaled = support.scaled(scale.clone());
+    let problem = match (Space::smaller(support.len(), support.dim()), kind) {
+        (Space::Sample, LinearKind::Discriminant) => {
+            Problem::Discriminant(DiscriminantProblem::in_sample_space(&scaled)?)
+        }
+        (Space::Sample, LinearKind::Ridge) => {
+            Problem::Ridge(RidgeProblem::in_sample_space(&scaled)?)
+        }
+        (Space::Feature, kind) => {
+            let statistics = statistics().scaled(&scale);
+            match kind {
+                LinearKind::Discriminant => Problem::Discriminant(
+                    DiscriminantProblem::in_feature_space(&statistics, &scaled)?,
+                ),
+                LinearKind::Ridge => {
+                    Problem::Ridge(RidgeProblem::in_feature_space(&statistics, &scaled)?)
+                }
+            }
+        }
+    };
+    let (lambda, loo_scores, calibration) = match lambda {
+        Some(lambda) => problem.at(lambda, support),
+        None => problem.best(support),
+    };
+    let mut head = problem.solve(lambda);
+    for weights in head.weights.chunks_exact_mut(scale.len()) {
+        weights.iter_mut().zip(&scale).for_each(|(w, s)| *w *= s);
+    }
+    Ok(LinearFit {
+        head,
+        lambda,
+        loo_scores,
+        calibration,
+    })
+}
+
+type Candidate = (f64, Vec<f64>, Option<Calibration>);
+
+impl Problem<'_> {
+    fn solve(&self, lambda: f64) -> Ridge {
+        match self {
+            Self::Discriminant(problem) => problem.solve(lambda),
+            Self::Ridge(problem) => problem.solve(lambda),
+        }
+    }
+
+    fn leave_one_out(&self, lambda: f64) -> Vec<f64> {
+        match self {
+            Self::Discriminant(problem) => problem.leave_one_out(lambda),
+            Self::Ridge(problem) => problem.leave_one_out(lambda),
+        }
+    }
+
+    fn unit(&self) -> f64 {
+        match self {
+            Self::Discriminant(problem) => problem.unit(),
+            Self::Ridge(problem) => problem.unit(),
+        }
+    }
+
+    fn at(&self, lambda: f64, support: &Support) -> Candidate {
+        let scores = self.leave_one_out(lambda);
+        let calibration = calibrate(&scores, support);
+        (lambda, scores, calibration)
+    }
+
+    /// The λ of the grid whose leave-one-out scores are right most often; among equals the one with the highest likelihood (after
+    /// calibration), then the largest. The unit when no class has two samples.
+    fn best(&self, support: &Support) -> Candidate {
+        if support.n_evaluable() == 0 {
+            return self.at(self.unit(), support);
+        }
+        let mut best: Option<(usize, Candidate)> = None;
+        for lambda in lambda_grid(self.unit()).into_iter().rev() {
+            let scores = self.leave_one_out(lambda);
+            let hits = hits(&scores, support);
+            if best.as_ref().is_some_and(|(most, _)| hits < *most) {
+                continue;
+            }
+            let calibration = calibrate(&scores, support);
+            let loss = |calibration: &Option<Calibration>| {
+                calibration.as_ref().map_or(f64::INFINITY, |c| c.loss)
+            };
+            let better = best.as_ref().is_none_or(|(most, (_, _, other))| {
+                hits > *most || loss(&calibration) < loss(other)
+            });
+            if better {
+                best = Some((hits, (lambda, scores, calibration)));
+            }
+        }
+        best.map_or_else(|| self.at(self.unit(), support), |(_, candidate)| candidate)
+    }
+}
+
+/// Samples whose class has another one and that their leave-one-out scores get right.
+fn hits(scores: &[f64], support: &Support) -> usize {
+    let rows = scores
+        .chunks_exact(support.n_classes())
+        .zip(support.labels())
+        .enumerate();
+    rows.filter(|(i, (row, label))| support.evaluable(*i) && argmax(row) == **label)
+        .count()
+}
