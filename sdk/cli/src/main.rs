@@ -1,2 +1,110 @@
-//! The ssl-edge command line program
-fn main() {}
+//! `ssl-edge`: from a folder of images to a verdict, on the command line.
+//!
+//! Results go to stdout, as JSON with `--json`; progress and messages go to stderr.
+//! The exit status is 0 for success, 1 for a failure and 2 for wrong usage.
+
+mod commands;
+mod data;
+mod output;
+mod progress;
+mod report;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory, Parser};
+use commands::Command;
+use output::Format;
+use std::process::ExitCode;
+
+/// Training allocates and frees the same large buffers at every step; the system's allocator gives them back to the kernel each time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Self-supervised vision from unlabelled images to a decision.
+#[derive(Parser)]
+#[command(name = "ssl-edge", version, arg_required_else_help = true)]
+struct Cli {
+    /// Print results as JSON, one object a line
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let format = if cli.json {
+        Format::Json
+    } else {
+        Format::Human
+    };
+    match cli.command.run(format) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::note(report::chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints help, version or what is wrong with the usage; a command that does not exist gets the list of those that do.
+fn usage(error: &clap::Error) -> ExitCode {
+    let is_mistake = error.use_stderr();
+    // A reader that went away does not change the outcome.
+    let _ = error.print();
+    if error.kind() == ErrorKind::InvalidSubcommand
+        && let Some(ContextValue::String(wrong)) = error.get(ContextKind::InvalidSubcommand)
+    {
+        output::note(format_args!(
+            "\n`{wrong}` is no command here; the commands are: {}",
+            valid_commands().join(", ")
+        ));
+    }
+    ExitCode::from(if is_mistake { 2 } else { 0 })
+}
+
+/// All commands that can be run, nested ones with their parent's name.
+fn valid_commands() -> Vec<String> {
+    let mut names = Vec::new();
+    for command in Cli::command().get_subcommands() {
+        let nested: Vec<String> = command
+            .get_subcommands()
+            .map(|inner| format!("{} {}", command.get_name(), inner.get_name()))
+            .collect();
+        if nested.is_empty() {
+            names.push(command.get_name().to_owned());
+        }
+        names.extend(nested);
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_is_listed() {
+        let names = valid_commands();
+        for name in [
+            "quickstart",
+            "pretrain",
+            "eval knn",
+            "eval fewshot",
+            "bench encode",
+            "doctor",
+        ] {
+            assert!(
+                names.iter().any(|listed| listed == name),
+                "{name} is not in {names:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! `bench`: median times on random data.
+
+use super::Threads;
+use crate::data::Engine;
+use crate::output::Format;
+use anyhow::{Context, Result};
+use clap::builder::PossibleValuesParser;
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use ssl_edge::encoder::{Encoder, Options, Pooling};
+use ssl_edge::export::random_bundle;
+use ssl_edge::train::{MethodName, VitConfig, bench_step};
+use std::time::Instant;
+
+/// Runs before the clock starts, and runs timed.
+const WARM: usize = 3;
+const RUNS: usize = 21;
+
+/// What to time.
+#[derive(Subcommand)]
+pub(crate) enum BenchCommand {
+    /// A training step at the papers' sizes: forward, backward, update
+    Step(StepArgs),
+    /// An encoder on one image after another
+    Encode(EncodeArgs),
+}
+
+/// Time a training step.
+#[derive(Args)]
+pub(crate) struct StepArgs {
+    /// The method whose step is timed
+    #[arg(long, value_parser = PossibleValuesParser::new(MethodName::ALL.map(MethodName::as_str)))]
+    method: String,
+    /// The encoder's shape
+    #[arg(long, value_parser = PossibleValuesParser::new(VitConfig::NAMES))]
+    arch: String,
+    /// Images in a batch
+    #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    batch: u32,
+    #[command(flatten)]
+    threads: Threads,
+}
+
+/// Time an encoder.
+#[derive(Args)]
+pub(crate) struct EncodeArgs {
+    /// The encoder's shape
+    #[arg(long, value_parser = PossibleValuesParser::new(VitConfig::NAMES))]
+    arch: String,
+    /// Side of the input in pixels
+    #[arg(long, default_value_t = 224, value_name = "PX")]
+    size: u32,
+    /// What runs the encoder
+    #[arg(long, value_enum, default_value = "native")]
+    engine: Engine,
+    #[command(flatten)]
+    threads: Threads,
+}
+
+#[derive(Serialize)]
+struct Report {
+    ms: f64,
+    img_per_s: f64,
+    arch: String,
+    batch: usize,
+    threads: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    method: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    engine: Option<&'static str>,
+}
+
+/// Runs the benchmark that was asked for.
+pub(crate) fn run(command: &BenchCommand, format: Format) -> Result<()> {
+    let report = match command {
+        BenchCommand::Step(args) => step(args)?,
+        BenchCommand::Encode(args) => encode(args)?,
+    };
+    format.print(&report, |report| {
+        let what = report
+            .method
+            .as_deref()
+            .or(report.engine)
+            .unwrap_or_default();
+        format!(
+            "{what} {}: {:.1} ms, {:.2} img/s (median; batch {}, {} threads)",
+            report.arch, report.ms, report.img_per_s, report.batch, report.threads
+        )
+    })
+}
+
+fn step(args: &StepArgs) -> Result<Report> {
+    args.threads.apply();
+    let method: MethodName = args.method.parse()?;
+    let (batch, threads) = (args.batch as usize, args.threads.count());
+    let time = bench_step(method, &args.arch, batch, threads)?;
+    Ok(Report {
+        ms: time.ms,
+        img_per_s: time.img_per_s,
+        arch: args.arch.clone(),
+        batch,
+        threads,
+        method: Some(args.method.clone()),
+        engine: None,
+    })
+}
+
+fn encode(args: &EncodeArgs) -> Result<Report> {
+    let threads = args.threads.count();
+    let folder =
+        tempfile::tempdir().context("cannot make a temporary folder; check TMPDIR and the disk")?;
+    let bundle = folder.path().join("random.sslb");
+    random_bundle(&args.arch, 0, args.size, Pooling::Cls, &bundle)?;
+    let encoder = Encoder::open(
+        &bundle,
+        &Options {
+            engine: args.engine.kind(),
+            threads,
+        },
+    )?;
+    let input = noise(encoder.preprocess().len());
+    let mut times = Vec::with_capacity(RUNS);
+    for run in 0..WARM + RUNS {
+        let start = Instant::now();
+        encoder.embed_preprocessed(&input, 1)?;
+        if run >= WARM {
+            times.push(start.elapsed().as_secs_f64());
+        }
+    }
+    times.sort_by(f64::total_cmp);
+    let median = times[RUNS / 2];
+    Ok(Report {
+        ms: 1e3 * median,
+        img_per_s: 1.0 / median,
+        arch: args.arch.clone(),
+        batch: 1,
+        threads,
+        method: None,
+        engine: Some(args.engine.kind().name()),
+    })
+}
+
+/// Values in -2..2 from a fixed linear congruential generator: arithmetic is timed, what the image shows does not matter.
+fn noise(len: usize) -> Vec<f32> {
+    let mut state = 1_u32;
+    (0..len)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 22) as f32 - 2.0
+        })
+        .collect()
+}

@@ -1,0 +1,208 @@
+//! `doctor`: what this machine offers, and what of it this build can use.
+
+use super::Threads;
+use crate::output::{Format, Table};
+use anyhow::Result;
+use clap::Args;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// Show what this machine offers.
+#[derive(Args)]
+pub(crate) struct DoctorArgs {}
+
+#[derive(Serialize)]
+struct Report {
+    version: &'static str,
+    cpu: Cpu,
+    threads: usize,
+    engines: Vec<&'static str>,
+    backends: Vec<Backend>,
+}
+
+#[derive(Serialize)]
+struct Cpu {
+    architecture: &'static str,
+    model: Option<String>,
+    features: Vec<Feature>,
+}
+
+#[derive(Serialize)]
+struct Feature {
+    name: &'static str,
+    found: bool,
+}
+
+#[derive(Serialize)]
+struct Backend {
+    name: &'static str,
+    built_in: bool,
+    found: bool,
+    detail: String,
+}
+
+/// Prints the report.
+pub(crate) fn run(_args: &DoctorArgs, format: Format) -> Result<()> {
+    let report = Report {
+        version: env!("CARGO_PKG_VERSION"),
+        cpu: Cpu {
+            architecture: std::env::consts::ARCH,
+            model: cpu_model(),
+            features: cpu_features(),
+        },
+        threads: Threads::default().count(),
+        engines: vec!["native", "onnx"],
+        backends: vec![cpu_backend(), cuda_backend(), metal_backend()],
+    };
+    format.print(&report, human)
+}
+
+fn human(report: &Report) -> String {
+    let features: Vec<String> = report
+        .cpu
+        .features
+        .iter()
+        .map(|feature| format!("{}{}", if feature.found { "" } else { "no " }, feature.name))
+        .collect();
+    let mut table = Table::new(&["back end", "built in", "found"]);
+    let yes_no = |value: bool| if value { "yes" } else { "no" }.to_owned();
+    for backend in &report.backends {
+        table.row(vec![
+            backend.name.into(),
+            yes_no(backend.built_in),
+            yes_no(backend.found),
+        ]);
+    }
+    let details: Vec<String> = report
+        .backends
+        .iter()
+        .map(|backend| format!("{}: {}", backend.name, backend.detail))
+        .collect();
+    format!(
+        "ssl-edge {}\nCPU: {} ({})\nfeatures: {}\nthreads: {}\nengines: {}\n\n{}\n{}",
+        report.version,
+        report.cpu.model.as_deref().unwrap_or("unknown model"),
+        report.cpu.architecture,
+        features.join(", "),
+        report.threads,
+        report.engines.join(", "),
+        table.render(),
+        details.join("\n")
+    )
+}
+
+fn cpu_model() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+#[cfg(target_arch = "x86_64")]
+fn cpu_features() -> Vec<Feature> {
+    vec![
+        Feature {
+            name: "avx2",
+            found: std::is_x86_feature_detected!("avx2"),
+        },
+        Feature {
+            name: "fma",
+            found: std::is_x86_feature_detected!("fma"),
+        },
+        Feature {
+            name: "avx512f",
+            found: std::is_x86_feature_detected!("avx512f"),
+        },
+        Feature {
+            name: "avx512vnni",
+            found: std::is_x86_feature_detected!("avx512vnni"),
+        },
+    ]
+}
+
+#[cfg(target_arch = "aarch64")]
+fn cpu_features() -> Vec<Feature> {
+    vec![
+        Feature {
+            name: "neon",
+            found: std::arch::is_aarch64_feature_detected!("neon"),
+        },
+        Feature {
+            name: "dotprod",
+            found: std::arch::is_aarch64_feature_detected!("dotprod"),
+        },
+        Feature {
+            name: "fp16",
+            found: std::arch::is_aarch64_feature_detected!("fp16"),
+        },
+    ]
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn cpu_features() -> Vec<Feature> {
+    Vec::new()
+}
+
+fn cpu_backend() -> Backend {
+    Backend {
+        name: "cpu",
+        built_in: true,
+        found: true,
+        detail: "used for training and for encoders".into(),
+    }
+}
+
+fn cuda_backend() -> Backend {
+    let device = Path::new("/dev/nvidia0").exists();
+    let driver = find_library("libcuda.so.1");
+    let seen = match (device, &driver) {
+        (true, Some(driver)) => format!(
+            "an NVIDIA GPU and its driver ({}) are here",
+            driver.display()
+        ),
+        (true, None) => "an NVIDIA GPU is here, its driver library libcuda.so.1 is not".into(),
+        (false, Some(driver)) => format!(
+            "a driver ({}) is here, but no GPU (/dev/nvidia0)",
+            driver.display()
+        ),
+        (false, None) => "no NVIDIA GPU was found (no /dev/nvidia0, no libcuda.so.1)".into(),
+    };
+    Backend {
+        name: "cuda",
+        built_in: false,
+        found: device && driver.is_some(),
+        detail: format!("{seen}; this version has no CUDA back end, the CPU is used"),
+    }
+}
+
+fn metal_backend() -> Backend {
+    let found = cfg!(target_os = "macos");
+    let seen = if found {
+        "this is a Mac"
+    } else {
+        "this is no Mac"
+    };
+    Backend {
+        name: "metal",
+        built_in: false,
+        found,
+        detail: format!("{seen}; this version has no Metal back end, the CPU is used"),
+    }
+}
+
+/// The first file called `name` in the folders that a Linux loader looks into.
+fn find_library(name: &str) -> Option<PathBuf> {
+    let from_environment = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    let usual = [
+        "/usr/lib/x86_64-linux-gnu",
+        "/usr/lib/aarch64-linux-gnu",
+        "/usr/lib64",
+        "/usr/lib",
+        "/usr/local/nvidia/lib64",
+        "/usr/local/nvidia/lib",
+        "/usr/lib/wsl/lib",
+    ];
+    std::env::split_paths(&from_environment)
+        .chain(usual.iter().map(PathBuf::from))
+        .map(|folder| folder.join(name))
+        .find(|path| path.exists())
+}

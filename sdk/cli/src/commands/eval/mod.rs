@@ -1,0 +1,25 @@
+//! `eval`: how well an encoder separates labelled images.
+
+mod fewshot;
+mod knn;
+
+use crate::output::Format;
+use anyhow::Result;
+use clap::Subcommand;
+
+/// Measures of an encoder.
+#[derive(Subcommand)]
+pub(crate) enum EvalCommand {
+    /// Accuracy of 20 nearest neighbours
+    Knn(knn::KnnArgs),
+    /// Accuracy with few labelled images a class, beside raw pixels and HOG + LBP
+    Fewshot(fewshot::FewshotArgs),
+}
+
+/// Runs the measure that was asked for.
+pub(crate) fn run(command: &EvalCommand, format: Format) -> Result<()> {
+    match command {
+        EvalCommand::Knn(args) => knn::run(args, format),
+        EvalCommand::Fewshot(args) => fewshot::run(args, format),
+    }
+}

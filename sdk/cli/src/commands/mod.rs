@@ -1,0 +1,83 @@
+//! The commands, one file each: its arguments, what it does, what it prints.
+
+mod bench;
+mod calibrate;
+mod doctor;
+mod embed;
+mod eval;
+mod export;
+mod inspect;
+mod pretrain;
+mod quickstart;
+
+use crate::output::Format;
+use anyhow::Result;
+use clap::{Args, Subcommand};
+
+/// What the program can do.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// The whole path on procedural metal surfaces: train, export, calibrate, inspect
+    Quickstart(quickstart::QuickstartArgs),
+    /// Train an encoder on unlabelled images
+    Pretrain(Box<pretrain::PretrainArgs>),
+    /// Pack a run, or random weights, into a bundle
+    Export(export::ExportArgs),
+    /// Write the embeddings of a folder of images
+    Embed(embed::EmbedArgs),
+    /// Measure an encoder on labelled images
+    #[command(subcommand)]
+    Eval(eval::EvalCommand),
+    /// Fit a job from class folders
+    Calibrate(calibrate::CalibrateArgs),
+    /// Give verdicts on images
+    Inspect(inspect::InspectArgs),
+    /// Time training steps and encoders on random data
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
+    /// Show what this machine offers
+    Doctor(doctor::DoctorArgs),
+}
+
+impl Command {
+    /// Runs the command to its end.
+    pub(crate) fn run(&self, format: Format) -> Result<()> {
+        match self {
+            Command::Quickstart(args) => quickstart::run(args, format),
+            Command::Pretrain(args) => pretrain::run(args, format),
+            Command::Export(args) => export::run(args, format),
+            Command::Embed(args) => embed::run(args, format),
+            Command::Eval(command) => eval::run(command, format),
+            Command::Calibrate(args) => calibrate::run(args, format),
+            Command::Inspect(args) => inspect::run(args, format),
+            Command::Bench(command) => bench::run(command, format),
+            Command::Doctor(args) => doctor::run(args, format),
+        }
+    }
+}
+
+/// How many threads a command may use.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub(crate) struct Threads {
+    /// Threads to use; 0 is one for each core
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    threads: usize,
+}
+
+impl Threads {
+    /// The number of threads, at least one.
+    pub(crate) fn count(self) -> usize {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        }
+    }
+
+    /// Makes decoding, augmentation and evaluation use this many threads. The first call in a process decides.
+    pub(crate) fn apply(self) {
+        // A second call fails, and leaves the pool of the first, which is what this command asked for.
+        let _ = rayon::ThreadPoolBuilder::new()
+            .num_threads(self.count())
+            .build_global();
+    }
+}

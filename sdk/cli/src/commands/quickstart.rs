@@ -1,0 +1,270 @@
+//! `quickstart`: the whole path on procedural metal surfaces, without a camera, a data set or a download.
+
+use super::Threads;
+use crate::output::{Format, Table, note, percent};
+use crate::progress::observer;
+use anyhow::{Context, Result};
+use clap::Args;
+use serde::Serialize;
+use ssl_edge::encoder::{Encoder, EngineKind, Options, Pooling, embed_files};
+use ssl_edge::export::{ExportOptions, export_run, random_bundle};
+use ssl_edge::job::{CalibrateOptions, EncoderId, FitOptions, Job, SampleMeta, calibrate};
+use ssl_edge::train::{MethodName, Request, RunOptions, pretrain};
+use ssl_edge::vision::{ClassFolder, Surface, decode_file, raw_pixels, write_surfaces};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+const ARCH: &str = "vit_n8";
+const SIZE: u32 = 64;
+const POOLING: Pooling = Pooling::Cls;
+/// Side of the small picture whose pixels are the baseline.
+const RAW_SIDE: u32 = 32;
+/// Frames of each surface: to train on without labels, to calibrate with, to inspect.
+const N_UNLABELLED: usize = 200;
+const N_SAMPLES: usize = 5;
+const N_FRESH: usize = 60;
+/// Images in a batch, and images seen in training, to fit two cores and two minutes.
+const BATCH: u32 = 32;
+const N_TRAIN: u32 = 8000;
+
+/// The whole path on procedural metal surfaces.
+#[derive(Args)]
+pub(crate) struct QuickstartArgs {
+    /// Keep images, run, bundle and job in this folder
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Images to train on, repeats counted; fewer are faster and teach less
+    #[arg(long, default_value_t = N_TRAIN, value_name = "N", value_parser = clap::value_parser!(u32).range(i64::from(BATCH)..))]
+    images: u32,
+    #[command(flatten)]
+    threads: Threads,
+}
+
+#[derive(Serialize)]
+struct Report {
+    seconds: f64,
+    accuracy: Accuracy,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Accuracy {
+    encoder: f64,
+    random: f64,
+    raw_pixels: f64,
+}
+
+/// Labelled frames on both sides of a job.
+struct Frames {
+    samples: ClassFolder,
+    fresh: ClassFolder,
+}
+
+/// Trains, exports, calibrates, inspects, and compares with what needs no training.
+pub(crate) fn run(args: &QuickstartArgs, format: Format) -> Result<()> {
+    args.threads.apply();
+    let start = Instant::now();
+    let temporary;
+    let folder = match &args.out {
+        Some(folder) => folder.as_path(),
+        None => {
+            temporary = tempfile::tempdir()
+                .context("cannot make a temporary folder; check TMPDIR and the disk")?;
+            temporary.path()
+        }
+    };
+    let threads = args.threads.count();
+    let frames = draw(folder)?;
+    let bundle = train(folder, args.images, threads)?;
+    let random = folder.join("random.sslb");
+    random_bundle(ARCH, 0, SIZE, POOLING, &random)?;
+    note(format_args!(
+        "calibrating with {N_SAMPLES} frames a class, inspecting {} fresh frames",
+        frames.fresh.samples.len()
+    ));
+    let accuracy = Accuracy {
+        encoder: encoder_accuracy(
+            &bundle,
+            &frames,
+            threads,
+            Some(&folder.join("station.sslj")),
+        )?,
+        random: encoder_accuracy(&random, &frames, threads, None)?,
+        raw_pixels: raw_accuracy(&frames)?,
+    };
+    let report = Report {
+        seconds: start.elapsed().as_secs_f64(),
+        accuracy,
+        out: args.out.clone(),
+    };
+    format.print(&report, human)
+}
+
+fn draw(folder: &Path) -> Result<Frames> {
+    let n_classes = Surface::ALL.len();
+    note(format_args!(
+        "drawing {} photos of metal surfaces without labels",
+        N_UNLABELLED * n_classes
+    ));
+    let parts = [
+        ("unlabelled", N_UNLABELLED),
+        ("samples", N_SAMPLES),
+        ("fresh", N_FRESH),
+    ];
+    for (seed, (name, n_per_class)) in parts.into_iter().enumerate() {
+        write_surfaces(
+            &folder.join(name),
+            &Surface::ALL,
+            n_per_class,
+            SIZE,
+            seed as u64,
+        )
+        .with_context(|| format!("cannot write the surfaces into {}", folder.display()))?;
+    }
+    Ok(Frames {
+        samples: ClassFolder::scan(&folder.join("samples"))?,
+        fresh: ClassFolder::scan(&folder.join("fresh"))?,
+    })
+}
+
+fn train(folder: &Path, n_images: u32, threads: usize) -> Result<PathBuf> {
+    let set = vec![
+        format!("image_size={SIZE}"),
+        format!("local_size={}", SIZE / 2),
+        format!("schedule.batch={BATCH}"),
+        format!("schedule.images={n_images}"),
+        format!("threads={threads}"),
+        "checkpoint.keep=1".into(),
+    ];
+    let request = Request {
+        method: MethodName::Dino,
+        arch: ARCH.into(),
+        data: vec![folder.join("unlabelled")],
+        config: None,
+        set,
+        probe: None,
+    };
+    let run = folder.join("run");
+    pretrain(
+        &request.resolve()?,
+        &RunOptions {
+            folder: run.clone(),
+            resume: false,
+        },
+        observer().as_ref(),
+    )?;
+    let bundle = folder.join("encoder.sslb");
+    export_run(
+        &run,
+        &ExportOptions {
+            pooling: POOLING,
+            licence: None,
+        },
+        &bundle,
+    )?;
+    Ok(bundle)
+}
+
+/// Calibrates a job on the samples and inspects the fresh frames; the job is saved where `save_to` says.
+fn encoder_accuracy(
+    bundle: &Path,
+    frames: &Frames,
+    threads: usize,
+    save_to: Option<&Path>,
+) -> Result<f64> {
+    let encoder = Encoder::open(
+        bundle,
+        &Options {
+            engine: EngineKind::Native,
+            threads,
+        },
+    )?;
+    let job = calibrate(&encoder, &frames.samples, &CalibrateOptions::default())?.job;
+    if let Some(path) = save_to {
+        job.save(path)?;
+    }
+    let files: Vec<PathBuf> = frames
+        .fresh
+        .samples
+        .iter()
+        .map(|(path, _)| path.clone())
+        .collect();
+    let mut features = Vec::with_capacity(files.len());
+    embed_files(&encoder, &files, |_, embedding| {
+        features.push(encoder.feature(embedding))
+    })?;
+    share_right(&job, &features, &frames.fresh)
+}
+
+/// The same head on the pixels of a small picture.
+fn raw_accuracy(frames: &Frames) -> Result<f64> {
+    let features = |folder: &ClassFolder| -> Result<Vec<Vec<f32>>> {
+        folder
+            .samples
+            .iter()
+            .map(|(path, _)| Ok(raw_pixels(&decode_file(path)?, RAW_SIDE)))
+            .collect()
+    };
+    let samples = features(&frames.samples)?;
+    let mut job = Job::new(EncoderId {
+        hash: [0; 32],
+        dim: samples[0].len(),
+    });
+    let classes = frames
+        .samples
+        .classes
+        .iter()
+        .map(|name| job.add_class(name))
+        .collect::<Result<Vec<_>, _>>()?;
+    for (feature, (_, class)) in samples.iter().zip(&frames.samples.samples) {
+        job.add_sample(classes[*class], feature, SampleMeta::default())?;
+    }
+    job.fit(&FitOptions::default())?;
+    share_right(&job, &features(&frames.fresh)?, &frames.fresh)
+}
+
+fn share_right(job: &Job, features: &[Vec<f32>], folder: &ClassFolder) -> Result<f64> {
+    let mut n_right = 0;
+    for (feature, (_, class)) in features.iter().zip(&folder.samples) {
+        n_right += usize::from(job.inspect(feature)?.name == folder.classes[*class]);
+    }
+    Ok(n_right as f64 / features.len() as f64)
+}
+
+fn human(report: &Report) -> String {
+    let mut table = Table::new(&["features", "accuracy"]);
+    table
+        .row(vec![
+            "this encoder (DINO)".into(),
+            percent(report.accuracy.encoder),
+        ])
+        .row(vec![
+            "the same encoder, random weights".into(),
+            percent(report.accuracy.random),
+        ])
+        .row(vec![
+            format!("raw pixels {RAW_SIDE}x{RAW_SIDE}"),
+            percent(report.accuracy.raw_pixels),
+        ]);
+    let n_classes = Surface::ALL.len();
+    let next = match &report.out {
+        Some(out) => format!(
+            "Try next:\n  ssl-edge inspect --bundle {0}/encoder.sslb --job {0}/station.sslj {0}/fresh\n  \
+             ssl-edge eval fewshot --bundle {0}/encoder.sslb --data {0}/fresh\n  \
+             ssl-edge pretrain --method dino --arch vit_n16 --data YOUR_PHOTOS --out runs/first",
+            out.display()
+        ),
+        None => {
+            "Try next:\n  ssl-edge quickstart --out DIR   (keeps images, run, bundle and job)\n  \
+                 ssl-edge pretrain --method dino --arch vit_n16 --data YOUR_PHOTOS --out runs/first"
+                .into()
+        }
+    };
+    format!(
+        "\n{}\n{N_SAMPLES} labelled frames for each of {n_classes} classes, {} fresh frames, {:.0} s\n\n{next}",
+        table.render(),
+        N_FRESH * n_classes,
+        report.seconds
+    )
+}

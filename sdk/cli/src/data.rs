@@ -1,0 +1,113 @@
+//! Bundles and folders that a command line names, and what is said when a part of them cannot be used.
+
+use crate::commands::Threads;
+use crate::output::{note, note_skipped};
+use anyhow::{Result, bail};
+use clap::{Args, ValueEnum};
+use ssl_edge::encoder::{Encoder, EngineKind, Options};
+use ssl_edge::vision::{ClassFolder, ImageFolder, Skipped};
+use std::path::{Path, PathBuf};
+
+/// Which bundle to open, and how to run it.
+#[derive(Args)]
+pub(crate) struct EncoderArgs {
+    /// The encoder's bundle
+    #[arg(long, value_name = "B.sslb")]
+    pub(crate) bundle: PathBuf,
+    /// What runs the encoder
+    #[arg(long, value_enum, default_value = "native")]
+    pub(crate) engine: Engine,
+    #[command(flatten)]
+    pub(crate) threads: Threads,
+}
+
+/// The engines that can be asked for.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Engine {
+    /// Our own operations on the CPU
+    Native,
+    /// The bundle's ONNX graph through tract, on the CPU
+    Onnx,
+}
+
+impl Engine {
+    /// The engine's name in the library.
+    pub(crate) fn kind(self) -> EngineKind {
+        match self {
+            Engine::Native => EngineKind::Native,
+            Engine::Onnx => EngineKind::Onnx,
+        }
+    }
+}
+
+impl EncoderArgs {
+    /// Opens the bundle; this runs its golden vectors.
+    pub(crate) fn open(&self) -> Result<Encoder> {
+        self.threads.apply();
+        let options = Options {
+            engine: self.engine.kind(),
+            threads: self.threads.count(),
+        };
+        Ok(Encoder::open(&self.bundle, &options)?)
+    }
+}
+
+/// Class folders with what they skip named on stderr.
+///
+/// # Errors
+/// The folder has no classes, or a class has no image.
+pub(crate) fn scan_classes(root: &Path) -> Result<ClassFolder> {
+    let mut folder = ClassFolder::scan(root)?;
+    note_skipped(&std::mem::take(&mut folder.skipped));
+    Ok(folder)
+}
+
+/// Images below `roots` with what they skip named on stderr.
+///
+/// # Errors
+/// A root is missing or has no image.
+pub(crate) fn scan_images(roots: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let folder = ImageFolder::scan(roots)?;
+    note_skipped(&folder.skipped);
+    Ok(folder.files)
+}
+
+/// Names the files that could not be used on stderr.
+///
+/// # Errors
+/// There were `n_files`, and none is left.
+pub(crate) fn check_any_left(n_files: usize, skipped: &[Skipped]) -> Result<()> {
+    note_skipped(skipped);
+    if skipped.len() == n_files {
+        bail!("none of the {n_files} images can be used; the reasons are above, replace the files");
+    }
+    if !skipped.is_empty() {
+        note(format_args!(
+            "{} of {n_files} images were skipped",
+            skipped.len()
+        ));
+    }
+    Ok(())
+}
+
+/// As [`check_any_left`] for the images of a class folder, of which those with `labels` are left.
+///
+/// # Errors
+/// Also when a class has none left.
+pub(crate) fn check_classes_left(
+    folder: &ClassFolder,
+    labels: &[usize],
+    skipped: &[Skipped],
+) -> Result<()> {
+    check_any_left(folder.samples.len(), skipped)?;
+    for (index, class) in folder.classes.iter().enumerate() {
+        if !labels.contains(&index) {
+            let path = folder.root.join(class);
+            bail!(
+                "class `{class}` has no image that can be used ({}); replace its files or remove the folder",
+                path.display()
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,8 @@
+//! The program as its users call it: a process with arguments, files and an exit status.
+
+mod bad_input;
+#[cfg(target_os = "linux")]
+mod disk_full;
+mod pipeline;
+mod support;
+mod usage;
