@@ -242,3 +242,36 @@ fn interval(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
     let variance = values.map(|v| (v - mean) * (v - mean)).sum::<f64>() / (n - 1.0);
     (mean, 1.96 * (variance / n).sqrt())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_split_takes_each_row_once() {
+        let classes = [vec![0, 3, 6, 9], vec![1, 4, 7], vec![2, 5, 8, 10, 11]];
+        let mut supports = std::collections::BTreeSet::new();
+        for draw in 0..200 {
+            let (support, queries) = split(&classes, 2, &mut stream(1, 2, draw));
+            let mut all: Vec<_> = support.iter().chain(&queries).copied().collect();
+            all.sort();
+            let mut want: Vec<_> = classes
+                .iter()
+                .enumerate()
+                .flat_map(|(label, rows)| rows.iter().map(move |&row| (row, label)))
+                .collect();
+            want.sort();
+            assert_eq!(all, want);
+            assert!((0..3).all(|c| support.iter().filter(|(_, label)| *label == c).count() == 2));
+            supports.extend(support.iter().map(|(row, _)| *row));
+        }
+        assert_eq!(supports.len(), 12);
+    }
+
+    #[test]
+    fn the_interval_is_1_96_standard_errors() {
+        let (mean, ci95) = interval([0.0, 1.0].into_iter());
+        assert_eq!(mean, 0.5);
+        assert!((ci95 - 0.98).abs() < 1e-12);
+    }
+}

@@ -1,0 +1,12 @@
+//! Tests of the public interface against independent oracles.
+
+mod common;
+mod discriminant;
+mod eval;
+mod file;
+mod job;
+mod large;
+mod prototype;
+mod ridge;
+mod statistics;
+mod unknown;
