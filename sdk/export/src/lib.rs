@@ -1,1 +1,28 @@
-//! From a training run to a bundle: ONNX writer, golden vectors
+//! From encoder weights to a bundle: weights, an ONNX graph of the same encoder, golden vectors, manifest.
+//!
+//! [`export_encoder`] writes nothing before every engine of this build has reproduced the golden vectors from the finished file.
+//!
+//! # Example
+//! ```no_run
+//! use ssl_edge_bundle::Pooling;
+//! # fn main() -> Result<(), ssl_edge_export::ExportError> {
+//! let report = ssl_edge_export::random_bundle("vit_n16", 7, 64, Pooling::Cls, "random.sslb".as_ref())?;
+//! for (engine, test) in &report.engines {
+//!     println!("{engine}: off by {:e}", test.difference);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Architecture Invariant: the ONNX graph holds no interpolation. Positions are resampled before the graph is written.
+
+#![deny(missing_docs)]
+
+mod error;
+mod export;
+mod golden;
+mod onnx;
+
+pub use error::ExportError;
+pub use export::{EncoderExport, ExportReport, export_encoder, random_bundle};
+pub use onnx::encoder_onnx;

@@ -229,8 +229,8 @@ mod tests {
         }
     }
 
-    fn encoder() -> Encoder {
-        let writer = BundleWriter {
+    fn writer() -> BundleWriter {
+        BundleWriter {
             arch: ArchSpec {
                 name: "tiny".to_owned(),
                 dim: 2,
@@ -260,8 +260,11 @@ mod tests {
             weights: Vec::new(),
             onnx: Vec::new(),
             golden_vectors: Vec::new(),
-        };
-        let manifest = writer.manifest();
+        }
+    }
+
+    fn encoder() -> Encoder {
+        let manifest = writer().manifest();
         Encoder {
             hash: manifest.encoder_hash(),
             preprocess: preprocess(&manifest.preprocess).unwrap(),
@@ -284,7 +287,7 @@ mod tests {
         assert_eq!(encoder.feature(&good), [0.5; 4]);
         assert_eq!(encoder.feature_dim(), 4);
 
-        let error = encoder.embed_batch(&[frame.clone(), frame]).unwrap_err();
+        let error = encoder.embed_batch(&[frame, frame]).unwrap_err();
         assert!(
             matches!(error, RuntimeError::NonFinite { frame: 1, .. }),
             "{error}"
@@ -306,10 +309,23 @@ mod tests {
     #[cfg(not(feature = "onnx"))]
     #[test]
     fn an_engine_that_was_not_built_is_an_error_with_the_reason() {
-        let error = crate::engines::unavailable(EngineKind::Onnx).to_string();
+        let path = Path::new("b.sslb");
+        let bundle = Bundle::from_bytes(path, writer().to_bytes(path).unwrap()).unwrap();
+        let options = Options {
+            engine: EngineKind::Onnx,
+            threads: 1,
+        };
+        let error = Encoder::from_bundle(&bundle, &options)
+            .map(|_| ())
+            .unwrap_err();
         assert!(
-            error.contains("onnx") && error.contains("choose one of: native"),
+            matches!(error, RuntimeError::EngineUnavailable { .. }),
             "{error}"
+        );
+        let message = error.to_string();
+        assert!(
+            message.contains("without feature `onnx`") && message.contains("choose one of: native"),
+            "{message}"
         );
     }
 }

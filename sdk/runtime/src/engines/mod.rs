@@ -98,14 +98,12 @@ pub(crate) fn build(bundle: &Bundle, options: &Options) -> Result<Box<dyn Engine
             Ok(Box::new(engine))
         }
         #[cfg(not(feature = "onnx"))]
-        EngineKind::Onnx => {
-            Err(EngineKind::Onnx.unavailable("this build is without feature `onnx`"))
-        }
+        EngineKind::Onnx => Err(unavailable(EngineKind::Onnx)),
     }
 }
 
 #[cfg(not(feature = "onnx"))]
-pub(crate) fn unavailable(engine: EngineKind) -> RuntimeError {
+fn unavailable(engine: EngineKind) -> RuntimeError {
     let names: Vec<_> = EngineKind::available()
         .iter()
         .map(|kind| kind.name())
@@ -153,9 +151,5 @@ impl Shape {
             n_patches: rows * columns,
             dim: manifest.arch.dim,
         }
-    }
-
-    fn input_len(self) -> usize {
-        3 * self.height * self.width
     }
 }

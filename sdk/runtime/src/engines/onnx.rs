@@ -54,12 +54,17 @@ impl Engine for Onnx {
     }
 
     fn run(&self, input: &[f32], batch: usize) -> Result<Tokens, RuntimeError> {
-        let Shape { n_patches, dim, .. } = self.shape;
+        let Shape {
+            height,
+            width,
+            n_patches,
+            dim,
+        } = self.shape;
         let mut tokens = Tokens {
             cls: Vec::with_capacity(batch * dim),
             patches: Vec::with_capacity(batch * n_patches * dim),
         };
-        for image in input.chunks_exact(self.shape.input_len()) {
+        for image in input.chunks_exact(3 * height * width) {
             self.image(image, &mut tokens)
                 .map_err(|error| RuntimeError::Run {
                     engine: EngineKind::Onnx,

@@ -1,0 +1,67 @@
+//! Golden vectors: seeded inputs and what the encoder, in the operations that trained it, makes of them.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use candle_core::{Device, Tensor};
+use rand_chacha::rand_core::Rng;
+use ssl_edge_nn::{Vit, tensors_to_bytes};
+use ssl_edge_vision::{Image, Pixels, Preprocess, Surface, preprocess_batch, stream, surface};
+
+use crate::ExportError;
+
+/// Number G of golden inputs.
+pub(crate) const COUNT: usize = 4;
+/// Sides that [`surface`] draws.
+const SIDES: RangeInclusive<u32> = 16..=4096;
+const PURPOSE_NOISE: u64 = 0x676f_6c64;
+
+/// The member `golden.safetensors`: `input [G, 3, H, W]`, `cls [G, D]`, `patch_mean [G, D]`.
+pub(crate) fn golden_vectors(
+    vit: &Vit,
+    preprocess: &Preprocess,
+    seed: u64,
+) -> Result<Vec<u8>, ExportError> {
+    let images = images(preprocess, seed)?;
+    let images: Vec<&Image> = images.iter().collect();
+    let input = preprocess_batch(&images, preprocess)?;
+    let shape = (
+        images.len(),
+        3,
+        preprocess.height as usize,
+        preprocess.width as usize,
+    );
+    let input = Tensor::from_vec(input, shape, &Device::Cpu)?;
+    let tokens = vit.forward(&input)?.detach(); // [G, 1 + R + N, D]
+    let n_prefix = vit.config().n_prefix();
+    let n_patches = tokens.dim(1)? - n_prefix;
+    let tensors = BTreeMap::from([
+        ("input".to_owned(), input),
+        (
+            "cls".to_owned(),
+            tokens.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?,
+        ),
+        (
+            "patch_mean".to_owned(),
+            tokens.narrow(1, n_prefix, n_patches)?.mean(1)?,
+        ),
+    ]);
+    Ok(tensors_to_bytes(&tensors)?)
+}
+
+/// Two surfaces and two images of noise, grey and RGB, of another size than the input so that the resize takes part.
+fn images(preprocess: &Preprocess, seed: u64) -> Result<[Image; COUNT], ExportError> {
+    let side =
+        (preprocess.height.max(preprocess.width) * 3 / 2).clamp(*SIDES.start(), *SIDES.end());
+    let noise = |sample: u64, channels: u32| {
+        let mut bytes = vec![0; (side * side * channels) as usize];
+        stream(seed, 0, sample, PURPOSE_NOISE).fill_bytes(&mut bytes);
+        bytes
+    };
+    Ok([
+        surface(Surface::Scratch, side, seed),
+        surface(Surface::Stain, side, seed),
+        Image::new(side, side, Pixels::Gray8(noise(0, 1)))?,
+        Image::new(side, side, Pixels::Rgb8(noise(1, 3)))?,
+    ])
+}

@@ -1,0 +1,60 @@
+#!/usr/bin/env python3
+"""Check the ONNX graph of bundles with onnx's checker and ONNX Runtime.
+
+    pip install numpy onnx onnxruntime safetensors
+    python tests/parity/onnx_check.py BUNDLE.sslb...
+
+The golden inputs go through ONNX Runtime one at a time and as one batch. The largest absolute
+difference of the L2-normalised CLS token and mean patch token to the golden outputs is printed as
+JSON, one line a bundle; the exit status is 1 if it is above the manifest's tolerance.
+Checked with onnx 1.23.2 and onnxruntime 1.32.0; the Rust tests do not need this script.
+"""
+
+import json
+import sys
+import zipfile
+
+import numpy as np
+import onnx
+import onnxruntime
+from safetensors.numpy import load
+
+
+def normalise(rows):
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+def difference(session, images, golden):
+    cls, patches = session.run(["cls", "patches"], {"image": images})
+    pairs = [(cls, golden["cls"]), (patches.mean(axis=1), golden["patch_mean"])]
+    return max(float(np.abs(normalise(found) - normalise(expected)).max()) for found, expected in pairs)
+
+
+def check(path):
+    with zipfile.ZipFile(path) as bundle:
+        manifest = json.loads(bundle.read("manifest.json"))
+        graph = bundle.read("encoder.onnx")
+        golden = load(bundle.read("golden.safetensors"))
+    model = onnx.load_from_string(graph)
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    rows = [{name: tensor[i : i + 1] for name, tensor in golden.items()} for i in range(len(golden["cls"]))]
+    single = max(difference(session, row["input"], row) for row in rows)
+    batch = difference(session, golden["input"], golden)
+    tolerance = manifest["golden"]["tolerance"]
+    result = {
+        "bundle": path,
+        "arch": manifest["arch"]["name"],
+        "opset": model.opset_import[0].version,
+        "single": single,
+        "batch": batch,
+        "tolerance": tolerance,
+    }
+    print(json.dumps(result))
+    return single <= tolerance and batch <= tolerance
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    sys.exit(0 if all([check(path) for path in sys.argv[1:]]) else 1)
