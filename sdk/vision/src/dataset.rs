@@ -290,3 +290,126 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>, DatasetError> {
     }
     Ok(entries)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::picture::Pixels;
+
+    const PGM: &[u8] = b"P5 2 1 255\n\x01\x02";
+
+    fn put(root: &Path, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = root.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    #[test]
+    fn scanning_is_recursive_sorted_and_by_extension() {
+        let dir = tempfile::tempdir().unwrap();
+        let b = put(dir.path(), "b/2.PGM", PGM);
+        let a = put(dir.path(), "a/deep/1.pgm", PGM);
+        let c = put(dir.path(), "c.tiff", PGM);
+        put(dir.path(), "a/notes.txt", b"hello");
+        put(dir.path(), "a/._1.pgm", b"resource fork");
+        let roots = [dir.path().to_owned(), b.clone()];
+        let set = ImageFolder::scan(&roots).unwrap();
+        assert_eq!(set.files, [a, b, c]);
+        assert_eq!(set.skipped, []);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_to_a_parent_ends_the_walk() {
+        let dir = tempfile::tempdir().unwrap();
+        let image = put(dir.path(), "a/1.pgm", PGM);
+        std::os::unix::fs::symlink(dir.path(), dir.path().join("a/loop")).unwrap();
+        let set = ImageFolder::scan(&[dir.path().to_owned()]).unwrap();
+        assert_eq!(set.files, [image]);
+    }
+
+    #[test]
+    fn useless_folders_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("line4");
+        let scan = || ImageFolder::scan(std::slice::from_ref(&root)).unwrap_err();
+        assert!(matches!(ImageFolder::scan(&[]), Err(DatasetError::NoPath)));
+        let error = scan();
+        assert!(matches!(error, DatasetError::Missing { .. }), "{error}");
+        fs::create_dir_all(root.join("sub")).unwrap();
+        let error = scan();
+        assert!(matches!(error, DatasetError::Empty { .. }), "{error}");
+        put(&root, "sub/a.txt", b"x");
+        put(&root, "b.csv", b"x");
+        let error = scan();
+        assert!(matches!(error, DatasetError::NoImages { files: 2, .. }));
+        let text = error.to_string();
+        assert!(text.contains("line4") && text.contains("tiff"), "{text}");
+    }
+
+    #[test]
+    fn classes_are_the_sorted_folders() {
+        let dir = tempfile::tempdir().unwrap();
+        let s2 = put(dir.path(), "scratch/2.pgm", PGM);
+        let s1 = put(dir.path(), "scratch/1.pgm", PGM);
+        let c1 = put(dir.path(), "clean/x/1.pgm", PGM);
+        put(dir.path(), "readme.txt", b"x");
+        let set = ClassFolder::scan(dir.path()).unwrap();
+        assert_eq!(set.classes, ["clean", "scratch"]);
+        assert_eq!(set.samples, [(c1, 0), (s1, 1), (s2, 1)]);
+        fs::create_dir(dir.path().join("pit")).unwrap();
+        let error = ClassFolder::scan(dir.path()).unwrap_err();
+        assert!(error.to_string().contains("class `pit`"), "{error}");
+        assert!(matches!(error, DatasetError::EmptyClass { .. }));
+    }
+
+    #[test]
+    fn images_without_class_folders_are_no_classes() {
+        let dir = tempfile::tempdir().unwrap();
+        put(dir.path(), "1.pgm", PGM);
+        let error = ClassFolder::scan(dir.path()).unwrap_err();
+        assert!(matches!(error, DatasetError::NoClasses { .. }), "{error}");
+        let missing = ClassFolder::scan(&dir.path().join("no")).unwrap_err();
+        assert!(matches!(missing, DatasetError::Missing { .. }), "{missing}");
+    }
+
+    #[test]
+    fn broken_files_are_reported_and_the_rest_keeps_its_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut files: Vec<PathBuf> = (0..40u8)
+            .map(|i| {
+                put(
+                    dir.path(),
+                    &format!("{i:02}.pgm"),
+                    &[b"P5 1 1 255\n", &[i][..]].concat(),
+                )
+            })
+            .collect();
+        fs::write(&files[7], b"P5 4 4 255\n\x01").unwrap();
+        fs::write(&files[20], b"not an image").unwrap();
+        files.push(dir.path().join("gone.pgm"));
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+            pool.build().unwrap().install(|| decode_all(&files, None))
+        };
+        let (images, skipped) = run(4);
+        assert_eq!((&images, &skipped), (&run(1).0, &run(1).1));
+        let broken: Vec<_> = skipped.iter().map(|s| s.path.clone()).collect();
+        assert_eq!(broken, [7, 20, 40].map(|i: usize| files[i].clone()));
+        assert!(skipped.iter().all(|s| s.reason.contains(".pgm")));
+        assert_eq!(images.len(), 38);
+        for (index, image) in images {
+            assert_eq!(image.pixels(), &Pixels::Gray8(vec![index as u8]));
+        }
+    }
+
+    #[test]
+    fn large_images_are_shrunk_on_load() {
+        let dir = tempfile::tempdir().unwrap();
+        let big = [b"P5 60 40 255\n", &[9u8; 2400][..]].concat();
+        let file = put(dir.path(), "big.pgm", &big);
+        let (images, _) = decode_all(&[file], Some(10));
+        assert_eq!((images[0].1.width(), images[0].1.height()), (15, 10));
+    }
+}

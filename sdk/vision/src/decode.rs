@@ -253,3 +253,6 @@ fn jpeg_is_complete(bytes: &[u8]) -> bool {
         at += usize::from(u16::from_be_bytes([high, low]));
     }
 }
+
+#[cfg(test)]
+mod tests;

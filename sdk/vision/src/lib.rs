@@ -28,18 +28,24 @@
 mod augment;
 mod dataset;
 mod decode;
+mod encode;
 mod frame;
 mod picture;
 mod preprocess;
 mod resample;
 mod stream;
+mod synth;
+mod texture;
 
 pub use augment::{
     AugmentConfig, AugmentError, Blur, Jitter, MultiCrop, multi_crop_batch, view_batch,
 };
 pub use dataset::{ClassFolder, DatasetError, IMAGE_EXTENSIONS, ImageFolder, Skipped, decode_all};
 pub use decode::{DecodeError, MAX_FILE_BYTES, MAX_PIXELS, decode_bytes, decode_file};
+pub use encode::encode_png;
 pub use frame::{Frame, FrameError, PixelFormat, Roi};
 pub use picture::{Image, Pixels};
 pub use preprocess::{Fit, IMAGENET_MEAN, IMAGENET_STD, Preprocess, UnknownFit, preprocess_batch};
 pub use stream::{PURPOSE_VIEW, stream};
+pub use synth::{Surface, SurfaceError, surface, write_surfaces};
+pub use texture::{HOG_LBP_LEN, hog_lbp, raw_pixels};

@@ -1,7 +1,7 @@
 //! Owned images with tightly packed rows.
 
 use crate::frame::{Frame, FrameError, PixelFormat};
-use crate::resample::{Resized, Scratch, Window};
+use crate::resample::{Resized, Scratch};
 
 /// Samples of an [`Image`], row-major, channels interleaved, no padding.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,7 +129,7 @@ impl Image {
         let (width, height) = (scale(self.width), scale(self.height));
         let pixels = Scratch::with(|scratch| {
             let frame = self.frame();
-            let resized = scratch.resize(&frame, Window::Whole(frame.region()), width, height);
+            let resized = scratch.resize(&frame, frame.region(), width, height);
             match (resized, frame.format().is_gray()) {
                 (Resized::U8(v), true) => Pixels::Gray8(v.to_vec()),
                 (Resized::U8(v), false) => Pixels::Rgb8(v.to_vec()),

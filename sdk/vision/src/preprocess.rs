@@ -6,9 +6,9 @@ use std::str::FromStr;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::frame::{Frame, FrameError};
+use crate::frame::{Frame, FrameError, Roi};
 use crate::picture::Image;
-use crate::resample::{Resized, Scratch, Window};
+use crate::resample::{Resized, Scratch};
 
 /// Channel means of ImageNet, RGB, for samples in 0..=1.
 pub const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
@@ -21,7 +21,7 @@ pub const IMAGENET_STD: [f32; 3] = [0.229, 0.224, 0.225];
 pub enum Fit {
     /// Stretch the whole region to the input: nothing is lost at the border.
     Squash,
-    /// Keep the aspect ratio and take the largest centred part.
+    /// Take the largest centred part with the aspect ratio of the input, to the nearest whole pixel.
     CenterCrop,
 }
 
@@ -134,8 +134,8 @@ impl Preprocess {
             });
         }
         let window = match self.fit {
-            Fit::Squash => Window::Whole(frame.region()),
-            Fit::CenterCrop => Window::Centre(frame.region()),
+            Fit::Squash => frame.region(),
+            Fit::CenterCrop => self.centre_of(frame.region()),
         };
         let (samples, order) = (frame.format().samples(), frame.format().order());
         let plane_len = out.len() / 3;
@@ -157,6 +157,24 @@ impl Preprocess {
             }
         });
         Ok(())
+    }
+
+    fn centre_of(&self, region: Roi) -> Roi {
+        let (w, h) = (u64::from(region.width), u64::from(region.height));
+        let (out_w, out_h) = (u64::from(self.width), u64::from(self.height));
+        // round(a * b / c), at least 1
+        let scaled = |a: u64, b: u64, c: u64| ((2 * a * b + c) / (2 * c)).max(1) as u32;
+        let (width, height) = if w * out_h > h * out_w {
+            (scaled(h, out_w, out_h).min(region.width), region.height)
+        } else {
+            (region.width, scaled(w, out_h, out_w).min(region.height))
+        };
+        Roi {
+            x: region.x + (region.width - width) / 2,
+            y: region.y + (region.height - height) / 2,
+            width,
+            height,
+        }
     }
 
     fn affine(&self, channel: usize, max: f64) -> (f32, f32) {
@@ -186,3 +204,6 @@ pub fn preprocess_batch(
         .try_for_each(|(out, image)| preprocess.apply(&image.frame(), out))?;
     Ok(out)
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,15 +7,6 @@ use fast_image_resize::{FilterType, IntoImageView, PixelType, ResizeAlg, ResizeO
 
 use crate::frame::{Frame, PixelFormat, Roi};
 
-/// What part of a frame fills the output.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Window {
-    /// All of this rectangle, as if cut out first: no pixel outside it is read.
-    Whole(Roi),
-    /// The largest centred part of this rectangle with the aspect ratio of the output.
-    Centre(Roi),
-}
-
 /// Interleaved samples of a resized window, with the channels and depth of its source.
 pub(crate) enum Resized<'a> {
     U8(&'a [u8]),
@@ -43,24 +34,20 @@ impl Scratch {
         SCRATCH.with(|scratch| f(&mut scratch.borrow_mut()))
     }
 
-    /// Resizes a window, which must lie inside `frame`, to `width` x `height`.
+    /// Resizes `roi`, which must lie inside `frame`, to `width` x `height`, as if cut out first: no pixel outside it counts.
+    ///
+    /// Only whole-pixel windows: with a fractional crop box fast_image_resize 6.1 trims its outermost kernels and reads out
+    /// of bounds (4x1 to 3x2, say).
     pub(crate) fn resize(
         &mut self,
         frame: &Frame,
-        window: Window,
+        roi: Roi,
         width: u32,
         height: u32,
     ) -> Resized<'_> {
-        let (roi, centre) = match window {
-            Window::Whole(roi) => (roi, false),
-            Window::Centre(roi) => (roi, true),
-        };
-        let mut options = ResizeOptions::new()
+        let options = ResizeOptions::new()
             .resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom))
             .use_alpha(false);
-        if centre {
-            options = options.fit_into_destination(None);
-        }
         let samples = width as usize * height as usize * frame.format().samples();
         let bytes = width as usize * height as usize * frame.format().bytes();
         if self.resized.len() < bytes.div_ceil(2) {

@@ -70,3 +70,85 @@ fn batch(
         });
     buffers
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::picture::Pixels;
+    use crate::preprocess::{IMAGENET_MEAN, IMAGENET_STD};
+
+    fn images() -> Vec<Image> {
+        (0..12u32)
+            .map(|n| {
+                let (w, h) = (20 + 3 * n, 50 - 2 * n);
+                let rgb = n % 2 == 0;
+                let len = w * h * if rgb { 3 } else { 1 };
+                let samples = (0..len).map(|i| (i * (7 + n) % 251) as u8).collect();
+                let pixels = if rgb {
+                    Pixels::Rgb8(samples)
+                } else {
+                    Pixels::Gray8(samples)
+                };
+                Image::new(w, h, pixels).unwrap()
+            })
+            .collect()
+    }
+
+    fn run(threads: usize, images: &[&Image], ids: &[u64]) -> Vec<Vec<f32>> {
+        let crops = MultiCrop::dino(24, [0.4, 1.0], 12, [0.05, 0.4], 3);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+        pool.build()
+            .unwrap()
+            .install(|| multi_crop_batch(images, &crops, IMAGENET_MEAN, IMAGENET_STD, 9, 4, ids))
+    }
+
+    #[test]
+    fn the_number_of_threads_changes_nothing() {
+        let images = images();
+        let refs: Vec<_> = images.iter().collect();
+        let ids: Vec<u64> = (100..112).collect();
+        let one = run(1, &refs, &ids);
+        assert_eq!(one, run(4, &refs, &ids));
+        let lens: Vec<_> = one.iter().map(Vec::len).collect();
+        let (global, local) = (12 * 3 * 24 * 24, 12 * 3 * 12 * 12);
+        assert_eq!(lens, [global, global, local, local, local]);
+    }
+
+    #[test]
+    fn a_view_depends_on_its_sample_not_on_its_place_in_the_batch() {
+        let images = images();
+        let refs: Vec<_> = images.iter().collect();
+        let ids: Vec<u64> = (100..112).collect();
+        let forward = run(2, &refs, &ids);
+        let backward = run(
+            2,
+            &refs.iter().rev().copied().collect::<Vec<_>>(),
+            &ids.iter().rev().copied().collect::<Vec<_>>(),
+        );
+        for (f, b) in forward.iter().zip(&backward) {
+            let len = f.len() / 12;
+            for i in 0..12 {
+                assert_eq!(f[i * len..(i + 1) * len], b[(11 - i) * len..(12 - i) * len]);
+            }
+        }
+        // two views of one size are not the same view
+        assert_ne!(forward[2], forward[3]);
+    }
+
+    #[test]
+    fn single_views_are_the_first_of_a_batch() {
+        let images = images();
+        let refs: Vec<_> = images.iter().collect();
+        let ids: Vec<u64> = (0..12).collect();
+        let config = AugmentConfig::mae(16);
+        let batch = view_batch(&refs, &config, IMAGENET_MEAN, IMAGENET_STD, 1, 2, &ids);
+        for (i, row) in batch.chunks(config.len()).enumerate() {
+            let mut out = vec![0.0; config.len()];
+            let mut rng = stream(1, 2, i as u64, PURPOSE_VIEW);
+            config.view(refs[i], &mut rng, &mut out, IMAGENET_MEAN, IMAGENET_STD);
+            assert_eq!(row, out);
+        }
+        let later = view_batch(&refs, &config, IMAGENET_MEAN, IMAGENET_STD, 1, 3, &ids);
+        assert_ne!(batch, later);
+    }
+}

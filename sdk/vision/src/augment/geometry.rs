@@ -72,7 +72,7 @@ impl Orientation {
 
     /// Width and height of the resized crop that becomes a view of `width` x `height`.
     pub(crate) fn source_size(&self, width: u32, height: u32) -> (u32, u32) {
-        if self.turns % 2 == 0 {
+        if self.turns.is_multiple_of(2) {
             (width, height)
         } else {
             (height, width)

@@ -8,4 +8,5 @@ mod geometry;
 mod view;
 
 pub use batch::{multi_crop_batch, view_batch};
+pub(crate) use blur::gaussian;
 pub use config::{AugmentConfig, AugmentError, Blur, Jitter, MultiCrop};
