@@ -107,11 +107,7 @@ impl AdamW {
         work.into_par_iter()
             .try_for_each(|(param, slot, grad, factor)| {
                 slot.step += 1;
-                let decay = if param.decay {
-                    weight_decay
-                } else {
-                    0.0
-                };
+                let decay = if param.decay { weight_decay } else { 0.0 };
                 let op = AdamWOp {
                     coefficients: Coefficients::new(config, lr, decay, slot.step, factor),
                     moments: RefCell::new((&mut slot.first, &mut slot.second)),
@@ -210,11 +206,7 @@ pub struct GradNorms {
 
 impl GradNorms {
     /// Norms of the gradients of all parameters for which `keep` holds; one without a gradient counts as absent.
-    pub fn of(
-        params: &Params,
-        grads: &GradStore,
-        keep: &dyn Fn(&str) -> bool,
-    ) -> Result<Self> {
+    pub fn of(params: &Params, grads: &GradStore, keep: &dyn Fn(&str) -> bool) -> Result<Self> {
         let mut by_name = BTreeMap::new();
         let mut sum = 0.0;
         for (name, param) in params.iter() {

@@ -30,17 +30,30 @@ pub struct BenchStep {
 ///
 /// # Errors
 /// An unknown architecture.
-pub fn bench_step(method: MethodName, arch: &str, batch: usize, threads: usize) -> Result<BenchStep> {
+pub fn bench_step(
+    method: MethodName,
+    arch: &str,
+    batch: usize,
+    threads: usize,
+) -> Result<BenchStep> {
     let mut config = TrainConfig::preset(method, arch, 1)?;
     config.set_image_size(224);
     config.schedule.batch = batch;
     config.schedule.images = 1000 * batch as u64;
     if let Some(mae) = &mut config.mae {
-        mae.decoder = DecoderConfig { dim: 512, depth: 8, heads: 16 };
+        mae.decoder = DecoderConfig {
+            dim: 512,
+            depth: 8,
+            heads: 16,
+        };
     }
     if let Some(dino) = &mut config.dino {
         dino.crops = MultiCrop::dino(224, [0.4, 1.0], 96, [0.05, 0.4], 8);
-        dino.head = HeadConfig { out_dim: 4096, hidden: 2048, bottleneck: 256 };
+        dino.head = HeadConfig {
+            out_dim: 4096,
+            hidden: 2048,
+            bottleneck: 256,
+        };
         dino.freeze_last_layer_epochs = 0;
     }
     config.validate()?;
@@ -85,7 +98,9 @@ pub(crate) fn random_batch(config: &TrainConfig) -> Result<Batch> {
     let mut rng = stream(config.seed, 0, 0, 0);
     let mut views = Vec::new();
     for (rows, view) in shapes {
-        let values: Vec<f32> = (0..rows * view.len()).map(|_| StandardNormal.sample(&mut rng)).collect();
+        let values: Vec<f32> = (0..rows * view.len())
+            .map(|_| StandardNormal.sample(&mut rng))
+            .collect();
         let shape = (rows, 3, view.height as usize, view.width as usize);
         views.push(Tensor::from_vec(values, shape, &Device::Cpu)?);
     }

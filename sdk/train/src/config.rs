@@ -174,12 +174,16 @@ impl TrainConfig {
 
     /// Settings of MAE.
     pub fn mae(&self) -> Result<&MaeConfig> {
-        self.mae.as_ref().ok_or_else(|| rejected("method mae needs a section [mae]"))
+        self.mae
+            .as_ref()
+            .ok_or_else(|| rejected("method mae needs a section [mae]"))
     }
 
     /// Settings of DINO.
     pub fn dino(&self) -> Result<&DinoConfig> {
-        self.dino.as_ref().ok_or_else(|| rejected("method dino needs a section [dino]"))
+        self.dino
+            .as_ref()
+            .ok_or_else(|| rejected("method dino needs a section [dino]"))
     }
 
     /// Checks that all settings fit each other.
@@ -221,14 +225,20 @@ impl TrainConfig {
     }
 
     fn validate_schedule(&self) -> Result<()> {
-        let ScheduleConfig { images, batch, warmup } = self.schedule;
+        let ScheduleConfig {
+            images,
+            batch,
+            warmup,
+        } = self.schedule;
         if batch == 0 || images < batch as u64 {
             return Err(rejected(format!(
                 "schedule.images {images} must be at least schedule.batch {batch}, and that at least 1"
             )));
         }
         if !(0.0..=1.0).contains(&warmup) {
-            return Err(rejected(format!("schedule.warmup is {warmup}; it must be from 0 to 1")));
+            return Err(rejected(format!(
+                "schedule.warmup is {warmup}; it must be from 0 to 1"
+            )));
         }
         let o = &self.optimizer;
         let rates = [
@@ -239,19 +249,25 @@ impl TrainConfig {
         ];
         for (key, value) in rates {
             if !(value >= 0.0 && value.is_finite()) {
-                return Err(rejected(format!("optimizer.{key} is {value}; it must be 0 or more")));
+                return Err(rejected(format!(
+                    "optimizer.{key} is {value}; it must be 0 or more"
+                )));
             }
         }
         if i64::try_from(self.seed).is_err() {
             return Err(rejected("seed must be below 2^63"));
         }
         if self.checkpoint.every_steps == 0 || self.checkpoint.keep == 0 {
-            return Err(rejected("checkpoint.every_steps and checkpoint.keep must be at least 1"));
+            return Err(rejected(
+                "checkpoint.every_steps and checkpoint.keep must be at least 1",
+            ));
         }
         if let Some(probe) = &self.probe
             && (probe.every_steps == 0 || probe.max_per_class == 0)
         {
-            return Err(rejected("probe.every_steps and probe.max_per_class must be at least 1"));
+            return Err(rejected(
+                "probe.every_steps and probe.max_per_class must be at least 1",
+            ));
         }
         Ok(())
     }

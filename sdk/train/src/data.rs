@@ -55,7 +55,9 @@ impl Dataset {
             let first = skipped.first();
             return Err(TrainError::NoReadableImage {
                 files: folder.files.len(),
-                first: first.map_or(String::new(), |s| format!("{}: {}", s.path.display(), s.reason)),
+                first: first.map_or(String::new(), |s| {
+                    format!("{}: {}", s.path.display(), s.reason)
+                }),
             });
         }
         let dataset = Self {
@@ -139,7 +141,8 @@ impl Sampler {
         let epoch = step / self.steps_per_epoch();
         if self.epoch != Some(epoch) {
             self.order = (0..self.images).collect();
-            self.order.shuffle(&mut stream(self.seed, epoch, 0, purpose::SHUFFLE));
+            self.order
+                .shuffle(&mut stream(self.seed, epoch, 0, purpose::SHUFFLE));
             self.epoch = Some(epoch);
         }
         let place = (step % self.steps_per_epoch()) as usize * self.batch;
@@ -169,7 +172,9 @@ impl Fnv {
     }
 
     fn add_file(&mut self, path: &Path) -> Result<()> {
-        let size = std::fs::metadata(path).map_err(TrainError::io("read", path))?.len();
+        let size = std::fs::metadata(path)
+            .map_err(TrainError::io("read", path))?
+            .len();
         let name = path.file_name().unwrap_or_default();
         self.add(name.as_encoded_bytes());
         self.add(&size.to_le_bytes());

@@ -168,7 +168,10 @@ pub enum TrainError {
 
 impl TrainError {
     /// Adds the path and what was tried to an I/O error.
-    pub(crate) fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
+    pub(crate) fn io<'a>(
+        action: &'static str,
+        path: &'a Path,
+    ) -> impl FnOnce(io::Error) -> Self + 'a {
         move |source| TrainError::Io {
             action,
             path: path.to_path_buf(),

@@ -46,7 +46,12 @@ impl<'a> Loader<'a> {
         let (mean, std) = (self.config.preprocess.mean, self.config.preprocess.std);
         let seed = self.config.seed;
         let tensor = |parts: Vec<Vec<f32>>, height: u32, width: u32| {
-            let shape = (parts.len() * images.len(), 3, height as usize, width as usize);
+            let shape = (
+                parts.len() * images.len(),
+                3,
+                height as usize,
+                width as usize,
+            );
             Tensor::from_vec(parts.concat(), shape, &Device::Cpu)
         };
         Ok(match self.config.method {
@@ -59,7 +64,11 @@ impl<'a> Loader<'a> {
                 let crops = &self.config.dino()?.crops;
                 let mut globals = multi_crop_batch(images, crops, mean, std, seed, step, ids);
                 let locals = globals.split_off(crops.globals.len());
-                let mut views = vec![tensor(globals, crops.globals[0].height, crops.globals[0].width)?];
+                let mut views = vec![tensor(
+                    globals,
+                    crops.globals[0].height,
+                    crops.globals[0].width,
+                )?];
                 if crops.n_locals > 0 {
                     views.push(tensor(locals, crops.local.height, crops.local.width)?);
                 }

@@ -99,7 +99,12 @@ mod tests {
         text.push_str("{\"step\":2,\"kn");
         fs::write(&path, text).unwrap();
         let mut metrics = Metrics::open(&path, 2).unwrap();
-        metrics.write(&ProbeLine { step: 3, knn20: 0.25 }).unwrap();
+        metrics
+            .write(&ProbeLine {
+                step: 3,
+                knn20: 0.25,
+            })
+            .unwrap();
         let text = fs::read_to_string(&path).unwrap();
         let steps: Vec<&str> = text.lines().collect();
         assert_eq!(

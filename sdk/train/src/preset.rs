@@ -8,7 +8,8 @@ use ssl_edge_nn::optim::{AdamWConfig, Clip};
 use ssl_edge_vision::{AugmentConfig, Fit, MultiCrop, Preprocess};
 
 use crate::config::{
-    CheckpointConfig, DataConfig, MethodName, OptimizerConfig, ScheduleConfig, TrainConfig, rejected,
+    CheckpointConfig, DataConfig, MethodName, OptimizerConfig, ScheduleConfig, TrainConfig,
+    rejected,
 };
 use crate::error::Result;
 use crate::methods::{DecoderConfig, DinoConfig, HeadConfig, MaeConfig};
@@ -72,6 +73,15 @@ impl TrainConfig {
     }
 }
 
+/// DINO's prototypes for data sets of fewer images than the first number.
+const PROTOTYPES: [(usize, usize); 5] = [
+    (20_000, 1024),
+    (50_000, 2048),
+    (100_000, 4096),
+    (200_000, 16_384),
+    (500_000, 32_768),
+];
+
 /// Below 20,000 images a budget that two cores see in well under an hour, then 100 epochs.
 fn schedule(n_images: usize) -> ScheduleConfig {
     let batch = if n_images < LARGE { 64 } else { 256 };
@@ -118,14 +128,8 @@ fn mae_optimizer(large: bool) -> OptimizerConfig {
 }
 
 fn dino(n_images: usize, steps: f64, crops: MultiCrop) -> DinoConfig {
-    let out_dim = match n_images {
-        ..20_000 => 1024,
-        ..50_000 => 2048,
-        ..100_000 => 4096,
-        ..200_000 => 16_384,
-        ..500_000 => 32_768,
-        _ => 65_536,
-    };
+    let prototypes = PROTOTYPES.iter().find(|(below, _)| n_images < *below);
+    let out_dim = prototypes.map_or(65_536, |(_, k)| *k);
     // 0 at 20,000 images, 1 at a million, linear in the logarithm.
     let size = ((n_images as f64 / 20_000.0).ln() / 50f64.ln()).clamp(0.0, 1.0);
     let between = |small: f64, large: f64| small + (large - small) * size;
@@ -168,7 +172,9 @@ mod tests {
             for arch in VitConfig::NAMES {
                 for n in [1, 600, 19_999, 20_000, 150_000, 1_300_000] {
                     let mut config = TrainConfig::preset(method, arch, n).unwrap();
-                    config.validate().unwrap_or_else(|e| panic!("{method} {arch} {n}: {e}"));
+                    config
+                        .validate()
+                        .unwrap_or_else(|e| panic!("{method} {arch} {n}: {e}"));
                     config.seed = 1;
                 }
             }
@@ -183,7 +189,10 @@ mod tests {
         assert_eq!(config.steps(), 584);
         assert!((config.peak_lr() - 2.5e-4).abs() < 1e-12);
         assert_eq!(dino.head.out_dim, 1024);
-        assert_eq!((dino.teacher_temperature_start, dino.teacher_temperature), (0.02, 0.04));
+        assert_eq!(
+            (dino.teacher_temperature_start, dino.teacher_temperature),
+            (0.02, 0.04)
+        );
         assert_eq!(dino.momentum, 0.99);
         assert_eq!(config.optimizer.clip, Clip::PerTensor(3.0));
         assert_eq!(dino.crops.globals[0].height, 128);
@@ -198,7 +207,10 @@ mod tests {
         assert!((dino.teacher_temperature - 0.07).abs() < 1e-12);
         assert!((dino.momentum - 0.996).abs() < 1e-12);
         assert_eq!(config.optimizer.weight_decay_end, 0.4);
-        assert_eq!((dino.crops.globals[0].height, dino.crops.n_locals), (224, 8));
+        assert_eq!(
+            (dino.crops.globals[0].height, dino.crops.n_locals),
+            (224, 8)
+        );
         let config = TrainConfig::preset(MethodName::Mae, "vit_b16", 1_281_167).unwrap();
         let decoder = &config.mae().unwrap().decoder;
         assert_eq!((decoder.dim, decoder.depth, decoder.heads), (512, 8, 16));

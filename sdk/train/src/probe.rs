@@ -42,23 +42,34 @@ impl Probe {
         let (train_folder, val_folder) = (config.folder.join("train"), config.folder.join("val"));
         let limit = config.max_per_class;
         let ((train, mut skipped), (val, more)) = if train_folder.is_dir() && val_folder.is_dir() {
-            let (train, val) = (ClassFolder::scan(&train_folder)?, ClassFolder::scan(&val_folder)?);
+            let (train, val) = (
+                ClassFolder::scan(&train_folder)?,
+                ClassFolder::scan(&val_folder)?,
+            );
             if train.classes != val.classes {
-                let message = format!("train has the classes {:?}, val {:?}", train.classes, val.classes);
+                let message = format!(
+                    "train has the classes {:?}, val {:?}",
+                    train.classes, val.classes
+                );
                 return Err(failed(&config.folder, message));
             }
-            (Part::decode(&by_class(&train), limit), Part::decode(&by_class(&val), limit))
+            (
+                Part::decode(&by_class(&train), limit),
+                Part::decode(&by_class(&val), limit),
+            )
         } else {
             let classes = by_class(&ClassFolder::scan(&config.folder)?);
             let half = |offset: usize| -> Vec<Vec<PathBuf>> {
-                let every_second = |files: &Vec<PathBuf>| files.iter().skip(offset).step_by(2).cloned().collect();
+                let every_second =
+                    |files: &Vec<PathBuf>| files.iter().skip(offset).step_by(2).cloned().collect();
                 classes.iter().map(every_second).collect()
             };
             (Part::decode(&half(0), limit), Part::decode(&half(1), limit))
         };
         skipped.extend(more);
         if train.labels.is_empty() || val.labels.is_empty() {
-            let message = "needs at least two readable images of a class, one to search and one to score";
+            let message =
+                "needs at least two readable images of a class, one to search and one to score";
             return Err(failed(&config.folder, message));
         }
         let probe = Self {
@@ -71,7 +82,12 @@ impl Probe {
     }
 
     /// Scores an encoder's L2-normalised CLS tokens.
-    pub(crate) fn score(&self, config: &VitConfig, tensors: &Tensors, step: u64) -> Result<ProbeScore> {
+    pub(crate) fn score(
+        &self,
+        config: &VitConfig,
+        tensors: &Tensors,
+        step: u64,
+    ) -> Result<ProbeScore> {
         let vit = Vit::load(config, tensors)?;
         let train = self.embed(&vit, &self.train.images)?;
         let val = self.embed(&vit, &self.val.images)?;
@@ -92,8 +108,12 @@ impl Probe {
         let mut features = Vec::with_capacity(images.len() * vit.config().dim);
         for images in images.chunks(BATCH) {
             let images: Vec<&Image> = images.iter().collect();
-            let pixels = preprocess_batch(&images, &self.preprocess).map_err(|e| failed(&self.folder, e))?;
-            let (height, width) = (self.preprocess.height as usize, self.preprocess.width as usize);
+            let pixels =
+                preprocess_batch(&images, &self.preprocess).map_err(|e| failed(&self.folder, e))?;
+            let (height, width) = (
+                self.preprocess.height as usize,
+                self.preprocess.width as usize,
+            );
             let input = Tensor::from_vec(pixels, (images.len(), 3, height, width), &Device::Cpu)?;
             let cls = vit.forward(&input)?.narrow(1, 0, 1)?;
             features.extend(cls.flatten_all()?.to_vec1::<f32>()?);
@@ -123,8 +143,9 @@ impl Part {
 }
 
 fn by_class(folder: &ClassFolder) -> Vec<Vec<PathBuf>> {
-    let mut classes: BTreeMap<usize, Vec<PathBuf>> =
-        (0..folder.classes.len()).map(|class| (class, Vec::new())).collect();
+    let mut classes: BTreeMap<usize, Vec<PathBuf>> = (0..folder.classes.len())
+        .map(|class| (class, Vec::new()))
+        .collect();
     for (path, class) in &folder.samples {
         classes.entry(*class).or_default().push(path.clone());
     }

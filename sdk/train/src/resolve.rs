@@ -107,11 +107,11 @@ pub(crate) fn changes(then: &TrainConfig, now: &TrainConfig) -> Result<Vec<Strin
     keys.sort();
     keys.dedup();
     keys.retain(|key| {
-        let free = |free: &&str| match free.ends_with('.') {
-            true => key.starts_with(*free),
-            false => key.as_str() == *free,
+        let free = |free: &str| match free.ends_with('.') {
+            true => key.starts_with(free),
+            false => key.as_str() == free,
         };
-        !FREE.iter().any(|f| free(&f)) && find(&old, key) != find(&new, key)
+        !FREE.iter().any(|f| free(f)) && find(&old, key) != find(&new, key)
     });
     let describe = |key: &String| format!("{key}: {} -> {}", find(&old, key), find(&new, key));
     Ok(keys.into_iter().map(describe).collect())
@@ -134,7 +134,10 @@ fn checked(mut table: Table, origin: &str) -> Result<Table> {
     let mut size = |key: &str| match table.remove(key) {
         None => Ok(None),
         Some(Value::Integer(size)) if (1..=4096).contains(&size) => Ok(Some(size as u32)),
-        Some(other) => Err(config(origin, format!("{key} is {other}; it must be 1 to 4096 pixels"))),
+        Some(other) => Err(config(
+            origin,
+            format!("{key} is {other}; it must be 1 to 4096 pixels"),
+        )),
     };
     let (image, local) = (size("image_size")?, size("local_size")?);
     let mut parsed: TrainConfig = table.try_into().map_err(|e| config(origin, e))?;
@@ -156,7 +159,10 @@ impl TrainConfig {
         self.encoder.image_size = [size as usize; 2];
         (self.preprocess.height, self.preprocess.width) = (size, size);
         let views = self.mae.iter_mut().map(|mae| &mut mae.view);
-        let globals = self.dino.iter_mut().flat_map(|dino| &mut dino.crops.globals);
+        let globals = self
+            .dino
+            .iter_mut()
+            .flat_map(|dino| &mut dino.crops.globals);
         for view in views.chain(globals) {
             (view.height, view.width) = (size, size);
         }
@@ -210,7 +216,11 @@ fn flatten(path: &str, value: &Value, out: &mut Vec<(String, String)>) {
     match value {
         Value::Table(table) => {
             for (key, value) in table {
-                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                let path = if path.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{path}.{key}")
+                };
                 flatten(&path, value, out);
             }
         }

@@ -49,9 +49,15 @@ pub fn pretrain(
 ) -> Result<RunSummary> {
     config.validate()?;
     let folder = &options.folder;
-    let exists = [CONFIG, METRICS, "checkpoints"].iter().any(|name| folder.join(name).exists());
+    let exists = [CONFIG, METRICS, "checkpoints"]
+        .iter()
+        .any(|name| folder.join(name).exists());
     match (exists, options.resume) {
-        (true, false) => return Err(TrainError::RunExists { path: folder.clone() }),
+        (true, false) => {
+            return Err(TrainError::RunExists {
+                path: folder.clone(),
+            });
+        }
         (_, true) => check_same(config, folder)?,
         (false, false) => {}
     }
@@ -181,7 +187,9 @@ impl<'a> Session<'a> {
         let mut stop = false;
         while step < steps && !stop {
             let start = Instant::now();
-            let batch = batches.recv().expect("the loader sends every step's batch or an error")?;
+            let batch = batches
+                .recv()
+                .expect("the loader sends every step's batch or an error")?;
             let waited = start.elapsed().as_secs_f64();
             let ctx = StepContext {
                 seed: self.config.seed,
@@ -189,7 +197,10 @@ impl<'a> Session<'a> {
                 steps,
                 steps_per_epoch: self.steps_per_epoch,
             };
-            let done = self.learner.step(&batch, &ctx).map_err(|e| self.explain(e, &batch))?;
+            let done = self
+                .learner
+                .step(&batch, &ctx)
+                .map_err(|e| self.explain(e, &batch))?;
             step += 1;
             pace.add(start.elapsed().as_secs_f64(), waited);
             loss = Some(done.loss);
@@ -197,16 +208,22 @@ impl<'a> Session<'a> {
             stop = self.observer.stop();
             let last = step == steps || stop;
             if let Some(score) = self.probe(step, last)? {
-                metrics.write(&ProbeLine { step, knn20: score.knn20 })?;
+                metrics.write(&ProbeLine {
+                    step,
+                    knn20: score.knn20,
+                })?;
                 probes.push(score);
             }
-            if last || step % self.config.checkpoint.every_steps == 0 {
+            if last || step.is_multiple_of(self.config.checkpoint.every_steps) {
                 self.save(step)?;
             }
         }
         Ok(RunSummary {
             run: self.folder.into(),
-            checkpoint: self.checkpoint.clone().expect("the last step writes a checkpoint"),
+            checkpoint: self
+                .checkpoint
+                .clone()
+                .expect("the last step writes a checkpoint"),
             step,
             steps,
             images_seen: step * self.config.schedule.batch as u64,
@@ -249,7 +266,7 @@ impl<'a> Session<'a> {
         let (Some(probe), Some(settings)) = (&self.probe, &self.config.probe) else {
             return Ok(None);
         };
-        if !last && step % settings.every_steps != 0 {
+        if !last && !step.is_multiple_of(settings.every_steps) {
             return Ok(None);
         }
         let score = probe.score(&self.config.encoder, &self.learner.method.encoder(), step)?;
@@ -278,8 +295,17 @@ impl<'a> Session<'a> {
 
     /// Adds images and checkpoint to an error about a number that is not finite.
     fn explain(&self, mut error: TrainError, batch: &Batch) -> TrainError {
-        if let TrainError::NonFinite { samples, checkpoint, .. } = &mut error {
-            *samples = batch.samples.iter().map(|&i| self.dataset.path(i).display().to_string()).collect();
+        if let TrainError::NonFinite {
+            samples,
+            checkpoint,
+            ..
+        } = &mut error
+        {
+            *samples = batch
+                .samples
+                .iter()
+                .map(|&i| self.dataset.path(i).display().to_string())
+                .collect();
             *checkpoint = self.checkpoint.clone();
         }
         error
@@ -313,7 +339,12 @@ impl Learner {
 
     /// Takes over a checkpoint; returns its step.
     fn resume(&mut self, checkpoint: &Path, dataset: &Dataset, folder: &Path) -> Result<u64> {
-        let Checkpoint { state, model, teacher, optim } = Checkpoint::load(checkpoint)?;
+        let Checkpoint {
+            state,
+            model,
+            teacher,
+            optim,
+        } = Checkpoint::load(checkpoint)?;
         if (state.dataset_images, state.dataset_id) != (dataset.len(), dataset.id()) {
             return Err(TrainError::DataChanged {
                 path: folder.into(),
@@ -322,10 +353,12 @@ impl Learner {
             });
         }
         let restored = self.method.restore(&model, &teacher);
-        restored.and_then(|()| Ok(self.optimizer.load_state(&optim)?)).map_err(|e| TrainError::Damaged {
-            path: checkpoint.into(),
-            message: format!("{e}; remove this folder to go on from the checkpoint before"),
-        })?;
+        restored
+            .and_then(|()| Ok(self.optimizer.load_state(&optim)?))
+            .map_err(|e| TrainError::Damaged {
+                path: checkpoint.into(),
+                message: format!("{e}; remove this folder to go on from the checkpoint before"),
+            })?;
         Ok(state.step)
     }
 
@@ -333,8 +366,22 @@ impl Learner {
     pub(crate) fn step(&mut self, batch: &Batch, ctx: &StepContext) -> Result<Step> {
         let o = &self.config.optimizer;
         let warmup = (self.config.schedule.warmup * ctx.steps as f64) as u64;
-        let lr = cosine(self.config.peak_lr(), o.end_lr, warmup, ctx.steps, 0.0, ctx.step);
-        let weight_decay = cosine(o.weight_decay, o.weight_decay_end, 0, ctx.steps, 0.0, ctx.step);
+        let lr = cosine(
+            self.config.peak_lr(),
+            o.end_lr,
+            warmup,
+            ctx.steps,
+            0.0,
+            ctx.step,
+        );
+        let weight_decay = cosine(
+            o.weight_decay,
+            o.weight_decay_end,
+            0,
+            ctx.steps,
+            0.0,
+            ctx.step,
+        );
         let non_finite = |what, value, grad_norm| TrainError::NonFinite {
             what,
             value,

@@ -106,11 +106,20 @@ impl DinoConfig {
             }
         }
         if !(0.0..1.0).contains(&self.drop_path) {
-            message = Some(format!("dino.drop_path is {}; it must be from 0 to below 1", self.drop_path));
+            message = Some(format!(
+                "dino.drop_path is {}; it must be from 0 to below 1",
+                self.drop_path
+            ));
         }
-        let HeadConfig { out_dim, hidden, bottleneck } = self.head;
+        let HeadConfig {
+            out_dim,
+            hidden,
+            bottleneck,
+        } = self.head;
         if out_dim < 2 || hidden == 0 || bottleneck == 0 {
-            message = Some("dino.head: out_dim must be at least 2, hidden and bottleneck at least 1".into());
+            message = Some(
+                "dino.head: out_dim must be at least 2, hidden and bottleneck at least 1".into(),
+            );
         }
         match message {
             Some(message) => Err(rejected(message)),
@@ -151,7 +160,9 @@ impl Dino {
         let mut rng = init_rng(seed, 0);
         Vit::init(encoder, &mut params, ENCODER, &mut rng)?;
         Head::init(encoder.dim, &config.head, &mut params, &mut rng)?;
-        redraw(&params, seed, |_, dims| (dims.len() >= 2).then_some(Init::Normal(0.02)))?;
+        redraw(&params, seed, |_, dims| {
+            (dims.len() >= 2).then_some(Init::Normal(0.02))
+        })?;
         let teacher = params.deep_clone()?;
         let variables: Tensors = params
             .iter()
@@ -171,7 +182,12 @@ impl Dino {
     pub fn teacher_temperature(&self, ctx: &StepContext) -> f64 {
         let c = &self.config;
         let warmup = (c.temperature_warmup * ctx.steps as f64) as u64;
-        linear(c.teacher_temperature_start, c.teacher_temperature, warmup, ctx.step)
+        linear(
+            c.teacher_temperature_start,
+            c.teacher_temperature,
+            warmup,
+            ctx.step,
+        )
     }
 
     /// The teacher's momentum of a step.
@@ -240,7 +256,9 @@ impl Method for Dino {
         let temperature = self.teacher_temperature(ctx);
         let (targets, entropy) = softmax_rows(&logits, &self.center, (1.0 / temperature) as f32);
         let targets = Tensor::from_vec(targets, shape, &Device::Cpu)?;
-        let student = self.student.forward(&batch.views, &self.drops(batch, ctx)?)?;
+        let student = self
+            .student
+            .forward(&batch.views, &self.drops(batch, ctx)?)?;
         let loss = multi_crop_cross_entropy(&student, &targets, self.config.student_temperature)?;
         self.update_center(&logits);
         self.figures = BTreeMap::from([

@@ -34,14 +34,24 @@ impl Head {
             params.create(&weight, &[width[1], width[0]], Init::Normal(0.02), rng)?;
             params.create(&format!("{name}.bias"), &[width[1]], Init::Const(0.0), rng)?;
         }
-        params.create(LAST_LAYER, &[config.out_dim, config.bottleneck], Init::Normal(0.02), rng)?;
+        params.create(
+            LAST_LAYER,
+            &[config.out_dim, config.bottleneck],
+            Init::Normal(0.02),
+            rng,
+        )?;
         Ok(())
     }
 
     /// The head over given tensors.
     pub(super) fn over(tensors: &Tensors, gelu: Gelu) -> Self {
         let tensor = |name: &str| tensors[name].clone();
-        let layer = |name: &str| (tensor(&format!("{name}.weight")), tensor(&format!("{name}.bias")));
+        let layer = |name: &str| {
+            (
+                tensor(&format!("{name}.weight")),
+                tensor(&format!("{name}.bias")),
+            )
+        };
         Self {
             layers: LAYERS.map(layer),
             weight_v: tensor(LAST_LAYER),

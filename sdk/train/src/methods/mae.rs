@@ -145,7 +145,10 @@ impl Mae {
     /// Writes the fixed table into the encoder's `pos_embed`; its CLS row is zero.
     fn fix_positions(&self) -> Result<()> {
         let config = self.encoder.config();
-        let table = with_cls(pos::sincos_2d(config.dim, config.grid(config.image_size)?), config.dim)?;
+        let table = with_cls(
+            pos::sincos_2d(config.dim, config.grid(config.image_size)?),
+            config.dim,
+        )?;
         let name = format!("{ENCODER}pos_embed");
         let param = self.params.get(&name).expect("every encoder has positions");
         Ok(param.var.set(&table)?)
@@ -161,14 +164,18 @@ impl Mae {
         })?;
         let places = indices(masks, |_, mask, rows| rows.extend(&mask.keep))?;
         let patches = patches.reshape((b * n, pixels))?.index_select(&rows, 0)?;
-        let weight = self.encoder_param("patch_embed.proj.weight").flatten_from(1)?;
+        let weight = self
+            .encoder_param("patch_embed.proj.weight")
+            .flatten_from(1)?;
         let bias = self.encoder_param("patch_embed.proj.bias");
         let table = self.encoder_param("pos_embed").detach().squeeze(0)?;
         let positions = table.narrow(0, 1, n)?.index_select(&places, 0)?;
         let x = (ops::linear_of_input(&patches, &weight, Some(&bias))? + positions)?;
         let x = x.reshape((b, visible, dim))?;
         let prefix = self.encoder.prefix_tokens(b)?;
-        Ok(self.encoder.forward_tokens(&Tensor::cat(&[&prefix, &x], 1)?)?)
+        Ok(self
+            .encoder
+            .forward_tokens(&Tensor::cat(&[&prefix, &x], 1)?)?)
     }
 
     /// Predicts hidden patches from encoded visible ones: `latent [B, 1 + R + Nv, D]` to `[B * Nm, P P 3]`, image by
@@ -186,12 +193,18 @@ impl Mae {
         let unshuffled = indices(masks, |image, mask, rows| {
             let first = (image * latent_tokens) as u32;
             rows.push(first);
-            rows.extend(mask.restore.iter().map(|&place| match (place as usize) < visible {
-                true => first + prefix as u32 + place,
-                false => mask_row,
-            }));
+            rows.extend(
+                mask.restore
+                    .iter()
+                    .map(|&place| match (place as usize) < visible {
+                        true => first + prefix as u32 + place,
+                        false => mask_row,
+                    }),
+            );
         })?;
-        let x = rows.index_select(&unshuffled, 0)?.reshape((b, 1 + n, width))?;
+        let x = rows
+            .index_select(&unshuffled, 0)?
+            .reshape((b, 1 + n, width))?;
         let mut x = x.broadcast_add(&decoder.positions)?;
         for block in &decoder.blocks {
             x = block.forward(&x)?;
@@ -205,14 +218,23 @@ impl Mae {
     }
 
     /// Mean squared error on hidden patches; `pred` as from [`Mae::forward_decoder`].
-    pub fn forward_loss(&self, patches: &Tensor, pred: &Tensor, masks: &[Masking]) -> Result<Tensor> {
+    pub fn forward_loss(
+        &self,
+        patches: &Tensor,
+        pred: &Tensor,
+        masks: &[Masking],
+    ) -> Result<Tensor> {
         let target = target(patches, masks, self.config.norm_pix)?;
         Ok((pred - target)?.sqr()?.mean_all()?)
     }
 
     fn encoder_param(&self, name: &str) -> Tensor {
         let param = self.params.get(&format!("{ENCODER}{name}"));
-        param.expect("a parameter of every encoder").var.as_tensor().clone()
+        param
+            .expect("a parameter of every encoder")
+            .var
+            .as_tensor()
+            .clone()
     }
 }
 
@@ -224,7 +246,8 @@ impl Decoder {
         rng: &mut ChaCha8Rng,
     ) -> Result<Self> {
         let pixels = 3 * encoder.patch * encoder.patch;
-        let mut create = |name: &str, dims: &[usize], init: Init| params.create(name, dims, init, rng);
+        let mut create =
+            |name: &str, dims: &[usize], init: Init| params.create(name, dims, init, rng);
         let xavier = Init::XavierUniform;
         let (zero, one) = (Init::Const(0.0), Init::Const(1.0));
         let width = config.dim;
@@ -244,9 +267,19 @@ impl Decoder {
         let mut blocks = Vec::with_capacity(config.depth);
         for i in 0..config.depth {
             let name = format!("decoder_blocks.{i}");
-            blocks.push(Block::init(params, rng, &name, width, config.heads, encoder)?);
+            blocks.push(Block::init(
+                params,
+                rng,
+                &name,
+                width,
+                config.heads,
+                encoder,
+            )?);
         }
-        let positions = with_cls(pos::sincos_2d(width, encoder.grid(encoder.image_size)?), width)?;
+        let positions = with_cls(
+            pos::sincos_2d(width, encoder.grid(encoder.image_size)?),
+            width,
+        )?;
         Ok(Self {
             embed,
             mask_token,
@@ -315,7 +348,10 @@ fn with_cls(mut table: Vec<f32>, width: usize) -> Result<Tensor> {
 }
 
 /// Row numbers gathered image by image.
-fn indices(masks: &[Masking], mut fill: impl FnMut(usize, &Masking, &mut Vec<u32>)) -> Result<Tensor> {
+fn indices(
+    masks: &[Masking],
+    mut fill: impl FnMut(usize, &Masking, &mut Vec<u32>),
+) -> Result<Tensor> {
     let mut rows = Vec::new();
     for (image, mask) in masks.iter().enumerate() {
         fill(image, mask, &mut rows);
@@ -328,7 +364,9 @@ fn indices(masks: &[Masking], mut fill: impl FnMut(usize, &Masking, &mut Vec<u32
 fn hidden(mask: &Masking) -> impl Iterator<Item = usize> {
     let visible = mask.keep.len();
     let places = mask.restore.iter().enumerate();
-    places.filter(move |(_, place)| **place as usize >= visible).map(|(patch, _)| patch)
+    places
+        .filter(move |(_, place)| **place as usize >= visible)
+        .map(|(patch, _)| patch)
 }
 
 /// The pixels of hidden patches, `[B * Nm, P P 3]` in (row, column, channel) order, from `patches [B, N, 3 P P]` in
@@ -343,15 +381,21 @@ fn target(patches: &Tensor, masks: &[Masking], norm_pix: bool) -> Result<Tensor>
         .collect();
     let area = pixels / 3;
     let mut out = vec![0f32; rows.len() * pixels];
-    out.par_chunks_exact_mut(pixels).zip(&rows).for_each(|(out, &row)| {
-        let patch = &values[row * pixels..][..pixels];
-        let (mean, scale) = if norm_pix { normalisation(patch) } else { (0.0, 1.0) };
-        for (i, pixel) in out.chunks_exact_mut(3).enumerate() {
-            for (channel, value) in pixel.iter_mut().enumerate() {
-                *value = (patch[channel * area + i] - mean) * scale;
+    out.par_chunks_exact_mut(pixels)
+        .zip(&rows)
+        .for_each(|(out, &row)| {
+            let patch = &values[row * pixels..][..pixels];
+            let (mean, scale) = if norm_pix {
+                normalisation(patch)
+            } else {
+                (0.0, 1.0)
+            };
+            for (i, pixel) in out.chunks_exact_mut(3).enumerate() {
+                for (channel, value) in pixel.iter_mut().enumerate() {
+                    *value = (patch[channel * area + i] - mean) * scale;
+                }
             }
-        }
-    });
+        });
     Ok(Tensor::from_vec(out, (rows.len(), pixels), &Device::Cpu)?)
 }
 

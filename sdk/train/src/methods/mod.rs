@@ -91,7 +91,11 @@ pub fn build(config: &TrainConfig) -> Result<Box<dyn Method>> {
 }
 
 /// Draws the parameters for which `choose` names a law again, each from a stream of its own order.
-fn redraw(params: &Params, seed: u64, choose: impl Fn(&str, &[usize]) -> Option<Init>) -> Result<()> {
+fn redraw(
+    params: &Params,
+    seed: u64,
+    choose: impl Fn(&str, &[usize]) -> Option<Init>,
+) -> Result<()> {
     let mut rng = init_rng(seed, 1);
     for (name, param) in params.iter() {
         if let Some(init) = choose(name, param.var.dims()) {

@@ -130,8 +130,10 @@ impl CustomOp2 for CrossEntropy {
             .par_chunks_exact(pairs.width)
             .enumerate()
             .map(|(row, logits)| {
-                let scaled: Vec<f32> =
-                    logits.iter().map(|x| x * self.inverse_temperature).collect();
+                let scaled: Vec<f32> = logits
+                    .iter()
+                    .map(|x| x * self.inverse_temperature)
+                    .collect();
                 let log_sum = log_sum_exp(&scaled);
                 let mut loss = 0.0;
                 for target in pairs.targets(teacher, row) {
@@ -217,7 +219,9 @@ mod tests {
     use super::*;
 
     fn logits(rows: usize, width: usize, seed: f32) -> Vec<f32> {
-        (0..rows * width).map(|i| ((i as f32 + seed) * 2.399).sin()).collect()
+        (0..rows * width)
+            .map(|i| ((i as f32 + seed) * 2.399).sin())
+            .collect()
     }
 
     fn tensor(values: &[f32], width: usize) -> Tensor {
@@ -230,11 +234,26 @@ mod tests {
         let (mut total, mut terms) = (Tensor::new(0f64, &Device::Cpu).unwrap(), 0.0);
         for q in 0..2 {
             for v in (0..views).filter(|&v| v != q) {
-                let s = student.narrow(0, v * batch, batch).unwrap().affine(1.0 / temperature, 0.0).unwrap();
-                let log_sum = s.exp().unwrap().sum_keepdim(D::Minus1).unwrap().log().unwrap();
+                let s = student
+                    .narrow(0, v * batch, batch)
+                    .unwrap()
+                    .affine(1.0 / temperature, 0.0)
+                    .unwrap();
+                let log_sum = s
+                    .exp()
+                    .unwrap()
+                    .sum_keepdim(D::Minus1)
+                    .unwrap()
+                    .log()
+                    .unwrap();
                 let log_softmax = s.broadcast_sub(&log_sum).unwrap();
                 let t = teacher.narrow(0, q * batch, batch).unwrap();
-                let ce = (t * log_softmax).unwrap().sum(D::Minus1).unwrap().neg().unwrap();
+                let ce = (t * log_softmax)
+                    .unwrap()
+                    .sum(D::Minus1)
+                    .unwrap()
+                    .neg()
+                    .unwrap();
                 total = (total + ce.mean_all().unwrap()).unwrap();
                 terms += 1.0;
             }
@@ -245,24 +264,51 @@ mod tests {
     #[test]
     fn value_and_gradient_equal_the_f64_double_loop() {
         let (batch, views, width) = (3, 5, 37);
-        let (teacher, _) = softmax_rows(&logits(2 * batch, width, 7.0), &vec![0.1; width], 1.0 / 0.07);
+        let (teacher, _) = softmax_rows(
+            &logits(2 * batch, width, 7.0),
+            &vec![0.1; width],
+            1.0 / 0.07,
+        );
         let teacher = tensor(&teacher, width);
         let student = Var::from_tensor(&tensor(&logits(views * batch, width, 0.0), width)).unwrap();
         let loss = multi_crop_cross_entropy(&student, &teacher, 0.1).unwrap();
         let grads = loss.affine(3.0, 0.0).unwrap().backward().unwrap();
 
         let student64 = Var::from_tensor(&student.to_dtype(DType::F64).unwrap()).unwrap();
-        let expected = reference(&student64, &teacher.to_dtype(DType::F64).unwrap(), batch, 0.1);
+        let expected = reference(
+            &student64,
+            &teacher.to_dtype(DType::F64).unwrap(),
+            batch,
+            0.1,
+        );
         let grads64 = expected.affine(3.0, 0.0).unwrap().backward().unwrap();
 
-        let (got, want) = (loss.to_scalar::<f32>().unwrap(), expected.to_scalar::<f64>().unwrap());
+        let (got, want) = (
+            loss.to_scalar::<f32>().unwrap(),
+            expected.to_scalar::<f64>().unwrap(),
+        );
         assert!((f64::from(got) / want - 1.0).abs() < 1e-6, "{got} {want}");
-        let got: Vec<f32> = grads.get(&student).unwrap().flatten_all().unwrap().to_vec1().unwrap();
-        let want: Vec<f64> = grads64.get(&student64).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        let got: Vec<f32> = grads
+            .get(&student)
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .to_vec1()
+            .unwrap();
+        let want: Vec<f64> = grads64
+            .get(&student64)
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .to_vec1()
+            .unwrap();
         let scale = want.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
         assert!(scale > 0.0);
         for (got, want) in got.iter().zip(want) {
-            assert!((f64::from(*got) - want).abs() < 2e-6 * scale, "{got} {want}");
+            assert!(
+                (f64::from(*got) - want).abs() < 2e-6 * scale,
+                "{got} {want}"
+            );
         }
         assert!(grads.get(&teacher).is_none());
     }
@@ -276,7 +322,10 @@ mod tests {
             let loss = multi_crop_cross_entropy(&student, &tensor(&teacher, width), 0.1).unwrap();
             let loss = f64::from(loss.to_scalar::<f32>().unwrap());
             let expected = (width as f64).ln();
-            assert!((loss - expected).abs() < 1e-5 && (entropy - expected).abs() < 1e-5, "{loss} {entropy}");
+            assert!(
+                (loss - expected).abs() < 1e-5 && (entropy - expected).abs() < 1e-5,
+                "{loss} {entropy}"
+            );
         }
     }
 
@@ -284,7 +333,11 @@ mod tests {
     fn equal_student_and_teacher_give_the_entropy() {
         let width = 64;
         let one = logits(1, width, 3.0);
-        let (teacher, entropy) = softmax_rows(&[one.clone(), one.clone()].concat(), &vec![0.0; width], 10.0);
+        let (teacher, entropy) = softmax_rows(
+            &[one.clone(), one.clone()].concat(),
+            &vec![0.0; width],
+            10.0,
+        );
         let student = tensor(&[one.clone(), one.clone(), one].concat(), width);
         let loss = multi_crop_cross_entropy(&student, &tensor(&teacher, width), 0.1).unwrap();
         assert!((f64::from(loss.to_scalar::<f32>().unwrap()) - entropy).abs() < 1e-5);

@@ -68,7 +68,11 @@ impl CustomOp2 for NormalizeGrad {
             .zip(grad.par_chunks_exact(width))
             .for_each(|((dx, x), g)| {
                 let norm = norm(x);
-                let dot: f64 = x.iter().zip(g).map(|(&x, &g)| f64::from(x) * f64::from(g)).sum();
+                let dot: f64 = x
+                    .iter()
+                    .zip(g)
+                    .map(|(&x, &g)| f64::from(x) * f64::from(g))
+                    .sum();
                 let along = (dot / (norm * norm * norm)) as f32;
                 let scale = (1.0 / norm) as f32;
                 for ((dx, x), g) in dx.iter_mut().zip(x).zip(g) {
@@ -87,25 +91,52 @@ mod tests {
 
     #[test]
     fn value_and_gradient_equal_f64_autograd() {
-        let values: Vec<f32> = (0..60).map(|i| (i as f32 * 1.7).sin() * (1.0 + i as f32)).collect();
+        let values: Vec<f32> = (0..60)
+            .map(|i| (i as f32 * 1.7).sin() * (1.0 + i as f32))
+            .collect();
         let x = Var::from_slice(&values, (5, 12), &Device::Cpu).unwrap();
-        let weights = Tensor::arange(0f32, 60f32, &Device::Cpu).unwrap().reshape((5, 12)).unwrap();
+        let weights = Tensor::arange(0f32, 60f32, &Device::Cpu)
+            .unwrap()
+            .reshape((5, 12))
+            .unwrap();
         let y = l2_normalize(&x).unwrap();
-        let grads = (&y * &weights).unwrap().sum_all().unwrap().backward().unwrap();
+        let grads = (&y * &weights)
+            .unwrap()
+            .sum_all()
+            .unwrap()
+            .backward()
+            .unwrap();
 
         let x64 = Var::from_tensor(&x.to_dtype(DType::F64).unwrap()).unwrap();
-        let norm = x64.sqr().unwrap().sum_keepdim(D::Minus1).unwrap().sqrt().unwrap();
+        let norm = x64
+            .sqr()
+            .unwrap()
+            .sum_keepdim(D::Minus1)
+            .unwrap()
+            .sqrt()
+            .unwrap();
         let y64 = x64.broadcast_div(&norm).unwrap();
         let weights = weights.to_dtype(DType::F64).unwrap();
-        let grads64 = (&y64 * &weights).unwrap().sum_all().unwrap().backward().unwrap();
+        let grads64 = (&y64 * &weights)
+            .unwrap()
+            .sum_all()
+            .unwrap()
+            .backward()
+            .unwrap();
 
-        let pairs = [(&y, &y64), (grads.get(&x).unwrap(), grads64.get(&x64).unwrap())];
+        let pairs = [
+            (&y, &y64),
+            (grads.get(&x).unwrap(), grads64.get(&x64).unwrap()),
+        ];
         for (got, expected) in pairs {
             let got: Vec<f32> = got.flatten_all().unwrap().to_vec1().unwrap();
             let expected: Vec<f64> = expected.flatten_all().unwrap().to_vec1().unwrap();
             let scale = expected.iter().fold(0.0, |m: f64, v| m.max(v.abs()));
             for (got, expected) in got.iter().zip(expected) {
-                assert!((f64::from(*got) - expected).abs() < 1e-6 * scale, "{got} {expected}");
+                assert!(
+                    (f64::from(*got) - expected).abs() < 1e-6 * scale,
+                    "{got} {expected}"
+                );
             }
         }
     }
