@@ -2,8 +2,9 @@
 
 use std::cell::RefCell;
 
-use fast_image_resize::images::{CroppedImage, Image as Target, ImageRef};
-use fast_image_resize::{FilterType, IntoImageView, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
+use fast_image_resize::pixels::{U8, U8x3, U8x4, U16, U16x3};
+use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 
 use crate::frame::{Frame, PixelFormat, Roi};
 
@@ -54,16 +55,18 @@ impl Scratch {
             self.resized.resize(bytes.div_ceil(2), 0);
         }
         let out = &mut bytemuck::cast_slice_mut(&mut self.resized)[..bytes];
-        let mut target = Target::from_slice_u8(width, height, out, pixel_type(frame.format()))
-            .expect("the output buffer has the size and alignment of its pixels");
-        if let Some(view) = in_place(frame, roi) {
-            let view = CroppedImage::new(&view, roi.x, 0, roi.width, roi.height)
-                .expect("the window lies inside the frame");
-            resize(&mut self.resizer, &view, &mut target, &options);
-        } else {
-            let view = pack(frame, roi, &mut self.packed);
-            resize(&mut self.resizer, &view, &mut target, &options);
-        }
+        let source = match in_place(frame, roi) {
+            Some(source) => source,
+            None => pack(frame, roi, &mut self.packed),
+        };
+        let resize = match frame.format() {
+            PixelFormat::Gray8 => resize::<U8>,
+            PixelFormat::Gray16 => resize::<U16>,
+            PixelFormat::Rgb8 | PixelFormat::Bgr8 => resize::<U8x3>,
+            PixelFormat::Rgba8 => resize::<U8x4>,
+            PixelFormat::Rgb16 => resize::<U16x3>,
+        };
+        resize(&mut self.resizer, &source, out, (width, height), &options);
         if frame.format().is_16_bit() {
             Resized::U16(&self.resized[..samples])
         } else {
@@ -72,29 +75,36 @@ impl Scratch {
     }
 }
 
-fn resize(
-    resizer: &mut Resizer,
-    view: &impl IntoImageView,
-    target: &mut Target,
-    options: &ResizeOptions,
-) {
-    resizer
-        .resize(view, target, options)
-        .expect("source and target have one pixel type and a window inside the source");
+/// Pixels to resize: `width` columns from `left` on of rows of `columns` pixels.
+struct Source<'a> {
+    bytes: &'a [u8],
+    columns: u32,
+    left: u32,
+    width: u32,
+    height: u32,
 }
 
-fn pixel_type(format: PixelFormat) -> PixelType {
-    match format {
-        PixelFormat::Gray8 => PixelType::U8,
-        PixelFormat::Gray16 => PixelType::U16,
-        PixelFormat::Rgb8 | PixelFormat::Bgr8 => PixelType::U8x3,
-        PixelFormat::Rgba8 => PixelType::U8x4,
-        PixelFormat::Rgb16 => PixelType::U16x3,
-    }
+// One pixel type a call: the untyped interface would compile every pixel type that the library has.
+fn resize<P: PixelTrait>(
+    resizer: &mut Resizer,
+    source: &Source,
+    out: &mut [u8],
+    (width, height): (u32, u32),
+    options: &ResizeOptions,
+) {
+    let view = TypedImageRef::<P>::from_buffer(source.columns, source.height, source.bytes)
+        .expect("the source has the size and alignment of its pixels");
+    let view = TypedCroppedImage::from_ref(&view, source.left, 0, source.width, source.height)
+        .expect("the window lies inside the source");
+    let mut target = TypedImage::<P>::from_buffer(width, height, out)
+        .expect("the output buffer has the size and alignment of its pixels");
+    resizer
+        .resize_typed(&view, &mut target, options)
+        .expect("neither side is empty");
 }
 
 /// The rows of `roi` at full stride without a copy, if the stride is whole pixels, aligned, and the last row is padded.
-fn in_place<'a>(frame: &Frame<'a>, roi: Roi) -> Option<ImageRef<'a>> {
+fn in_place<'a>(frame: &Frame<'a>, roi: Roi) -> Option<Source<'a>> {
     let (stride, bytes) = (frame.stride(), frame.format().bytes());
     if stride % bytes != 0 {
         return None;
@@ -102,11 +112,17 @@ fn in_place<'a>(frame: &Frame<'a>, roi: Roi) -> Option<ImageRef<'a>> {
     let start = roi.y as usize * stride;
     let len = (roi.height as usize).checked_mul(stride)?;
     let rows = frame.data().get(start..start.checked_add(len)?)?;
-    let columns = u32::try_from(stride / bytes).ok()?;
-    ImageRef::new(columns, roi.height, rows, pixel_type(frame.format())).ok()
+    let aligned = !frame.format().is_16_bit() || rows.as_ptr().cast::<u16>().is_aligned();
+    aligned.then_some(Source {
+        bytes: rows,
+        columns: u32::try_from(stride / bytes).ok()?,
+        left: roi.x,
+        width: roi.width,
+        height: roi.height,
+    })
 }
 
-fn pack<'a>(frame: &Frame, roi: Roi, packed: &'a mut Vec<u16>) -> ImageRef<'a> {
+fn pack<'a>(frame: &Frame, roi: Roi, packed: &'a mut Vec<u16>) -> Source<'a> {
     let row_bytes = roi.width as usize * frame.format().bytes();
     let len = row_bytes * roi.height as usize;
     packed.resize(len.div_ceil(2), 0);
@@ -116,6 +132,11 @@ fn pack<'a>(frame: &Frame, roi: Roi, packed: &'a mut Vec<u16>) -> ImageRef<'a> {
         let start = (roi.y as usize + y) * frame.stride() + left;
         row.copy_from_slice(&frame.data()[start..start + row_bytes]);
     }
-    ImageRef::new(roi.width, roi.height, bytes, pixel_type(frame.format()))
-        .expect("the packed buffer has the size and alignment of its pixels")
+    Source {
+        bytes,
+        columns: roi.width,
+        left: 0,
+        width: roi.width,
+        height: roi.height,
+    }
 }
