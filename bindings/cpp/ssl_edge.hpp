@@ -1,0 +1,330 @@
+// C++17 over ssl_edge.h: owners that free themselves, results that cannot be overlooked, no dependency. Header only; link libssl_edge.
+//
+//     auto encoder = ssl_edge::Encoder::open("encoder.sslb").value();
+//     auto job = ssl_edge::Job::load("station.sslj").value();
+//     auto verdict = job.inspect(encoder, frame).value();
+//
+// Result<T>::value() throws ssl_edge::Error; test the result first where exceptions are unwelcome. Thread safety is that of the C types.
+
+#ifndef SSL_EDGE_HPP
+#define SSL_EDGE_HPP
+
+#include "ssl_edge.h"
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+namespace ssl_edge {
+
+/// A failed call: its status and the library's text.
+class Error : public std::runtime_error {
+public:
+    Error(ssl_edge_status status, const std::string &text) : std::runtime_error(text), status_(status) {}
+
+    /// The failure of the call that this thread made last.
+    static Error last(ssl_edge_status status) { return Error(status, ssl_edge_last_error()); }
+
+    ssl_edge_status status() const noexcept { return status_; }
+
+private:
+    ssl_edge_status status_;
+};
+
+namespace detail {
+
+[[noreturn]] inline void fail(const Error &error) {
+#if defined(__cpp_exceptions)
+    throw error;
+#else
+    (void)error;
+    std::abort();
+#endif
+}
+
+}  // namespace detail
+
+/// A value or the error that there is none.
+template <typename T>
+class [[nodiscard]] Result {
+public:
+    Result(T value) : content_(std::move(value)) {}
+    Result(Error error) : content_(std::move(error)) {}
+
+    bool ok() const noexcept { return std::holds_alternative<T>(content_); }
+    explicit operator bool() const noexcept { return ok(); }
+
+    /// The value. Throws the error if there is none (aborts if compiled without exceptions).
+    T value() && {
+        if (!ok()) detail::fail(error());
+        return std::move(std::get<T>(content_));
+    }
+    const T &value() const & {
+        if (!ok()) detail::fail(error());
+        return std::get<T>(content_);
+    }
+
+    /// The error. Only of a result that is not ok.
+    const Error &error() const { return std::get<Error>(content_); }
+
+private:
+    std::variant<T, Error> content_;
+};
+
+/// Success or the error.
+template <>
+class [[nodiscard]] Result<void> {
+public:
+    explicit Result(ssl_edge_status status)
+        : error_(status == SSL_EDGE_STATUS_OK ? Error(status, "") : Error::last(status)) {}
+
+    bool ok() const noexcept { return error_.status() == SSL_EDGE_STATUS_OK; }
+    explicit operator bool() const noexcept { return ok(); }
+
+    /// Throws the error if there is one (aborts if compiled without exceptions).
+    void value() const {
+        if (!ok()) detail::fail(error_);
+    }
+
+    /// The error. Only of a result that is not ok.
+    const Error &error() const { return error_; }
+
+private:
+    Error error_;
+};
+
+/// A view of the caller's pixels, which must live as long as calls use it. `data_size` and `stride` are in bytes.
+class Frame {
+public:
+    Frame(ssl_edge_pixel_format format, const void *data, std::size_t data_size, std::size_t stride, std::uint32_t width,
+          std::uint32_t height) {
+        ssl_edge_frame_init(&raw_, sizeof raw_);
+        raw_.format = format;
+        raw_.data = data;
+        raw_.data_size = data_size;
+        raw_.stride = stride;
+        raw_.width = width;
+        raw_.height = height;
+    }
+
+    /// The same pixels with a region of interest.
+    Frame with_roi(std::uint32_t x, std::uint32_t y, std::uint32_t width, std::uint32_t height) const {
+        Frame frame = *this;
+        frame.raw_.roi_x = x;
+        frame.raw_.roi_y = y;
+        frame.raw_.roi_width = width;
+        frame.raw_.roi_height = height;
+        return frame;
+    }
+
+    const ssl_edge_frame *raw() const noexcept { return &raw_; }
+
+private:
+    ssl_edge_frame raw_;
+};
+
+/// How to open an encoder.
+struct EncoderOptions {
+    ssl_edge_engine engine = SSL_EDGE_ENGINE_NATIVE;
+    std::uint32_t threads = 1;
+};
+
+/// What an encoder is.
+struct EncoderInfo {
+    std::string arch;
+    std::size_t dim;
+    std::uint32_t input_width;
+    std::uint32_t input_height;
+    std::array<std::uint8_t, 32> hash;
+};
+
+/// An opened bundle.
+class Encoder {
+public:
+    static Result<Encoder> open(const std::string &path, const EncoderOptions &options = {}) {
+        ssl_edge_encoder_options raw_options;
+        ssl_edge_encoder_options_init(&raw_options, sizeof raw_options);
+        raw_options.engine = options.engine;
+        raw_options.threads = options.threads;
+        ssl_edge_encoder *raw = nullptr;
+        const auto status = ssl_edge_encoder_open(path.c_str(), &raw_options, &raw);
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        return Encoder(raw);
+    }
+
+    Result<EncoderInfo> info() const {
+        ssl_edge_encoder_info raw;
+        ssl_edge_encoder_info_init(&raw, sizeof raw);
+        const auto status = ssl_edge_encoder_get_info(raw_.get(), &raw);
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        EncoderInfo info{raw.arch, raw.dim, raw.input_width, raw.input_height, {}};
+        for (std::size_t i = 0; i < info.hash.size(); ++i) info.hash[i] = raw.hash[i];
+        return info;
+    }
+
+    Result<std::vector<float>> embed(const Frame &frame) const {
+        std::size_t dim = 0;
+        auto status = ssl_edge_encoder_dim(raw_.get(), &dim);
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        std::vector<float> embedding(dim);
+        status = ssl_edge_encoder_embed(raw_.get(), frame.raw(), embedding.data(), embedding.size());
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        return embedding;
+    }
+
+    const ssl_edge_encoder *raw() const noexcept { return raw_.get(); }
+
+private:
+    struct Free {
+        void operator()(ssl_edge_encoder *encoder) const noexcept { ssl_edge_encoder_free(encoder); }
+    };
+
+    explicit Encoder(ssl_edge_encoder *raw) : raw_(raw) {}
+
+    std::unique_ptr<ssl_edge_encoder, Free> raw_;
+};
+
+/// What a job says about a frame.
+struct Verdict {
+    std::uint32_t class_id;
+    std::string name;
+    float score;
+    bool unknown;
+    float distance;
+    std::uint64_t nearest_sample_id;
+};
+
+/// What a fit found.
+struct FitReport {
+    std::size_t n_samples;
+    std::size_t n_classes;
+    std::size_t n_suspects;
+    float loo_accuracy;
+};
+
+/// Classes, samples and the classifier fitted on them.
+class Job {
+public:
+    static Result<Job> create(const Encoder &encoder) {
+        ssl_edge_job *raw = nullptr;
+        const auto status = ssl_edge_job_new(encoder.raw(), &raw);
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        return Job(raw);
+    }
+
+    static Result<Job> load(const std::string &path) {
+        ssl_edge_job *raw = nullptr;
+        const auto status = ssl_edge_job_load(path.c_str(), &raw);
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        return Job(raw);
+    }
+
+    Result<void> save(const std::string &path) const { return Result<void>(ssl_edge_job_save(raw_.get(), path.c_str())); }
+
+    Result<std::uint32_t> add_class(const std::string &name) {
+        std::uint32_t class_id = 0;
+        const auto status = ssl_edge_job_add_class(raw_.get(), name.c_str(), &class_id);
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        return class_id;
+    }
+
+    /// Ids of the classes in the order in which they were added.
+    Result<std::vector<std::uint32_t>> classes() const {
+        std::size_t count = 0;
+        auto status = ssl_edge_job_class_count(raw_.get(), &count);
+        std::vector<std::uint32_t> ids(count);
+        for (std::size_t i = 0; i < count && status == SSL_EDGE_STATUS_OK; ++i) {
+            status = ssl_edge_job_class_at(raw_.get(), i, &ids[i]);
+        }
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        return ids;
+    }
+
+    Result<std::string> class_name(std::uint32_t class_id) const {
+        std::size_t length = 0;
+        auto status = ssl_edge_job_class_name_length(raw_.get(), class_id, &length);
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        std::vector<char> name(length + 1);
+        status = ssl_edge_job_class_name(raw_.get(), class_id, name.data(), name.size());
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        return std::string(name.data());
+    }
+
+    Result<std::size_t> sample_count(std::uint32_t class_id) const {
+        std::size_t count = 0;
+        const auto status = ssl_edge_job_sample_count(raw_.get(), class_id, &count);
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        return count;
+    }
+
+    Result<std::uint64_t> add_sample(const Encoder &encoder, std::uint32_t class_id, const Frame &frame,
+                                     const std::string &source = "") {
+        std::uint64_t sample_id = 0;
+        const auto status =
+            ssl_edge_job_add_sample(raw_.get(), encoder.raw(), class_id, frame.raw(), source.c_str(), &sample_id);
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        return sample_id;
+    }
+
+    Result<std::uint64_t> add_embedding(std::uint32_t class_id, const std::vector<float> &embedding,
+                                        const std::string &source = "") {
+        std::uint64_t sample_id = 0;
+        const auto status = ssl_edge_job_add_embedding(raw_.get(), class_id, embedding.data(), embedding.size(),
+                                                       source.c_str(), &sample_id);
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        return sample_id;
+    }
+
+    Result<void> remove_sample(std::uint64_t sample_id) {
+        return Result<void>(ssl_edge_job_remove_sample(raw_.get(), sample_id));
+    }
+
+    Result<FitReport> fit() {
+        ssl_edge_fit_report raw;
+        ssl_edge_fit_report_init(&raw, sizeof raw);
+        const auto status = ssl_edge_job_fit(raw_.get(), &raw);
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        return FitReport{raw.n_samples, raw.n_classes, raw.n_suspects, raw.loo_accuracy};
+    }
+
+    Result<Verdict> inspect(const Encoder &encoder, const Frame &frame) const {
+        ssl_edge_verdict raw;
+        ssl_edge_verdict_init(&raw, sizeof raw);
+        return verdict(ssl_edge_job_inspect(raw_.get(), encoder.raw(), frame.raw(), &raw), raw);
+    }
+
+    Result<Verdict> inspect_embedding(const std::vector<float> &embedding) const {
+        ssl_edge_verdict raw;
+        ssl_edge_verdict_init(&raw, sizeof raw);
+        return verdict(ssl_edge_job_inspect_embedding(raw_.get(), embedding.data(), embedding.size(), &raw), raw);
+    }
+
+    const ssl_edge_job *raw() const noexcept { return raw_.get(); }
+
+private:
+    struct Free {
+        void operator()(ssl_edge_job *job) const noexcept { ssl_edge_job_free(job); }
+    };
+
+    explicit Job(ssl_edge_job *raw) : raw_(raw) {}
+
+    Result<Verdict> verdict(ssl_edge_status status, const ssl_edge_verdict &raw) const {
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        auto name = class_name(raw.class_id);
+        if (!name) return name.error();
+        return Verdict{raw.class_id, std::move(name).value(), raw.score, raw.unknown != 0, raw.distance, raw.nearest_sample_id};
+    }
+
+    std::unique_ptr<ssl_edge_job, Free> raw_;
+};
+
+}  // namespace ssl_edge
+
+#endif

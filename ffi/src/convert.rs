@@ -1,0 +1,49 @@
+//! From the errors of the façade to status codes.
+
+use crate::status::{Failure, ssl_edge_status as Status};
+use sdk::encoder::{BundleError, RuntimeError};
+use sdk::job::AdaptError;
+
+impl From<RuntimeError> for Failure {
+    fn from(error: RuntimeError) -> Self {
+        let status = match &error {
+            RuntimeError::Bundle(BundleError::Read { .. } | BundleError::Save { .. }) => Status::Io,
+            RuntimeError::Bundle(_) => Status::InvalidBundle,
+            RuntimeError::Frame(_) => Status::InvalidFrame,
+            RuntimeError::EngineUnavailable { .. } | RuntimeError::Load { .. } => {
+                Status::EngineUnavailable
+            }
+            RuntimeError::SelfTest { .. } => Status::GoldenMismatch,
+            RuntimeError::Threads { .. } => Status::InvalidArgument,
+            _ => Status::Internal,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+impl From<AdaptError> for Failure {
+    fn from(error: AdaptError) -> Self {
+        let status = match &error {
+            AdaptError::EmptyClassName | AdaptError::DuplicateClass { .. } => {
+                Status::InvalidClassName
+            }
+            AdaptError::UnknownClass { .. } => Status::UnknownClass,
+            AdaptError::UnknownSample { .. } => Status::UnknownSample,
+            AdaptError::WrongDimension { .. } | AdaptError::NotFinite { .. } => {
+                Status::InvalidEmbedding
+            }
+            AdaptError::TooFewClasses { .. }
+            | AdaptError::EmptyClass { .. }
+            | AdaptError::Degenerate { .. } => Status::CannotFit,
+            AdaptError::NotFitted => Status::NotFitted,
+            AdaptError::EncoderMismatch { .. } => Status::WrongEncoder,
+            AdaptError::Io { .. } => Status::Io,
+            AdaptError::NotAJob { .. }
+            | AdaptError::FileVersion { .. }
+            | AdaptError::FileLength { .. }
+            | AdaptError::FileDamaged { .. } => Status::InvalidJob,
+            _ => Status::Internal,
+        };
+        Self::new(status, error.to_string())
+    }
+}

@@ -1,0 +1,304 @@
+//! Encoders: a bundle opened for embedding frames.
+
+use crate::frame::{self, ssl_edge_frame};
+use crate::guard::guard;
+use crate::pointer::{
+    self, Output, OutputBuffer, OutputStruct, Sized32, init_struct, read_struct, reference,
+};
+use crate::status::{Failure, ssl_edge_status};
+use sdk::encoder::{Encoder, EngineKind, Options, feature_of};
+use std::ffi::c_char;
+use std::mem::offset_of;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What computes the embeddings; the value of ssl_edge_encoder_options.engine.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ssl_edge_engine {
+    /// ssl-edge's own kernels.
+    Native = 1,
+    /// The bundle's ONNX graph, run by tract.
+    Onnx = 2,
+}
+
+/// How to open an encoder.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct ssl_edge_encoder_options {
+    /// Size of this struct in bytes; set by ssl_edge_encoder_options_init.
+    pub struct_size: u32,
+    /// A value of ssl_edge_engine; after init SSL_EDGE_ENGINE_NATIVE. An engine that is not there is an error, nothing else is taken.
+    pub engine: u32,
+    /// Threads that the encoder may start, 1 to 1024; after init 1.
+    pub threads: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+const MAX_THREADS: u32 = 1024;
+
+// SAFETY: repr(C), struct_size first, four u32 without padding.
+unsafe impl Sized32 for ssl_edge_encoder_options {
+    const NAME: &'static str = "ssl_edge_encoder_options";
+    const FIRST_SIZE: usize = offset_of!(ssl_edge_encoder_options, reserved) + size_of::<u32>();
+
+    fn defaults() -> Self {
+        Self {
+            struct_size: size_of::<Self>() as u32,
+            engine: ssl_edge_engine::Native as u32,
+            threads: 1,
+            reserved: 0,
+        }
+    }
+}
+
+/// What an encoder is.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct ssl_edge_encoder_info {
+    /// Size of this struct in bytes; set by ssl_edge_encoder_info_init.
+    pub struct_size: u32,
+    /// Values of an embedding.
+    pub dim: u32,
+    /// Columns of the encoder's input in pixels; frames of any size are resampled to it.
+    pub input_width: u32,
+    /// Rows of the encoder's input in pixels.
+    pub input_height: u32,
+    /// SHA-256 over weights, shape, preprocessing and pooling. Jobs hold it, so that they are used with their encoder only.
+    pub hash: [u8; 32],
+    /// Name of the architecture, such as "vit_s16", ended by NUL, cut if it is longer.
+    pub arch: [c_char; 64],
+}
+
+// SAFETY: repr(C), struct_size first, four u32 and bytes without padding.
+unsafe impl Sized32 for ssl_edge_encoder_info {
+    const NAME: &'static str = "ssl_edge_encoder_info";
+    const FIRST_SIZE: usize = offset_of!(ssl_edge_encoder_info, arch) + 64;
+
+    fn defaults() -> Self {
+        let size = size_of::<Self>() as u32;
+        Self {
+            struct_size: size,
+            dim: 0,
+            input_width: 0,
+            input_height: 0,
+            hash: [0; 32],
+            arch: [0; 64],
+        }
+    }
+}
+
+/// An opened bundle, ready to embed frames.
+///
+/// Thread safety: all functions may be called on one encoder from many threads at once, except ssl_edge_encoder_free, which must
+/// be the last.
+pub struct ssl_edge_encoder {
+    inner: Encoder,
+    panicked: AtomicBool,
+}
+
+impl ssl_edge_encoder {
+    /// Runs `body` on the encoder; if it panics, the encoder is refused from then on.
+    pub(crate) fn with<T>(
+        &self,
+        body: impl FnOnce(&Encoder) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        if self.panicked.load(Ordering::Acquire) {
+            let text = "the encoder panicked in an earlier call; free it and open the bundle again";
+            return Err(Failure::new(ssl_edge_status::Panicked, text));
+        }
+        let mark = MarkOnPanic(&self.panicked);
+        let outcome = body(&self.inner);
+        std::mem::forget(mark);
+        outcome
+    }
+}
+
+/// Set while a panic unwinds through it; forgotten otherwise.
+struct MarkOnPanic<'a>(&'a AtomicBool);
+
+impl Drop for MarkOnPanic<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+fn sdk_options(options: &ssl_edge_encoder_options) -> Result<Options, Failure> {
+    let engine = match options.engine {
+        engine if engine == ssl_edge_engine::Native as u32 => EngineKind::Native,
+        engine if engine == ssl_edge_engine::Onnx as u32 => EngineKind::Onnx,
+        engine => {
+            let text = format!("options.engine is {engine}; set it to a value of ssl_edge_engine");
+            return Err(Failure::new(ssl_edge_status::InvalidArgument, text));
+        }
+    };
+    if !(1..=MAX_THREADS).contains(&options.threads) {
+        let text = format!(
+            "options.threads is {}; set it to 1 to {MAX_THREADS}",
+            options.threads
+        );
+        return Err(Failure::new(ssl_edge_status::InvalidArgument, text));
+    }
+    if options.reserved != 0 {
+        let text = "options.reserved is not 0; fill the options with ssl_edge_encoder_options_init";
+        return Err(Failure::new(ssl_edge_status::InvalidStruct, text));
+    }
+    Ok(Options {
+        engine,
+        threads: options.threads as usize,
+    })
+}
+
+/// Fills options with defaults: the native engine, one thread.
+///
+/// @param options      the struct to fill
+/// @param struct_size  sizeof(ssl_edge_encoder_options)
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ssl_edge_encoder_options_init(
+    options: *mut ssl_edge_encoder_options,
+    struct_size: usize,
+) -> ssl_edge_status {
+    // SAFETY: the caller passes NULL or a struct of `struct_size` bytes.
+    guard(|| unsafe { init_struct(options, struct_size) })
+}
+
+/// Fills an encoder info with zeros and its size.
+///
+/// @param info         the struct to fill
+/// @param struct_size  sizeof(ssl_edge_encoder_info)
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ssl_edge_encoder_info_init(
+    info: *mut ssl_edge_encoder_info,
+    struct_size: usize,
+) -> ssl_edge_status {
+    // SAFETY: the caller passes NULL or a struct of `struct_size` bytes.
+    guard(|| unsafe { init_struct(info, struct_size) })
+}
+
+/// Opens a bundle, checks every byte of it, and runs its golden vectors through the engine.
+///
+/// @param path     the .sslb file
+/// @param options  how to run it
+/// @param encoder  the new encoder; free it with ssl_edge_encoder_free
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ssl_edge_encoder_open(
+    path: *const c_char,
+    options: *const ssl_edge_encoder_options,
+    encoder: *mut *mut ssl_edge_encoder,
+) -> ssl_edge_status {
+    guard(|| {
+        // SAFETY: each pointer is NULL or what its type says, for the time of this call.
+        let (path, options, output) = unsafe {
+            (
+                pointer::path(path, "path")?,
+                read_struct(options)?,
+                Output::new(encoder, "encoder")?,
+            )
+        };
+        let inner = Encoder::open(&path, &sdk_options(&options)?)?;
+        output.write(Box::into_raw(Box::new(ssl_edge_encoder {
+            inner,
+            panicked: AtomicBool::new(false),
+        })));
+        Ok(())
+    })
+}
+
+/// Frees an encoder. NULL does nothing. Jobs that were taught with it stay valid.
+///
+/// @param encoder  not used by any thread, now or later
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ssl_edge_encoder_free(encoder: *mut ssl_edge_encoder) {
+    if encoder.is_null() {
+        return;
+    }
+    guard(|| {
+        // SAFETY: it came from ssl_edge_encoder_open, and the caller frees it once.
+        drop(unsafe { Box::from_raw(encoder) });
+        Ok(())
+    });
+}
+
+/// The number of values of an embedding.
+///
+/// @param encoder  an open encoder
+/// @param dim      the number
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ssl_edge_encoder_dim(
+    encoder: *const ssl_edge_encoder,
+    dim: *mut usize,
+) -> ssl_edge_status {
+    guard(|| {
+        // SAFETY: each pointer is NULL or what its type says, for the time of this call.
+        let (encoder, output) =
+            unsafe { (reference(encoder, "encoder")?, Output::new(dim, "dim")?) };
+        output.write(encoder.with(|encoder| Ok(encoder.feature_dim()))?);
+        Ok(())
+    })
+}
+
+/// What the encoder is.
+///
+/// @param encoder  an open encoder
+/// @param info     filled by ssl_edge_encoder_info_init before
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ssl_edge_encoder_get_info(
+    encoder: *const ssl_edge_encoder,
+    info: *mut ssl_edge_encoder_info,
+) -> ssl_edge_status {
+    guard(|| {
+        // SAFETY: each pointer is NULL or what its type says, for the time of this call.
+        let (encoder, output) =
+            unsafe { (reference(encoder, "encoder")?, OutputStruct::new(info)?) };
+        output.write(&encoder.with(|encoder| Ok(describe(encoder)))?);
+        Ok(())
+    })
+}
+
+fn describe(encoder: &Encoder) -> ssl_edge_encoder_info {
+    let manifest = encoder.manifest();
+    let mut info = ssl_edge_encoder_info {
+        dim: encoder.feature_dim() as u32,
+        input_width: manifest.preprocess.width,
+        input_height: manifest.preprocess.height,
+        hash: encoder.hash(),
+        ..ssl_edge_encoder_info::defaults()
+    };
+    let name = &manifest.arch.name;
+    let cut = name.floor_char_boundary(info.arch.len() - 1);
+    for (to, from) in info
+        .arch
+        .iter_mut()
+        .zip(name[..cut].bytes().take_while(|&byte| byte != 0))
+    {
+        *to = from as c_char;
+    }
+    info
+}
+
+/// Embeds a frame: the vector that jobs learn from and that similar frames share.
+///
+/// @param encoder    an open encoder
+/// @param frame      the pixels
+/// @param embedding  a buffer
+/// @param capacity   values that fit into the buffer, at least what ssl_edge_encoder_dim says
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ssl_edge_encoder_embed(
+    encoder: *const ssl_edge_encoder,
+    frame: *const ssl_edge_frame,
+    embedding: *mut f32,
+    capacity: usize,
+) -> ssl_edge_status {
+    guard(|| {
+        // SAFETY: each pointer is NULL or what its type says, for the time of this call; `embedding` has room for `capacity` values.
+        let (encoder, frame) = unsafe { (reference(encoder, "encoder")?, frame::borrow(frame)?) };
+        encoder.with(|encoder| {
+            // SAFETY: as above.
+            let output = unsafe {
+                OutputBuffer::new(embedding, capacity, encoder.feature_dim(), "embedding")
+            }?;
+            output.write(&feature_of(encoder, &frame)?);
+            Ok(())
+        })
+    })
+}

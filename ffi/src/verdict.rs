@@ -1,0 +1,130 @@
+//! What the library says about a frame, and about a fit.
+
+use crate::guard::guard;
+use crate::pointer::{Sized32, init_struct};
+use crate::status::ssl_edge_status;
+use sdk::job::{FitReport, Verdict};
+use std::mem::offset_of;
+
+/// What a job says about one frame. Fill it with ssl_edge_verdict_init before the first use; it can be used again and again.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct ssl_edge_verdict {
+    /// Size of this struct in bytes; set by ssl_edge_verdict_init.
+    pub struct_size: u32,
+    /// The class with the highest score; ssl_edge_job_class_name gives its name.
+    pub class_id: u32,
+    /// How sure the job is of that class, from 0 to 1. The scores of all classes add up to 1.
+    pub score: f32,
+    /// How far the frame is from the sample that it is most like: 1 - cosine of their embeddings, 0 to 2.
+    pub distance: f32,
+    /// That sample.
+    pub nearest_sample_id: u64,
+    /// 1 if the frame is too far from all samples, so that class_id and score mean little; otherwise 0.
+    pub unknown: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+// SAFETY: repr(C), struct_size first, six 4-byte numbers and, at offset 16, one of eight bytes: no padding.
+unsafe impl Sized32 for ssl_edge_verdict {
+    const NAME: &'static str = "ssl_edge_verdict";
+    const FIRST_SIZE: usize = offset_of!(ssl_edge_verdict, reserved) + size_of::<u32>();
+
+    fn defaults() -> Self {
+        let struct_size = size_of::<Self>() as u32;
+        Self {
+            struct_size,
+            class_id: 0,
+            score: 0.0,
+            distance: 0.0,
+            nearest_sample_id: 0,
+            unknown: 0,
+            reserved: 0,
+        }
+    }
+}
+
+/// What a fit found out about its samples. Fill it with ssl_edge_fit_report_init before the first use.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct ssl_edge_fit_report {
+    /// Size of this struct in bytes; set by ssl_edge_fit_report_init.
+    pub struct_size: u32,
+    /// Samples that were fitted.
+    pub n_samples: u32,
+    /// Classes that were fitted.
+    pub n_classes: u32,
+    /// Samples that a fit without them gets wrong: look at their labels first.
+    pub n_suspects: u32,
+    /// The share of samples, 0 to 1, that are classified right by a fit without them: the accuracy to expect on the line.
+    /// Negative if no class has two samples, so that nothing can be left out.
+    pub loo_accuracy: f32,
+}
+
+// SAFETY: repr(C), struct_size first, five 4-byte numbers: no padding.
+unsafe impl Sized32 for ssl_edge_fit_report {
+    const NAME: &'static str = "ssl_edge_fit_report";
+    const FIRST_SIZE: usize = offset_of!(ssl_edge_fit_report, loo_accuracy) + size_of::<f32>();
+
+    fn defaults() -> Self {
+        Self {
+            struct_size: size_of::<Self>() as u32,
+            n_samples: 0,
+            n_classes: 0,
+            n_suspects: 0,
+            loo_accuracy: -1.0,
+        }
+    }
+}
+
+impl From<&Verdict> for ssl_edge_verdict {
+    fn from(verdict: &Verdict) -> Self {
+        Self {
+            class_id: verdict.class.0,
+            score: verdict.score,
+            distance: verdict.distance,
+            nearest_sample_id: verdict.nearest.0,
+            unknown: u32::from(verdict.unknown),
+            ..Self::defaults()
+        }
+    }
+}
+
+impl From<&FitReport> for ssl_edge_fit_report {
+    fn from(report: &FitReport) -> Self {
+        Self {
+            n_samples: report.n as u32,
+            n_classes: report.confusion.n_classes as u32,
+            n_suspects: report.suspects.len() as u32,
+            loo_accuracy: report.loo_accuracy.map_or(-1.0, |accuracy| accuracy as f32),
+            ..Self::defaults()
+        }
+    }
+}
+
+/// Fills a verdict with zeros and its size.
+///
+/// @param verdict      the struct to fill
+/// @param struct_size  sizeof(ssl_edge_verdict)
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ssl_edge_verdict_init(
+    verdict: *mut ssl_edge_verdict,
+    struct_size: usize,
+) -> ssl_edge_status {
+    // SAFETY: the caller passes NULL or a struct of `struct_size` bytes.
+    guard(|| unsafe { init_struct(verdict, struct_size) })
+}
+
+/// Fills a fit report with defaults and its size.
+///
+/// @param report       the struct to fill
+/// @param struct_size  sizeof(ssl_edge_fit_report)
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ssl_edge_fit_report_init(
+    report: *mut ssl_edge_fit_report,
+    struct_size: usize,
+) -> ssl_edge_status {
+    // SAFETY: the caller passes NULL or a struct of `struct_size` bytes.
+    guard(|| unsafe { init_struct(report, struct_size) })
+}

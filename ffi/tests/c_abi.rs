@@ -1,0 +1,187 @@
+//! C and C++ programs over libssl_edge, shared and static: what works, what must be refused, what must not happen.
+
+mod common;
+
+use common::{Function, Linkage, bundle, compile, functions, package, read, succeed};
+use std::fmt::Write;
+use std::process::Command;
+
+#[test]
+fn the_examples_teach_inspect_save_and_load() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let bundle = bundle(folder.path(), 0);
+    let mut outputs = Vec::new();
+    for source in ["examples/inspect.c", "examples/inspect.cpp"] {
+        for linkage in Linkage::ALL {
+            let program = compile(&package().join(source), linkage, folder.path());
+            outputs.push(succeed(
+                Command::new(program)
+                    .arg(&bundle)
+                    .arg(folder.path().join("station.sslj")),
+            ));
+        }
+    }
+    let lines: Vec<&str> = outputs[0].lines().collect();
+    assert_eq!(lines.len(), 7, "{lines:?}");
+    assert_eq!(lines[0], "encoder: vit_n16, 192 values");
+    assert_eq!(
+        lines[1],
+        "taught: 10 samples, 2 classes, leave-one-out accuracy 1.00"
+    );
+    assert!(lines[2].starts_with("verdict: good, score "), "{lines:?}");
+    assert!(lines[3].starts_with("verdict: bad, score "), "{lines:?}");
+    assert_eq!(
+        lines[2..4],
+        lines[5..7],
+        "the loaded job judges as the saved one"
+    );
+    assert!(
+        outputs.iter().all(|output| *output == outputs[0]),
+        "the examples print different lines: {outputs:#?}"
+    );
+}
+
+#[test]
+fn an_example_without_its_bundle_says_what_to_do() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    for source in ["examples/inspect.c", "examples/inspect.cpp"] {
+        let program = compile(&package().join(source), Linkage::Shared, folder.path());
+        let output = Command::new(program)
+            .args(["missing.sslb", "station.sslj"])
+            .output()
+            .expect("the example starts");
+        assert_eq!(output.status.code(), Some(1));
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            text.contains("missing.sslb") && text.contains("check the path"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn misuse_is_refused_and_leaves_outputs_alone() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let bundles = [bundle(folder.path(), 0), bundle(folder.path(), 1)];
+    let bytes = std::fs::read(&bundles[0]).expect("the bundle can be read");
+    std::fs::write(folder.path().join("cut.sslb"), &bytes[..bytes.len() / 2])
+        .expect("a file can be written");
+    std::fs::write(folder.path().join("text.sslj"), "no job").expect("a file can be written");
+    for linkage in Linkage::ALL {
+        let program = compile(&package().join("tests/c/misuse.c"), linkage, folder.path());
+        assert_eq!(
+            succeed(Command::new(program).args(&bundles).arg(folder.path())),
+            "ok\n"
+        );
+    }
+}
+
+#[test]
+fn threads_may_share_an_encoder_and_a_job() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let program = compile(
+        &package().join("tests/c/threads.c"),
+        Linkage::Shared,
+        folder.path(),
+    );
+    assert_eq!(
+        succeed(Command::new(program).arg(bundle(folder.path(), 0))),
+        "ok\n"
+    );
+}
+
+#[test]
+fn every_pointer_of_every_function_may_be_null() {
+    let functions = functions(&read("include/ssl_edge.h"));
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let (program, n_calls) = null_program(&functions);
+    assert!(n_calls > 50, "only {n_calls} pointers were found");
+    let source = folder.path().join("null.c");
+    std::fs::write(&source, program).expect("a source can be written");
+    let program = compile(&source, Linkage::Shared, folder.path());
+    let output = succeed(
+        Command::new(program)
+            .arg(bundle(folder.path(), 0))
+            .arg(folder.path().join("null.sslj")),
+    );
+    assert_eq!(output, format!("{n_calls} calls\n"));
+}
+
+/// A C program that calls each function once for each of its pointers, that one NULL and all others valid; and the number of calls.
+fn null_program(functions: &[Function]) -> (String, usize) {
+    let mut calls = String::new();
+    let mut n_calls = 0;
+    for function in functions
+        .iter()
+        .filter(|function| !function.parameters.is_empty())
+    {
+        for (null_idx, (kind, null_name)) in function.parameters.iter().enumerate() {
+            if !kind.ends_with('*') {
+                continue;
+            }
+            let arguments: Vec<String> = (0..function.parameters.len())
+                .map(|idx| {
+                    if idx == null_idx {
+                        "NULL".into()
+                    } else {
+                        valid_argument(function, idx)
+                    }
+                })
+                .collect();
+            let call = format!("{}({})", function.name, arguments.join(", "));
+            if function.returns == "void" {
+                writeln!(calls, "    {call}; ++n_calls;")
+            } else {
+                writeln!(
+                    calls,
+                    "    expect_null({call}, \"{}\", \"{null_name}\");",
+                    function.name
+                )
+            }
+            .expect("a string takes text");
+            n_calls += 1;
+        }
+    }
+    (
+        format!(
+            "{}{calls}{}",
+            include_str!("c/null_head.c"),
+            include_str!("c/null_tail.c")
+        ),
+        n_calls,
+    )
+}
+
+fn valid_argument(function: &Function, idx: usize) -> String {
+    let (kind, name) = &function.parameters[idx];
+    let first_type = function.parameters[0].0.trim_end_matches(" *");
+    let text = match (kind.as_str(), name.as_str()) {
+        (_, "struct_size") => return format!("sizeof({first_type})"),
+        ("const ssl_edge_encoder *" | "ssl_edge_encoder *", _) => "encoder",
+        ("const ssl_edge_job *" | "ssl_edge_job *", _) => "job",
+        ("ssl_edge_encoder **", _) => "&new_encoder",
+        ("ssl_edge_job **", _) => "&new_job",
+        ("const ssl_edge_encoder_options *" | "ssl_edge_encoder_options *", _) => "&options",
+        ("ssl_edge_encoder_info *", _) => "&info",
+        ("const ssl_edge_frame *" | "ssl_edge_frame *", _) => "&frame",
+        ("ssl_edge_verdict *", _) => "&verdict",
+        ("ssl_edge_fit_report *", _) => "&report",
+        ("const char *", "path") => "path",
+        ("const char *", "name") => "\"another class\"",
+        ("const char *", "source") => "\"\"",
+        ("char *", _) => "name",
+        ("float *" | "const float *", _) => "embedding",
+        ("size_t", "capacity" | "length") => "dim",
+        ("size_t *", _) => "&size",
+        ("uint32_t *", _) => "&number",
+        ("uint64_t *", _) => "&sample_id",
+        ("size_t", "index") => "0",
+        ("uint32_t", "class_id") => "class_id",
+        ("uint64_t", "sample_id") => "sample_id",
+        _ => panic!(
+            "{}: say here what a valid `{kind} {name}` is",
+            function.name
+        ),
+    };
+    text.to_owned()
+}

@@ -1,0 +1,38 @@
+//! The error of what spans modules.
+
+use ssl_edge_adapt::AdaptError;
+use ssl_edge_runtime::RuntimeError;
+use ssl_edge_vision::{DatasetError, DecodeError, FrameError};
+
+/// A failure of a function that uses several modules; those of one module return that module's own error.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A buffer is no frame, or cannot be preprocessed.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// A file cannot be decoded.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// A folder is no data set.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// A bundle cannot be opened, or a frame not embedded.
+    #[error(transparent)]
+    Encoder(#[from] RuntimeError),
+    /// A job refuses.
+    #[error(transparent)]
+    Job(#[from] AdaptError),
+    /// All images of a class are broken.
+    #[error(
+        "class `{class}` has no image that can be read (the first of {broken}: {first}); replace its images, or remove the folder"
+    )]
+    NoReadableImage {
+        /// The class.
+        class: String,
+        /// Number of its images.
+        broken: usize,
+        /// What is wrong with the first of them.
+        first: String,
+    },
+}

@@ -1,0 +1,95 @@
+//! How good embeddings are: k-NN and few-shot accuracy, with baselines beside them.
+//!
+//! ```
+//! use ssl_edge::eval::{LabelledSet, knn_accuracy};
+//! let (train, val) = ([1.0, 0.0, 0.9, 0.1, 0.0, 1.0, 0.1, 0.9], [0.8, 0.1, 0.2, 0.7]);
+//! let train = LabelledSet::new(&train, &[0, 0, 1, 1], 2)?;
+//! let val = LabelledSet::new(&val, &[0, 1], 2)?;
+//! assert_eq!(knn_accuracy(&train, &val, 2, 0.07)?.accuracy, 1.0);
+//! # Ok::<(), ssl_edge::job::AdaptError>(())
+//! ```
+
+use crate::Error;
+use crate::encoder::{Encoder, embed_files};
+use crate::vision::{ClassFolder, Image, Skipped, decode_all};
+use std::path::PathBuf;
+
+pub use ssl_edge_adapt::AdaptError;
+pub use ssl_edge_adapt::eval::{
+    FewshotHead, FewshotOptions, FewshotScore, KnnScore, LabelledSet, fewshot, knn_accuracy,
+};
+
+/// Features of the images of a [`ClassFolder`].
+#[derive(Clone, Debug)]
+pub struct Features {
+    /// `[N, D]`, row-major.
+    pub values: Vec<f32>,
+    /// Index of each row's class, `[N]`.
+    pub labels: Vec<usize>,
+    /// D.
+    pub dim: usize,
+    /// Files that are not part of it, with the reason.
+    pub skipped: Vec<Skipped>,
+}
+
+impl Features {
+    /// The view that [`knn_accuracy`] and [`fewshot`] take.
+    ///
+    /// # Errors
+    /// As [`LabelledSet::new`].
+    pub fn labelled(&self) -> Result<LabelledSet<'_>, AdaptError> {
+        LabelledSet::new(&self.values, &self.labels, self.dim)
+    }
+}
+
+/// The encoder's features of all images.
+///
+/// # Errors
+/// As [`Encoder::embed_batch`].
+pub fn encoder_features(encoder: &Encoder, folder: &ClassFolder) -> Result<Features, Error> {
+    let files = paths(folder);
+    let (mut values, mut labels) = (Vec::new(), Vec::new());
+    let broken = embed_files(encoder, &files, |file, embedding| {
+        values.extend(encoder.feature(embedding));
+        labels.push(folder.samples[file].1);
+    })?;
+    let skipped = folder.skipped.iter().cloned().chain(broken).collect();
+    Ok(Features {
+        values,
+        labels,
+        dim: encoder.feature_dim(),
+        skipped,
+    })
+}
+
+/// Features that `extract` makes of each image, such as [`hog_lbp`](crate::vision::hog_lbp). All must have one length.
+pub fn image_features(folder: &ClassFolder, extract: impl Fn(&Image) -> Vec<f32>) -> Features {
+    let (mut values, mut labels, mut dim) = (Vec::new(), Vec::new(), 0);
+    let mut skipped = folder.skipped.clone();
+    for (chunk_idx, chunk) in paths(folder).chunks(FILES_AT_ONCE).enumerate() {
+        let (images, broken) = decode_all(chunk, None);
+        skipped.extend(broken);
+        for (idx, image) in &images {
+            let row = extract(image);
+            dim = row.len();
+            values.extend(row);
+            labels.push(folder.samples[chunk_idx * FILES_AT_ONCE + idx].1);
+        }
+    }
+    Features {
+        values,
+        labels,
+        dim,
+        skipped,
+    }
+}
+
+const FILES_AT_ONCE: usize = 64;
+
+fn paths(folder: &ClassFolder) -> Vec<PathBuf> {
+    folder
+        .samples
+        .iter()
+        .map(|(path, _)| path.clone())
+        .collect()
+}
