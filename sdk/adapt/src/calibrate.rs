@@ -1,5 +1,6 @@
 //! Temperature of the scores from their leave-one-out likelihood.
 
+use crate::blocks;
 use crate::support::Support;
 
 /// `softmax(scores / temperature)`.
@@ -44,18 +45,21 @@ pub(crate) fn calibrate(scores: &[f64], support: &Support) -> Option<Calibration
     let hit = (n + 1) as f64 / (n + 2) as f64;
     let miss = (1.0 - hit) / (n_classes - 1) as f64;
     let (mut low, mut high) = (1e-4 / range, 1e4 / range);
-    let mut inverse = 4.0 / range;
+    let mut inverse = low;
     let mut loss = f64::INFINITY;
-    for _ in 0..60 {
-        let terms = rows
-            .iter()
-            .map(|(row, label)| loss_terms(row, *label, inverse, hit, miss));
-        let (value, slope, curvature) = terms.fold((0.0, 0.0, 0.0), |sum, term| {
-            (sum.0 + term.0, sum.1 + term.1, sum.2 + term.2)
+    for step in 0..60 {
+        let blocks = blocks::map(rows.len(), |block| {
+            let terms = rows[block]
+                .iter()
+                .map(|(row, label)| loss_terms(row, *label, inverse, hit, miss));
+            terms.fold([0.0; 3], add)
         });
+        let [value, slope, curvature] = blocks.into_iter().fold([0.0; 3], add);
         loss = value;
         if slope < 0.0 {
             low = inverse;
+        } else if step == 0 {
+            break;
         } else {
             high = inverse;
         }
@@ -65,7 +69,8 @@ pub(crate) fn calibrate(scores: &[f64], support: &Support) -> Option<Calibration
         } else {
             (low * high).sqrt()
         };
-        let done = (next - inverse).abs() <= 1e-9 * inverse;
+        // Newton's error after a step is of the order of the square of the step.
+        let done = (next - inverse).abs() <= 1e-6 * inverse;
         inverse = next;
         if done {
             break;
@@ -77,25 +82,32 @@ pub(crate) fn calibrate(scores: &[f64], support: &Support) -> Option<Calibration
     })
 }
 
+fn add(a: [f64; 3], b: [f64; 3]) -> [f64; 3] {
+    [a[0] + b[0], a[1] + b[1], a[2] + b[2]]
+}
+
 /// One sample's loss and its first two derivatives with respect to `inverse` = 1 / T.
-fn loss_terms(row: &[f64], label: usize, inverse: f64, hit: f64, miss: f64) -> (f64, f64, f64) {
+fn loss_terms(row: &[f64], label: usize, inverse: f64, hit: f64, miss: f64) -> [f64; 3] {
     let max = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let (mut sum, mut first, mut second, mut total) = (0.0, 0.0, 0.0, 0.0);
     for score in row {
         let below = score - max;
-        let weight = (below * inverse).exp();
-        sum += weight;
-        first += weight * below;
-        second += weight * below * below;
         total += below;
+        // Smaller terms vanish in a sum that is at least 1.
+        if below * inverse > -45.0 {
+            let weight = (below * inverse).exp();
+            sum += weight;
+            first += weight * below;
+            second += weight * below * below;
+        }
     }
     let (mean, square) = (first / sum, second / sum);
     let target = miss * total + (hit - miss) * (row[label] - max);
-    (
+    [
         sum.ln() - inverse * target,
         mean - target,
         square - mean * mean,
-    )
+    ]
 }
 
 fn spread(row: &[f64]) -> f64 {

@@ -136,7 +136,7 @@ pub(crate) enum Head {
 }
 
 impl Head {
-    fn scores(&self, embedding: &[f32]) -> Vec<f64> {
+    pub(crate) fn scores(&self, embedding: &[f32]) -> Vec<f64> {
         match self {
             Self::Linear(head) => head.scores(embedding),
             Self::Prototype(head) => head.scores(embedding),

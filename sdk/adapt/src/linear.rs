@@ -125,25 +125,31 @@ impl Problem<'_> {
         if support.n_evaluable() == 0 {
             return self.at(self.unit(), support);
         }
-        let mut best: Option<(usize, Candidate)> = None;
-        for lambda in lambda_grid(self.unit()).into_iter().rev() {
-            let scores = self.leave_one_out(lambda);
-            let hits = hits(&scores, support);
-            if best.as_ref().is_some_and(|(most, _)| hits < *most) {
-                continue;
-            }
-            let calibration = calibrate(&scores, support);
-            let loss = |calibration: &Option<Calibration>| {
+        let grid = lambda_grid(self.unit());
+        let hits: Vec<usize> = grid
+            .iter()
+            .map(|lambda| hits(&self.leave_one_out(*lambda), support))
+            .collect();
+        let most = hits.iter().max();
+        let mut best: Option<Candidate> = None;
+        for (lambda, _) in grid
+            .iter()
+            .zip(&hits)
+            .rev()
+            .filter(|(_, hits)| Some(*hits) == most)
+        {
+            let candidate = self.at(*lambda, support);
+            let loss = |(_, _, calibration): &Candidate| {
                 calibration.as_ref().map_or(f64::INFINITY, |c| c.loss)
             };
-            let better = best.as_ref().is_none_or(|(most, (_, _, other))| {
-                hits > *most || loss(&calibration) < loss(other)
-            });
-            if better {
-                best = Some((hits, (lambda, scores, calibration)));
+            if best
+                .as_ref()
+                .is_none_or(|best| loss(&candidate) < loss(best))
+            {
+                best = Some(candidate);
             }
         }
-        best.map_or_else(|| self.at(self.unit(), support), |(_, candidate)| candidate)
+        best.unwrap_or_else(|| self.at(self.unit(), support))
     }
 }
 

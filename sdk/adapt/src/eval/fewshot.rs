@@ -5,7 +5,7 @@
 
 use super::LabelledSet;
 use crate::error::AdaptError;
-use crate::fitted::{Confusion, argmax};
+use crate::fitted::{Confusion, Head, argmax};
 use crate::head::prototype::Prototype;
 use crate::head::statistics::Statistics;
 use crate::linear::{self, LinearKind};
@@ -65,6 +65,9 @@ pub struct FewshotScore {
     /// 1.96 standard errors of the mean.
     pub ci95: f64,
 }
+
+/// A row's index and class.
+type LabelledRow = (usize, usize);
 
 /// Runs the protocol; results by shots, then heads, in the order of `options`. Draws run in parallel in the current rayon pool.
 ///
@@ -166,7 +169,7 @@ fn split(
     classes: &[Vec<usize>],
     shots: usize,
     rng: &mut ChaCha8Rng,
-) -> (Vec<(usize, usize)>, Vec<(usize, usize)>) {
+) -> (Vec<LabelledRow>, Vec<LabelledRow>) {
     let (mut support, mut queries) = (Vec::new(), Vec::new());
     for (label, rows) in classes.iter().enumerate() {
         let mut rows = rows.clone();
@@ -195,8 +198,8 @@ fn below(rng: &mut ChaCha8Rng, n: usize) -> usize {
 /// Balanced accuracy on the queries of a head fitted on the support.
 fn accuracy(
     set: &LabelledSet,
-    support: &[(usize, usize)],
-    queries: &[(usize, usize)],
+    support: &[LabelledRow],
+    queries: &[LabelledRow],
     head: FewshotHead,
 ) -> Result<f64, AdaptError> {
     let n_classes = set.n_classes();
@@ -206,31 +209,17 @@ fn accuracy(
         .unzip();
     let support = Support::new(embeddings, labels, n_classes)?;
     let linear = |kind| {
-        linear::fit(
-            kind,
-            &support,
-            || Cow::Owned(Statistics::of(&support)),
-            true,
-            None,
-        )
+        let statistics = || Cow::Owned(Statistics::of(&support));
+        linear::fit(kind, &support, statistics, true, None).map(|fit| Head::Linear(fit.head))
     };
-    let scores: Box<dyn Fn(&[f32]) -> Vec<f64>> = match head {
-        FewshotHead::Discriminant => {
-            let head = linear(LinearKind::Discriminant)?.head;
-            Box::new(move |x| head.scores(x))
-        }
-        FewshotHead::Ridge => {
-            let head = linear(LinearKind::Ridge)?.head;
-            Box::new(move |x| head.scores(x))
-        }
-        FewshotHead::Prototype => {
-            let head = Prototype::fit(&support);
-            Box::new(move |x| head.scores(x))
-        }
+    let head = match head {
+        FewshotHead::Discriminant => linear(LinearKind::Discriminant)?,
+        FewshotHead::Ridge => linear(LinearKind::Ridge)?,
+        FewshotHead::Prototype => Head::Prototype(Prototype::fit(&support)),
     };
     let mut confusion = Confusion::new(n_classes);
     for &(row, label) in queries {
-        confusion.add(label, argmax(&scores(set.row(row))));
+        confusion.add(label, argmax(&head.scores(set.row(row))));
     }
     Ok(confusion.accuracies().map_or(0.0, |(_, balanced)| balanced))
 }

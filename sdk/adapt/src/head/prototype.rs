@@ -49,12 +49,12 @@ impl Prototype {
                 let (x, label) = (support.embeddings()[i], support.labels()[i]);
                 let inverse = inverse_norm(x);
                 let unit = f64::from(u8::from(inverse > 0.0));
-                for c in 0..sums.rows {
+                for (c, &full) in squares.iter().enumerate() {
                     let product = dot(sums.row(c), x) * inverse;
                     let (cosine, square) = if c == label {
-                        (product - unit, squares[c] - 2.0 * product + unit)
+                        (product - unit, full - 2.0 * product + unit)
                     } else {
-                        (product, squares[c])
+                        (product, full)
                     };
                     // Below this the remaining sum is rounding error.
                     scores.push(if square > 1e-12 {

@@ -115,12 +115,15 @@ pub(crate) fn solve(mut a: Vec<Vec<f64>>, mut b: Vec<Vec<f64>>) -> Vec<Vec<f64>>
         for i in 0..n {
             if i != pivot {
                 let factor = a[i][pivot] / a[pivot][pivot];
-                for j in pivot..n {
-                    a[i][j] -= factor * a[pivot][j];
-                }
-                for j in 0..b[i].len() {
-                    b[i][j] -= factor * b[pivot][j];
-                }
+                let row = a[pivot].clone();
+                a[i].iter_mut()
+                    .zip(&row)
+                    .skip(pivot)
+                    .for_each(|(x, p)| *x -= factor * p);
+                let row = b[pivot].clone();
+                b[i].iter_mut()
+                    .zip(&row)
+                    .for_each(|(x, p)| *x -= factor * p);
             }
         }
     }

@@ -12,9 +12,9 @@ fn oracle(data: &Data, lambda: f64, x: &[f64]) -> Vec<f64> {
             .filter(|&i| data.labels[i] == c)
             .collect();
         for &i in &rows {
-            for j in 0..d {
-                mean[j] += f64::from(data.rows[i][j]) / rows.len() as f64;
-            }
+            mean.iter_mut()
+                .zip(&data.rows[i])
+                .for_each(|(m, x)| *m += f64::from(*x) / rows.len() as f64);
         }
     }
     let mut scatter = vec![vec![0.0; d]; d];
