@@ -15,6 +15,9 @@ pub const IMAGE_EXTENSIONS: [&str; 9] = [
     "bmp", "jpeg", "jpg", "pgm", "png", "pnm", "ppm", "tif", "tiff",
 ];
 
+/// Least pixels a side that an image of a data set may have: half a patch of an encoder shows nothing that could be judged.
+pub const MIN_SIDE: u32 = 8;
+
 /// A file or folder that was left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skipped {
@@ -186,17 +189,18 @@ impl ClassFolder {
 }
 
 /// Decodes files in parallel. Returns each image with the index of its file, in the order of `files`, and the files that
-/// could not be decoded with the reason.
+/// could not be used with the reason: broken ones, and those with a side below [`MIN_SIDE`].
 ///
 /// `shorter_side` bounds memory: an image whose shorter side has more pixels is scaled down ([`Image::shrink`]).
 pub fn decode_all(
     files: &[PathBuf],
     shorter_side: Option<u32>,
 ) -> (Vec<(usize, Image)>, Vec<Skipped>) {
-    let decoded: Vec<_> = files
+    let decoded: Vec<Result<Image, String>> = files
         .par_iter()
         .map(|file| {
-            decode_file(file).map(|image| match shorter_side {
+            let image = large_enough(decode_file(file).map_err(|e| e.to_string())?, file)?;
+            Ok(match shorter_side {
                 Some(side) => image.shrink(side.max(1)),
                 None => image,
             })
@@ -207,13 +211,25 @@ pub fn decode_all(
     for (index, result) in decoded.into_iter().enumerate() {
         match result {
             Ok(image) => images.push((index, image)),
-            Err(error) => skipped.push(Skipped {
+            Err(reason) => skipped.push(Skipped {
                 path: files[index].clone(),
-                reason: error.to_string(),
+                reason,
             }),
         }
     }
     (images, skipped)
+}
+
+fn large_enough(image: Image, file: &Path) -> Result<Image, String> {
+    let (width, height) = (image.width(), image.height());
+    if width.min(height) >= MIN_SIDE {
+        return Ok(image);
+    }
+    Err(format!(
+        "{} is {width}x{height} pixels and at least {MIN_SIDE}x{MIN_SIDE} are needed; \
+         take the photo again or remove it from the folder",
+        file.display()
+    ))
 }
 
 #[derive(Default)]
@@ -382,12 +398,13 @@ mod tests {
                 put(
                     dir.path(),
                     &format!("{i:02}.pgm"),
-                    &[b"P5 1 1 255\n", &[i][..]].concat(),
+                    &[b"P5 8 8 255\n", &[i; 64][..]].concat(),
                 )
             })
             .collect();
         fs::write(&files[7], b"P5 4 4 255\n\x01").unwrap();
         fs::write(&files[20], b"not an image").unwrap();
+        fs::write(&files[30], [b"P5 7 8 255\n", &[0; 56][..]].concat()).unwrap();
         files.push(dir.path().join("gone.pgm"));
         let run = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
@@ -396,11 +413,16 @@ mod tests {
         let (images, skipped) = run(4);
         assert_eq!((&images, &skipped), (&run(1).0, &run(1).1));
         let broken: Vec<_> = skipped.iter().map(|s| s.path.clone()).collect();
-        assert_eq!(broken, [7, 20, 40].map(|i: usize| files[i].clone()));
+        assert_eq!(broken, [7, 20, 30, 40].map(|i: usize| files[i].clone()));
         assert!(skipped.iter().all(|s| s.reason.contains(".pgm")));
-        assert_eq!(images.len(), 38);
+        assert_eq!(images.len(), 37);
+        assert!(
+            skipped[2].reason.contains("7x8 pixels"),
+            "{}",
+            skipped[2].reason
+        );
         for (index, image) in images {
-            assert_eq!(image.pixels(), &Pixels::Gray8(vec![index as u8]));
+            assert_eq!(image.pixels(), &Pixels::Gray8(vec![index as u8; 64]));
         }
     }
 

@@ -40,7 +40,9 @@ mod texture;
 pub use augment::{
     AugmentConfig, AugmentError, Blur, Jitter, MultiCrop, multi_crop_batch, view_batch,
 };
-pub use dataset::{ClassFolder, DatasetError, IMAGE_EXTENSIONS, ImageFolder, Skipped, decode_all};
+pub use dataset::{
+    ClassFolder, DatasetError, IMAGE_EXTENSIONS, ImageFolder, MIN_SIDE, Skipped, decode_all,
+};
 pub use decode::{DecodeError, MAX_FILE_BYTES, MAX_PIXELS, decode_bytes, decode_file};
 pub use encode::encode_png;
 pub use frame::{Frame, FrameError, PixelFormat, Roi};
