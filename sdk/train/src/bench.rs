@@ -8,9 +8,9 @@ use ssl_edge_vision::{MultiCrop, stream};
 
 use crate::config::{MethodName, TrainConfig};
 use crate::error::Result;
+use crate::learner::Learner;
 use crate::loader::pool;
 use crate::methods::{Batch, DecoderConfig, HeadConfig, StepContext};
-use crate::trainer::Learner;
 
 /// Steps before the clock starts, and steps timed.
 const WARM: u64 = 2;

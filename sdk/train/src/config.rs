@@ -123,7 +123,7 @@ pub struct CheckpointConfig {
 pub struct ProbeConfig {
     /// The folder.
     pub folder: PathBuf,
-    /// Steps from one score to the next; there is always one at the end.
+    /// Steps from one score to the next; there is always one before the first step, of the random encoder, and one at the end.
     pub every_steps: u64,
     /// Images used of each class and part at most, evenly spaced.
     pub max_per_class: usize,

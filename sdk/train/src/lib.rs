@@ -19,6 +19,7 @@ mod checkpoint;
 mod config;
 mod data;
 mod error;
+mod learner;
 mod loader;
 pub mod methods;
 mod metrics;

@@ -1,21 +1,19 @@
 //! The training loop.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
-use ssl_edge_nn::optim::{AdamW, GradNorms, Update};
-use ssl_edge_nn::schedule::cosine;
 use ssl_edge_vision::Skipped;
 
 use crate::checkpoint::{Checkpoint, State, latest_checkpoint, write_safely};
 use crate::config::TrainConfig;
 use crate::data::Dataset;
 use crate::error::{Result, TrainError};
+use crate::learner::{Learner, Step};
 use crate::loader::{Loader, pool};
-use crate::methods::{self, Batch, Method, StepContext};
+use crate::methods::{Batch, StepContext};
 use crate::metrics::{Metrics, ProbeLine, StepLine};
 use crate::observer::{Observer, ProbeScore, Progress, RunInfo, RunSummary};
 use crate::probe::Probe;
@@ -183,6 +181,9 @@ impl<'a> Session<'a> {
         let mut step = self.first_step;
         let mut loss = None;
         let mut probes = Vec::new();
+        if step == 0 {
+            self.probe(0, true, metrics, &mut probes)?;
+        }
         let mut pace = Pace::default();
         let mut stop = false;
         while step < steps && !stop {
@@ -207,13 +208,7 @@ impl<'a> Session<'a> {
             self.report(metrics, &pace, step, &done)?;
             stop = self.observer.stop();
             let last = step == steps || stop;
-            if let Some(score) = self.probe(step, last)? {
-                metrics.write(&ProbeLine {
-                    step,
-                    knn20: score.knn20,
-                })?;
-                probes.push(score);
-            }
+            self.probe(step, last, metrics, &mut probes)?;
             if last || step.is_multiple_of(self.config.checkpoint.every_steps) {
                 self.save(step)?;
             }
@@ -262,16 +257,28 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn probe(&self, step: u64, last: bool) -> Result<Option<ProbeScore>> {
+    /// Scores the encoder where this is asked for and due.
+    fn probe(
+        &self,
+        step: u64,
+        due: bool,
+        metrics: &mut Metrics,
+        scores: &mut Vec<ProbeScore>,
+    ) -> Result<()> {
         let (Some(probe), Some(settings)) = (&self.probe, &self.config.probe) else {
-            return Ok(None);
+            return Ok(());
         };
-        if !last && !step.is_multiple_of(settings.every_steps) {
-            return Ok(None);
+        if !due && !step.is_multiple_of(settings.every_steps) {
+            return Ok(());
         }
         let score = probe.score(&self.config.encoder, &self.learner.method.encoder(), step)?;
         self.observer.probed(&score);
-        Ok(Some(score))
+        metrics.write(&ProbeLine {
+            step,
+            knn20: score.knn20,
+        })?;
+        scores.push(score);
+        Ok(())
     }
 
     fn save(&mut self, step: u64) -> Result<()> {
@@ -309,118 +316,6 @@ impl<'a> Session<'a> {
             *checkpoint = self.checkpoint.clone();
         }
         error
-    }
-}
-
-/// A method with its optimiser and rates.
-pub(crate) struct Learner {
-    method: Box<dyn Method>,
-    optimizer: AdamW,
-    config: TrainConfig,
-}
-
-/// Figures of one step.
-pub(crate) struct Step {
-    pub(crate) loss: f64,
-    lr: f64,
-    weight_decay: f64,
-    grad_norm: f64,
-}
-
-impl Learner {
-    pub(crate) fn new(config: &TrainConfig) -> Result<Self> {
-        let method = methods::build(config)?;
-        Ok(Self {
-            optimizer: AdamW::new(method.params(), config.optimizer.adamw),
-            method,
-            config: config.clone(),
-        })
-    }
-
-    /// Takes over a checkpoint; returns its step.
-    fn resume(&mut self, checkpoint: &Path, dataset: &Dataset, folder: &Path) -> Result<u64> {
-        let Checkpoint {
-            state,
-            model,
-            teacher,
-            optim,
-        } = Checkpoint::load(checkpoint)?;
-        if (state.dataset_images, state.dataset_id) != (dataset.len(), dataset.id()) {
-            return Err(TrainError::DataChanged {
-                path: folder.into(),
-                then: state.dataset_images,
-                now: dataset.len(),
-            });
-        }
-        let restored = self.method.restore(&model, &teacher);
-        restored
-            .and_then(|()| Ok(self.optimizer.load_state(&optim)?))
-            .map_err(|e| TrainError::Damaged {
-                path: checkpoint.into(),
-                message: format!("{e}; remove this folder to go on from the checkpoint before"),
-            })?;
-        Ok(state.step)
-    }
-
-    /// One update of the weights. On error no weight has changed.
-    pub(crate) fn step(&mut self, batch: &Batch, ctx: &StepContext) -> Result<Step> {
-        let o = &self.config.optimizer;
-        let warmup = (self.config.schedule.warmup * ctx.steps as f64) as u64;
-        let lr = cosine(
-            self.config.peak_lr(),
-            o.end_lr,
-            warmup,
-            ctx.steps,
-            0.0,
-            ctx.step,
-        );
-        let weight_decay = cosine(
-            o.weight_decay,
-            o.weight_decay_end,
-            0,
-            ctx.steps,
-            0.0,
-            ctx.step,
-        );
-        let non_finite = |what, value, grad_norm| TrainError::NonFinite {
-            what,
-            value,
-            step: ctx.step,
-            lr,
-            grad_norm,
-            samples: Vec::new(),
-            checkpoint: None,
-        };
-        let loss = self.method.loss(batch, ctx)?;
-        let value = f64::from(loss.to_scalar::<f32>()?);
-        if !value.is_finite() {
-            return Err(non_finite("loss", value, f64::NAN));
-        }
-        let grads = loss.backward()?;
-        drop(loss);
-        let params = self.method.params();
-        let norms = GradNorms::of(params, &grads, &|name| self.method.is_trained(name, ctx))?;
-        if !norms.global().is_finite() {
-            return Err(non_finite("gradient norm", norms.global(), norms.global()));
-        }
-        let factors: BTreeMap<&str, f64> = params
-            .iter()
-            .filter(|(name, _)| self.method.is_trained(name, ctx))
-            .map(|(name, _)| (name, o.clip.factor(&norms, name)))
-            .collect();
-        let update = Update {
-            lr,
-            weight_decay,
-            factor: &|name| factors.get(name).copied(),
-        };
-        self.optimizer.step(params, &grads, &update)?;
-        self.method.after_step(ctx)?;
-        Ok(Step {
-            loss: value,
-            lr,
-            weight_decay,
-            grad_norm: norms.global(),
-        })
     }
 }
 

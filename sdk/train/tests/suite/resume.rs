@@ -166,10 +166,10 @@ fn a_labelled_folder_is_scored_during_training() {
     });
     let summary = run(&config, &bench.path("run"), false, &()).unwrap();
     let steps: Vec<u64> = summary.probes.iter().map(|p| p.step).collect();
-    assert_eq!(steps, [4, 8, 10]);
+    assert_eq!(steps, [0, 4, 8, 10]);
     let last = summary.probes.last().unwrap();
     // Every image of a class is the same, so that its nearest neighbours are of its class.
     assert_eq!((last.knn20, last.train, last.val), (1.0, 4, 4));
     let metrics = fs::read_to_string(bench.path("run").join("metrics.jsonl")).unwrap();
-    assert_eq!(metrics.matches("\"knn20\":1.0").count(), 3);
+    assert_eq!(metrics.matches("\"knn20\":1.0").count(), 4);
 }

@@ -1,0 +1,130 @@
+//! One update of the weights: loss, gradients, clipping, rates, optimiser.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use ssl_edge_nn::optim::{AdamW, GradNorms, Update};
+use ssl_edge_nn::schedule::cosine;
+
+use crate::checkpoint::Checkpoint;
+use crate::config::TrainConfig;
+use crate::data::Dataset;
+use crate::error::{Result, TrainError};
+use crate::methods::{self, Batch, Method, StepContext};
+
+/// A method with its optimiser and rates.
+pub(crate) struct Learner {
+    pub(crate) method: Box<dyn Method>,
+    pub(crate) optimizer: AdamW,
+    config: TrainConfig,
+}
+
+/// Figures of one step.
+pub(crate) struct Step {
+    pub(crate) loss: f64,
+    pub(crate) lr: f64,
+    pub(crate) weight_decay: f64,
+    pub(crate) grad_norm: f64,
+}
+
+impl Learner {
+    pub(crate) fn new(config: &TrainConfig) -> Result<Self> {
+        let method = methods::build(config)?;
+        Ok(Self {
+            optimizer: AdamW::new(method.params(), config.optimizer.adamw),
+            method,
+            config: config.clone(),
+        })
+    }
+
+    /// Takes over a checkpoint; returns its step.
+    pub(crate) fn resume(
+        &mut self,
+        checkpoint: &Path,
+        dataset: &Dataset,
+        folder: &Path,
+    ) -> Result<u64> {
+        let Checkpoint {
+            state,
+            model,
+            teacher,
+            optim,
+        } = Checkpoint::load(checkpoint)?;
+        if (state.dataset_images, state.dataset_id) != (dataset.len(), dataset.id()) {
+            return Err(TrainError::DataChanged {
+                path: folder.into(),
+                then: state.dataset_images,
+                now: dataset.len(),
+            });
+        }
+        let restored = self.method.restore(&model, &teacher);
+        restored
+            .and_then(|()| Ok(self.optimizer.load_state(&optim)?))
+            .map_err(|e| TrainError::Damaged {
+                path: checkpoint.into(),
+                message: format!("{e}; remove this folder to go on from the checkpoint before"),
+            })?;
+        Ok(state.step)
+    }
+
+    /// One update of the weights. On error no weight has changed.
+    pub(crate) fn step(&mut self, batch: &Batch, ctx: &StepContext) -> Result<Step> {
+        let o = &self.config.optimizer;
+        let warmup = (self.config.schedule.warmup * ctx.steps as f64) as u64;
+        let lr = cosine(
+            self.config.peak_lr(),
+            o.end_lr,
+            warmup,
+            ctx.steps,
+            0.0,
+            ctx.step,
+        );
+        let weight_decay = cosine(
+            o.weight_decay,
+            o.weight_decay_end,
+            0,
+            ctx.steps,
+            0.0,
+            ctx.step,
+        );
+        let non_finite = |what, value, grad_norm| TrainError::NonFinite {
+            what,
+            value,
+            step: ctx.step,
+            lr,
+            grad_norm,
+            samples: Vec::new(),
+            checkpoint: None,
+        };
+        let loss = self.method.loss(batch, ctx)?;
+        let value = f64::from(loss.to_scalar::<f32>()?);
+        if !value.is_finite() {
+            return Err(non_finite("loss", value, f64::NAN));
+        }
+        let grads = loss.backward()?;
+        drop(loss);
+        let params = self.method.params();
+        let norms = GradNorms::of(params, &grads, &|name| self.method.is_trained(name, ctx))?;
+        if !norms.global().is_finite() {
+            return Err(non_finite("gradient norm", norms.global(), norms.global()));
+        }
+        let factors: BTreeMap<&str, f64> = params
+            .iter()
+            .filter(|(name, _)| self.method.is_trained(name, ctx))
+            .map(|(name, _)| (name, o.clip.factor(&norms, name)))
+            .collect();
+        let update = Update {
+            lr,
+            weight_decay,
+            factor: &|name| factors.get(name).copied(),
+        };
+        self.optimizer.step(params, &grads, &update)?;
+        self.method.after_step(ctx)?;
+        Ok(Step {
+            loss: value,
+            lr,
+            weight_decay,
+            grad_norm: norms.global(),
+        })
+    }
+}
