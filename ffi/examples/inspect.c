@@ -1,8 +1,8 @@
 /*
  * Teaches a job with ten drawn frames, inspects two fresh ones, saves the job and inspects again with the loaded one.
  *
- *     cargo build --release -p ssl-edge-capi
- *     cargo run --release -p ssl-edge-cli -- export --random vit_n16 --seed 0 --size 64 --out random.sslb
+ *     cargo build --release -p ssl-edge-capi -p ssl-edge-cli
+ *     target/release/ssl-edge export --random vit_n16 --seed 0 --size 64 --out random.sslb
  *     cc -std=c11 -Iffi/include ffi/examples/inspect.c -o inspect -Ltarget/release -lssl_edge -Wl,-rpath,target/release
  *     ./inspect random.sslb station.sslj
  */

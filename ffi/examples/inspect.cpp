@@ -1,7 +1,7 @@
 // The C++ twin of inspect.c: it prints the same lines.
 //
-//     cargo build --release -p ssl-edge-capi
-//     cargo run --release -p ssl-edge-cli -- export --random vit_n16 --seed 0 --size 64 --out random.sslb
+//     cargo build --release -p ssl-edge-capi -p ssl-edge-cli
+//     target/release/ssl-edge export --random vit_n16 --seed 0 --size 64 --out random.sslb
 //     c++ -std=c++17 -Iffi/include -Ibindings/cpp ffi/examples/inspect.cpp -o inspect -Ltarget/release -lssl_edge -Wl,-rpath,target/release
 //     ./inspect random.sslb station.sslj
 

@@ -2,9 +2,8 @@
 
 mod common;
 
-use common::{Function, Linkage, bundle, compile, functions, package, read, succeed};
+use common::{Function, Linkage, bundle, compile, functions, package, program, read, succeed};
 use std::fmt::Write;
-use std::process::Command;
 
 #[test]
 fn the_examples_teach_inspect_save_and_load() {
@@ -13,9 +12,9 @@ fn the_examples_teach_inspect_save_and_load() {
     let mut outputs = Vec::new();
     for source in ["examples/inspect.c", "examples/inspect.cpp"] {
         for linkage in Linkage::ALL {
-            let program = compile(&package().join(source), linkage, folder.path());
+            let path = compile(&package().join(source), linkage, folder.path());
             outputs.push(succeed(
-                Command::new(program)
+                program(&path)
                     .arg(&bundle)
                     .arg(folder.path().join("station.sslj")),
             ));
@@ -45,8 +44,8 @@ fn the_examples_teach_inspect_save_and_load() {
 fn an_example_without_its_bundle_says_what_to_do() {
     let folder = tempfile::tempdir().expect("a folder can be made");
     for source in ["examples/inspect.c", "examples/inspect.cpp"] {
-        let program = compile(&package().join(source), Linkage::Shared, folder.path());
-        let output = Command::new(program)
+        let path = compile(&package().join(source), Linkage::Shared, folder.path());
+        let output = program(&path)
             .args(["missing.sslb", "station.sslj"])
             .output()
             .expect("the example starts");
@@ -68,9 +67,9 @@ fn misuse_is_refused_and_leaves_outputs_alone() {
         .expect("a file can be written");
     std::fs::write(folder.path().join("text.sslj"), "no job").expect("a file can be written");
     for linkage in Linkage::ALL {
-        let program = compile(&package().join("tests/c/misuse.c"), linkage, folder.path());
+        let path = compile(&package().join("tests/c/misuse.c"), linkage, folder.path());
         assert_eq!(
-            succeed(Command::new(program).args(&bundles).arg(folder.path())),
+            succeed(program(&path).args(&bundles).arg(folder.path())),
             "ok\n"
         );
     }
@@ -79,28 +78,44 @@ fn misuse_is_refused_and_leaves_outputs_alone() {
 #[test]
 fn threads_may_share_an_encoder_and_a_job() {
     let folder = tempfile::tempdir().expect("a folder can be made");
-    let program = compile(
+    let bundle = bundle(folder.path(), 0);
+    let path = compile(
         &package().join("tests/c/threads.c"),
         Linkage::Shared,
         folder.path(),
     );
-    assert_eq!(
-        succeed(Command::new(program).arg(bundle(folder.path(), 0))),
-        "ok\n"
+    for engine in ["1", "2"] {
+        assert_eq!(succeed(program(&path).arg(&bundle).arg(engine)), "ok\n");
+    }
+}
+
+#[test]
+fn the_cpp_wrapper_owns_and_reports() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let path = compile(
+        &package().join("tests/c/wrapper.cpp"),
+        Linkage::Shared,
+        folder.path(),
     );
+    let output = succeed(
+        program(&path)
+            .arg(bundle(folder.path(), 0))
+            .arg(folder.path().join("job.sslj")),
+    );
+    assert_eq!(output, "ok\n");
 }
 
 #[test]
 fn every_pointer_of_every_function_may_be_null() {
     let functions = functions(&read("include/ssl_edge.h"));
     let folder = tempfile::tempdir().expect("a folder can be made");
-    let (program, n_calls) = null_program(&functions);
+    let (text, n_calls) = null_program(&functions);
     assert!(n_calls > 50, "only {n_calls} pointers were found");
     let source = folder.path().join("null.c");
-    std::fs::write(&source, program).expect("a source can be written");
-    let program = compile(&source, Linkage::Shared, folder.path());
+    std::fs::write(&source, text).expect("a source can be written");
+    let path = compile(&source, Linkage::Shared, folder.path());
     let output = succeed(
-        Command::new(program)
+        program(&path)
             .arg(bundle(folder.path(), 0))
             .arg(folder.path().join("null.sslj")),
     );

@@ -13,7 +13,14 @@ fn generated() -> String {
         .expect("cbindgen.toml can be read");
     config.language = cbindgen::Language::C;
     let mut builder = cbindgen::Builder::new().with_config(config);
-    for file in ["version.rs", "status.rs", "frame.rs", "encoder.rs", "verdict.rs", "job/mod.rs"] {
+    for file in [
+        "version.rs",
+        "status.rs",
+        "frame.rs",
+        "encoder.rs",
+        "verdict.rs",
+        "job/mod.rs",
+    ] {
         builder = builder.with_src(sources.join(file));
     }
     let mut text = Vec::new();

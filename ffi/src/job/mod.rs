@@ -12,8 +12,8 @@ use sdk::vision::Frame;
 use std::ffi::c_char;
 use std::sync::RwLock;
 
-mod classes;
-mod samples;
+pub mod classes;
+pub mod samples;
 
 /// What an operator teaches (classes, and samples of them) and the classifier that is fitted on it.
 ///

@@ -1,4 +1,4 @@
-/* threads BUNDLE: several threads share an encoder and a job; results are those of one thread, and no thread is started unasked. */
+/* threads BUNDLE ENGINE: several threads share an encoder and a job; results are those of one thread, and no thread is started unasked. */
 
 #define _POSIX_C_SOURCE 200809L
 
@@ -76,7 +76,7 @@ static int count_threads(void) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 2) return 2;
+    if (argc != 3) return 2;
     ssl_edge_encoder_options options;
     ssl_edge_fit_report report;
     uint8_t pixels[SIZE * SIZE];
@@ -84,6 +84,7 @@ int main(int argc, char **argv) {
     pthread_t threads[N_THREADS];
     const int before = count_threads();
     must(ssl_edge_encoder_options_init(&options, sizeof options));
+    options.engine = (uint32_t)atoi(argv[2]);
     options.threads = 2;
     must(ssl_edge_encoder_open(argv[1], &options, &encoder));
     must(ssl_edge_job_new(encoder, &job));

@@ -7,16 +7,25 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// What a static libssl_edge needs besides; `cargo rustc -p ssl-edge-capi --release -- --print native-static-libs` prints it.
-pub const NATIVE_STATIC_LIBS: [&str; 6] = ["-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl"];
+/// What a program with the static libssl_edge is linked with: the list of `cargo rustc -p ssl-edge-capi --release --lib -- --print
+/// native-static-libs`, and a stack that is not executable, as tract's assembly does not ask for one but forgets to say so.
+pub(crate) const NATIVE_STATIC_LIBS: [&str; 7] = [
+    "-lgcc_s",
+    "-lutil",
+    "-lrt",
+    "-lpthread",
+    "-lm",
+    "-ldl",
+    "-Wl,-z,noexecstack",
+];
 
 /// The package's folder.
-pub fn package() -> &'static Path {
+pub(crate) fn package() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// The folder in which cargo built libssl_edge for this test program.
-pub fn library_folder() -> PathBuf {
+pub(crate) fn library_folder() -> PathBuf {
     let folder = std::env::current_exe()
         .expect("a test knows its program")
         .parent()
@@ -34,7 +43,7 @@ pub fn library_folder() -> PathBuf {
 
 /// How a program is linked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Linkage {
+pub(crate) enum Linkage {
     /// libssl_edge.so
     Shared,
     /// libssl_edge.a
@@ -42,11 +51,11 @@ pub enum Linkage {
 }
 
 impl Linkage {
-    pub const ALL: [Linkage; 2] = [Linkage::Shared, Linkage::Static];
+    pub(crate) const ALL: [Linkage; 2] = [Linkage::Shared, Linkage::Static];
 }
 
 /// `cc` or `c++` with all warnings as errors and the headers at hand.
-pub fn compiler(source: &Path) -> Command {
+pub(crate) fn compiler(source: &Path) -> Command {
     let is_cpp = source.extension() == Some(OsStr::new("cpp"));
     let (program, standard) = if is_cpp {
         ("c++", "-std=c++17")
@@ -69,7 +78,7 @@ pub fn compiler(source: &Path) -> Command {
 }
 
 /// Compiles `source` against libssl_edge and gives the program.
-pub fn compile(source: &Path, linkage: Linkage, folder: &Path) -> PathBuf {
+pub(crate) fn compile(source: &Path, linkage: Linkage, folder: &Path) -> PathBuf {
     let stem = source
         .file_stem()
         .expect("a source has a name")
@@ -87,17 +96,26 @@ pub fn compile(source: &Path, linkage: Linkage, folder: &Path) -> PathBuf {
             command.arg(format!("-Wl,-rpath,{}", libraries.display()));
         }
         Linkage::Static => {
+            // Without the library's debugging information, which would be most of the program.
             command
                 .arg(libraries.join("libssl_edge.a"))
-                .args(NATIVE_STATIC_LIBS);
+                .args(NATIVE_STATIC_LIBS)
+                .arg("-Wl,--strip-debug");
         }
     }
     succeed(&mut command);
     program
 }
 
+/// A compiled program, to be run with the library that it was linked to: cargo's `LD_LIBRARY_PATH` would come before it.
+pub(crate) fn program(path: &Path) -> Command {
+    let mut command = Command::new(path);
+    command.env_remove("LD_LIBRARY_PATH");
+    command
+}
+
 /// Runs a command that must succeed, and gives what it printed to stdout; stderr must stay empty.
-pub fn succeed(command: &mut Command) -> String {
+pub(crate) fn succeed(command: &mut Command) -> String {
     let Output {
         status,
         stdout,
@@ -117,7 +135,7 @@ pub fn succeed(command: &mut Command) -> String {
 }
 
 /// A bundle of random weights for images of 64 by 64 pixels.
-pub fn bundle(folder: &Path, seed: u64) -> PathBuf {
+pub(crate) fn bundle(folder: &Path, seed: u64) -> PathBuf {
     let path = folder.join(format!("random{seed}.sslb"));
     random_bundle("vit_n16", seed, 64, sdk::encoder::Pooling::Cls, &path)
         .expect("random weights can be packed");
@@ -125,21 +143,21 @@ pub fn bundle(folder: &Path, seed: u64) -> PathBuf {
 }
 
 /// Text of a file of this package.
-pub fn read(path: &str) -> String {
+pub(crate) fn read(path: &str) -> String {
     let path = package().join(path);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 /// A function of the header: its name and its parameters as (type, name).
 #[derive(Debug)]
-pub struct Function {
-    pub name: String,
-    pub returns: String,
-    pub parameters: Vec<(String, String)>,
+pub(crate) struct Function {
+    pub(crate) name: String,
+    pub(crate) returns: String,
+    pub(crate) parameters: Vec<(String, String)>,
 }
 
 /// All functions that the header declares.
-pub fn functions(header: &str) -> Vec<Function> {
+pub(crate) fn functions(header: &str) -> Vec<Function> {
     let code: String = without_comments(header)
         .lines()
         .filter(|line| !line.trim_start().starts_with('#'))

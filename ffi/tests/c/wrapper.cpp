@@ -1,0 +1,74 @@
+// wrapper BUNDLE JOB: values move, errors arrive as results or exceptions, nothing leaks.
+
+#include "ssl_edge.hpp"
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#define CHECK(condition)                                                 \
+    do {                                                                 \
+        if (!(condition)) {                                              \
+            std::printf("line %d: %s\n", __LINE__, #condition);          \
+            std::exit(1);                                                \
+        }                                                                \
+    } while (0)
+
+static_assert(!std::is_copy_constructible_v<ssl_edge::Encoder> && std::is_nothrow_move_constructible_v<ssl_edge::Encoder>);
+static_assert(!std::is_copy_constructible_v<ssl_edge::Job> && std::is_nothrow_move_constructible_v<ssl_edge::Job>);
+
+int main(int argc, char **argv) {
+    if (argc != 3) return 2;
+    const auto missing = ssl_edge::Encoder::open("nowhere.sslb");
+    CHECK(!missing && missing.error().status() == SSL_EDGE_STATUS_IO);
+    CHECK(std::string(missing.error().what()).find("nowhere.sslb") != std::string::npos);
+    bool thrown = false;
+    try {
+        (void)missing.value();
+    } catch (const ssl_edge::Error &error) {
+        thrown = error.status() == SSL_EDGE_STATUS_IO;
+    }
+    CHECK(thrown);
+
+    ssl_edge::EncoderOptions options;
+    options.threads = 2;
+    auto opened = ssl_edge::Encoder::open(argv[1], options).value();
+    const auto encoder = std::move(opened);
+    CHECK(opened.raw() == nullptr && encoder.info().value().arch == "vit_n16");
+
+    const std::vector<std::uint8_t> pixels(100 * 80, 90);
+    const ssl_edge::Frame frame(SSL_EDGE_PIXEL_FORMAT_GRAY8, pixels.data(), pixels.size(), 100, 100, 80);
+    const auto embedding = encoder.embed(frame.with_roi(10, 10, 50, 50)).value();
+    CHECK(embedding.size() == encoder.info().value().dim);
+    CHECK(encoder.embed(frame.with_roi(60, 0, 50, 50)).error().status() == SSL_EDGE_STATUS_INVALID_FRAME);
+
+    auto job = ssl_edge::Job::create(encoder).value();
+    const auto even = job.add_class("even").value();
+    const auto odd = job.add_class("odd").value();
+    CHECK(job.add_class("odd").error().status() == SSL_EDGE_STATUS_INVALID_CLASS_NAME);
+    CHECK(job.class_name(odd).value() == "odd" && job.classes().value() == (std::vector<std::uint32_t>{even, odd}));
+    const auto first = job.add_sample(encoder, even, frame, "a flat frame").value();
+    auto other = embedding;
+    for (std::size_t i = 0; i < other.size(); i += 2) other[i] = -other[i];
+    const auto second = job.add_embedding(odd, other).value();
+    other[0] = std::nanf("");
+    CHECK(job.add_embedding(odd, other).error().status() == SSL_EDGE_STATUS_INVALID_EMBEDDING);
+    CHECK(job.inspect_embedding(embedding).error().status() == SSL_EDGE_STATUS_NOT_FITTED);
+    CHECK(job.fit().value().n_samples == 2 && job.sample_count(odd).value() == 1);
+    const auto verdict = job.inspect(encoder, frame).value();
+    CHECK(verdict.name == "even" && verdict.nearest_sample_id == first && verdict.class_id == even);
+
+    job.save(argv[2]).value();
+    CHECK(job.save("/nowhere/at/all.sslj").error().status() == SSL_EDGE_STATUS_IO);
+    auto loaded = ssl_edge::Job::load(argv[2]).value();
+    CHECK(loaded.inspect(encoder, frame).value().score == verdict.score);
+    CHECK(loaded.remove_sample(second).ok() && !loaded.remove_sample(second));
+    loaded = std::move(job);
+    CHECK(loaded.inspect(encoder, frame).ok());
+    std::puts("ok");
+    return 0;
+}
