@@ -4,7 +4,11 @@ use ssl_edge_tests::workspace_root;
 use std::process::Command;
 
 fn c_programs(markdown: &str) -> Vec<String> {
-    markdown.split("\n```c\n").skip(1).filter_map(|rest| Some(rest.split_once("\n```")?.0.to_owned() + "\n")).collect()
+    markdown
+        .split("\n```c\n")
+        .skip(1)
+        .filter_map(|rest| Some(rest.split_once("\n```")?.0.to_owned() + "\n"))
+        .collect()
 }
 
 #[test]
@@ -18,10 +22,21 @@ fn the_c_snippet_compiles_without_warnings() {
     std::fs::write(&source, &programs[0]).expect("the program can be written");
     let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".into());
     let output = Command::new(compiler)
-        .args(["-std=c11", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-I"])
+        .args([
+            "-std=c11",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-fsyntax-only",
+            "-I",
+        ])
         .arg(root.join("ffi/include"))
         .arg(&source)
         .output()
         .expect("a C compiler is there");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }

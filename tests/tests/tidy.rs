@@ -97,7 +97,10 @@ fn unsafe_stays_in_its_places() {
         .filter(|(_, text)| text.lines().any(is_code))
         .map(|(path, _)| path.display().to_string())
         .collect();
-    report("unsafe code outside ffi and the kernels of nn", &found);
+    report(
+        &format!("{keyword}code outside ffi and the kernels of nn"),
+        &found,
+    );
 }
 
 #[test]

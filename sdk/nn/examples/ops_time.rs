@@ -43,21 +43,41 @@ fn report(name: &str, gflop: f64, f: &dyn Fn() -> Tensor) {
 }
 
 fn main() {
-    let args: Vec<usize> =
-        std::env::args().skip(1).map(|a| a.parse().expect("numbers: BATCH TOKENS THREADS")).collect();
-    let &[b, n, threads] = args.as_slice() else { panic!("three numbers: BATCH TOKENS THREADS") };
+    let args: Vec<usize> = std::env::args()
+        .skip(1)
+        .map(|a| a.parse().expect("numbers: BATCH TOKENS THREADS"))
+        .collect();
+    let &[b, n, threads] = args.as_slice() else {
+        panic!("three numbers: BATCH TOKENS THREADS")
+    };
     let d = 384;
-    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().unwrap();
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build_global()
+        .unwrap();
     let m = (b * n) as f64;
-    for (name, k, out) in [("qkv", d, 3 * d), ("proj", d, d), ("fc1", d, 4 * d), ("fc2", 4 * d, d)] {
+    for (name, k, out) in [
+        ("qkv", d, 3 * d),
+        ("proj", d, d),
+        ("fc1", d, 4 * d),
+        ("fc2", 4 * d, d),
+    ] {
         let (x, w, bias) = (var(&[b, n, k]), var(&[out, k]), var(&[out]));
-        report(name, 2e-9 * m * (k * out) as f64, &|| ops::linear(&x, &w, Some(&bias)).unwrap());
+        report(name, 2e-9 * m * (k * out) as f64, &|| {
+            ops::linear(&x, &w, Some(&bias)).unwrap()
+        });
     }
     let qkv = var(&[b, n, 3 * d]);
-    report("attention", 4e-9 * m * (n * d) as f64, &|| ops::attention(&qkv, 6).unwrap());
+    report("attention", 4e-9 * m * (n * d) as f64, &|| {
+        ops::attention(&qkv, 6).unwrap()
+    });
     let hidden = var(&[b, n, 4 * d]);
-    report("gelu tanh", 0.0, &|| ops::gelu(&hidden, Gelu::Tanh).unwrap());
+    report("gelu tanh", 0.0, &|| {
+        ops::gelu(&hidden, Gelu::Tanh).unwrap()
+    });
     report("gelu erf", 0.0, &|| ops::gelu(&hidden, Gelu::Erf).unwrap());
     let (x, w, bias) = (var(&[b, n, d]), var(&[d]), var(&[d]));
-    report("layer_norm", 0.0, &|| ops::layer_norm(&x, &w, &bias, 1e-6).unwrap());
+    report("layer_norm", 0.0, &|| {
+        ops::layer_norm(&x, &w, &bias, 1e-6).unwrap()
+    });
 }

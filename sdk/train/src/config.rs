@@ -1,3 +1,5 @@
+//! The complete configuration of a run and its checks.
+
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;

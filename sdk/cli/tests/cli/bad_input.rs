@@ -1,4 +1,4 @@
-//! Bad folders, images, bundles and jobs: a clear error that names the thing and the remedy, and what was there before is still there.
+//! Bad folders and images: a clear error that names the thing and the remedy, and what was there before is still there.
 
 use crate::support::{Shared, call, fail, json, succeed, surfaces, text};
 use serde_json::Value;
@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 /// A folder with a file that a failing command must not touch.
-struct Kept {
+pub(crate) struct Kept {
     folder: TempDir,
 }
 
 impl Kept {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let kept = Self {
             folder: tempfile::tempdir().unwrap(),
         };
@@ -21,11 +21,11 @@ impl Kept {
         kept
     }
 
-    fn out(&self) -> PathBuf {
+    pub(crate) fn out(&self) -> PathBuf {
         self.folder.path().join("out")
     }
 
-    fn assert_unchanged(&self) {
+    pub(crate) fn assert_unchanged(&self) {
         assert_eq!(
             fs::read_to_string(self.out()).unwrap(),
             "what was there before"
@@ -365,203 +365,4 @@ fn knn_with_too_few_images_or_other_classes() {
     fail(&args, &[text(&train), "6 images", "add images"]);
     surfaces(&val, &[Surface::Stain], 1, 1);
     fail(&args, &["class `stain`", text(&train)]);
-}
-
-#[test]
-fn a_bundle_cut_anywhere() {
-    let shared = Shared::get();
-    let whole = fs::read(shared.bundle()).unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let cut = folder.path().join("cut.sslb");
-    let n = whole.len();
-    for len in [
-        0,
-        1,
-        30,
-        100,
-        n / 7,
-        n / 3,
-        n / 2,
-        2 * n / 3,
-        n - 1000,
-        n - 22,
-        n - 1,
-    ] {
-        fs::write(&cut, &whole[..len]).unwrap();
-        let kept = Kept::new();
-        let (samples, out) = (shared.samples(), kept.out());
-        let args = [
-            "calibrate",
-            "--bundle",
-            text(&cut),
-            "--samples",
-            text(&samples),
-            "--out",
-            text(&out),
-        ];
-        fail(&args, &["cut.sslb", "ssl-edge export"]);
-        kept.assert_unchanged();
-    }
-    let mut flipped = whole.clone();
-    flipped[n / 2] ^= 1;
-    fs::write(&cut, flipped).unwrap();
-    let samples = shared.samples();
-    let out = folder.path().join("e.safetensors");
-    fail(
-        &[
-            "embed",
-            "--bundle",
-            text(&cut),
-            "--images",
-            text(&samples),
-            "--out",
-            text(&out),
-        ],
-        &["cut.sslb", "damaged"],
-    );
-    assert!(!out.exists());
-}
-
-#[test]
-fn a_job_cut_anywhere() {
-    let shared = Shared::get();
-    let whole = fs::read(shared.job()).unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let cut = folder.path().join("cut.sslj");
-    let (bundle, samples) = (shared.bundle(), shared.samples());
-    let n = whole.len();
-    for len in [0, 1, 7, 8, 12, 20, n / 5, n / 2, n - 5, n - 1] {
-        fs::write(&cut, &whole[..len]).unwrap();
-        fail(
-            &[
-                "inspect",
-                "--bundle",
-                text(&bundle),
-                "--job",
-                text(&cut),
-                text(&samples),
-            ],
-            &["cut.sslj"],
-        );
-    }
-    let mut flipped = whole.clone();
-    flipped[n / 2] ^= 1;
-    fs::write(&cut, flipped).unwrap();
-    let args = [
-        "inspect",
-        "--bundle",
-        text(&bundle),
-        "--job",
-        text(&cut),
-        text(&samples),
-    ];
-    fail(&args, &["cut.sslj", "copy it again or restore a backup"]);
-}
-
-#[test]
-fn a_job_for_another_encoder() {
-    let shared = Shared::get();
-    let (other, job, samples) = (shared.other_bundle(), shared.job(), shared.samples());
-    let args = [
-        "inspect",
-        "--bundle",
-        text(&other),
-        "--job",
-        text(&job),
-        text(&samples),
-    ];
-    fail(
-        &args,
-        &[
-            "station.sslj",
-            "other.sslb",
-            "open the bundle that the job was taught with",
-        ],
-    );
-}
-
-#[test]
-fn a_run_folder_that_holds_a_run_is_not_overwritten() {
-    let folder = tempfile::tempdir().unwrap();
-    let run = folder.path().join("run");
-    let samples = Shared::get().samples();
-    let args = [
-        "pretrain",
-        "--method",
-        "mae",
-        "--arch",
-        "vit_n16",
-        "--data",
-        text(&samples),
-        "--out",
-        text(&run),
-        "--set",
-        "image_size=32",
-        "--set",
-        "schedule.batch=4",
-        "--set",
-        "schedule.images=4",
-    ];
-    succeed(&args);
-    let config = fs::read(run.join("config.toml")).unwrap();
-    fail(&args, &["run", "already holds a run", "--resume"]);
-    fail(
-        &[&args[..], &["--resume", "--set", "seed=9"]].concat(),
-        &["seed: 0 -> 9"],
-    );
-    assert_eq!(fs::read(run.join("config.toml")).unwrap(), config);
-}
-
-#[test]
-fn settings_that_do_not_exist_are_named() {
-    let folder = tempfile::tempdir().unwrap();
-    let (run, config) = (
-        folder.path().join("run"),
-        folder.path().join("settings.toml"),
-    );
-    let samples = Shared::get().samples();
-    let args = [
-        "pretrain",
-        "--method",
-        "dino",
-        "--arch",
-        "vit_n16",
-        "--data",
-        text(&samples),
-        "--out",
-        text(&run),
-    ];
-    fail(
-        &[&args[..], &["--set", "schedule.epochs=3"]].concat(),
-        &["--set schedule.epochs=3", "epochs"],
-    );
-    fs::write(&config, "[schedule]\nbtach = 3\n").unwrap();
-    fail(
-        &[&args[..], &["--config", text(&config)]].concat(),
-        &["settings.toml", "btach"],
-    );
-    assert!(!run.exists());
-}
-
-#[test]
-fn a_run_that_is_none_is_not_exported() {
-    let kept = Kept::new();
-    let folder = tempfile::tempdir().unwrap();
-    fail(
-        &["export", text(folder.path()), "--out", text(&kept.out())],
-        &[text(folder.path()), "pretrain"],
-    );
-    fail(
-        &[
-            "export",
-            "--random",
-            "vit_n16",
-            "--size",
-            "33",
-            "--out",
-            text(&kept.out()),
-        ],
-        &["33", "16"],
-    );
-    kept.assert_unchanged();
 }

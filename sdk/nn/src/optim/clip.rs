@@ -1,3 +1,5 @@
+//! Gradient clipping: globally or for each tensor.
+
 use std::collections::BTreeMap;
 
 use candle_core::backprop::GradStore;

@@ -1,3 +1,5 @@
+//! DINO's projection head: an MLP, L2 normalisation, and a weight-normalised last layer.
+
 use candle_core::Tensor;
 use rand_chacha::ChaCha8Rng;
 use ssl_edge_nn::{Gelu, Init, Params, ops};

@@ -1,3 +1,5 @@
+//! DINO's loss as one fused operation.
+
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 

@@ -1,3 +1,5 @@
+//! L2 normalisation of rows, with its backward.
+
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 

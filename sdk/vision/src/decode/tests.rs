@@ -1,3 +1,5 @@
+//! Tests of decoding: formats, depths, limits and damage.
+
 use image::{ImageBuffer, Luma, LumaA, Rgb, Rgba};
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! Tests of the preprocessing path against a plain resampler in f64.
+
 use proptest::prelude::*;
 
 use super::*;
