@@ -1,7 +1,7 @@
 //! The recipes are configurations that the trainer accepts, and say what models/README.md says of them.
 
 use ssl_edge::train::{MethodName, Request, TrainConfig};
-use ssl_edge::vision::{Surface, write_surfaces};
+use ssl_edge::vision::{Station, Surface};
 use ssl_edge_tests::{files_below, workspace_root};
 use std::path::{Path, PathBuf};
 
@@ -46,7 +46,9 @@ fn resolve(recipe: &Path, data: &Path) -> TrainConfig {
 
 fn images() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    write_surfaces(folder.path(), &[Surface::Clean], 2, 32, 0).expect("surfaces can be written");
+    Station::new(0)
+        .write(folder.path(), &[Surface::Clean], 2, 32, 0)
+        .expect("surfaces can be written");
     folder
 }
 

@@ -46,6 +46,10 @@ impl Observer for Bar {
         }
     }
 
+    fn warned(&self, message: &str) {
+        self.bar.println(describe_warning(message));
+    }
+
     fn probed(&self, score: &ProbeScore) {
         self.bar.println(describe_probe(score));
     }
@@ -85,6 +89,10 @@ impl Observer for Lines {
         }
     }
 
+    fn warned(&self, message: &str) {
+        note(describe_warning(message));
+    }
+
     fn probed(&self, score: &ProbeScore) {
         note(describe_probe(score));
     }
@@ -122,6 +130,10 @@ fn describe_step(progress: &Progress) -> String {
         clock(progress.eta_s),
         100.0 * progress.data_wait
     )
+}
+
+fn describe_warning(message: &str) -> String {
+    format!("warning: {message}")
 }
 
 fn describe_probe(score: &ProbeScore) -> String {

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use candle_core::{Device, Tensor};
 use rand_chacha::rand_core::Rng;
 use ssl_edge_nn::{Vit, tensors_to_bytes};
-use ssl_edge_vision::{Image, Pixels, Preprocess, Surface, preprocess_batch, stream, surface};
+use ssl_edge_vision::{Image, Pixels, Preprocess, Station, Surface, preprocess_batch, stream};
 
 use crate::ExportError;
 
@@ -58,9 +58,10 @@ fn images(preprocess: &Preprocess, seed: u64) -> Result<[Image; COUNT], ExportEr
         stream(seed, 0, sample, PURPOSE_NOISE).fill_bytes(&mut bytes);
         bytes
     };
+    let station = Station::new(seed);
     Ok([
-        surface(Surface::Scratch, side, seed),
-        surface(Surface::Stain, side, seed),
+        station.photo(Surface::Scratch, side, seed),
+        station.photo(Surface::Stain, side, seed),
         Image::new(side, side, Pixels::Gray8(noise(0, 1)))?,
         Image::new(side, side, Pixels::Rgb8(noise(1, 3)))?,
     ])

@@ -7,7 +7,7 @@ use ssl_edge_export::export_encoder;
 use ssl_edge_nn::candle::{Device, Tensor};
 use ssl_edge_nn::{Gelu, Vit};
 use ssl_edge_runtime::{Embedding, Encoder, EngineKind, Options, l2_normalize};
-use ssl_edge_vision::{Image, Pixels, Surface, preprocess_batch, surface};
+use ssl_edge_vision::{Image, Pixels, Station, Surface, preprocess_batch};
 use support::{Trained, preprocess};
 
 const TOLERANCE: f32 = 1e-4;
@@ -178,8 +178,8 @@ fn images() -> [Image; BATCH] {
         .map(|i| (i * i / 977 % 251) as u8)
         .collect();
     [
-        surface(Surface::Crack, 100, 1),
-        surface(Surface::Pit, 100, 2),
+        Station::new(1).photo(Surface::Crack, 100, 1),
+        Station::new(2).photo(Surface::Pit, 100, 2),
         Image::new(70, 90, Pixels::Rgb8(ramp)).unwrap(),
     ]
 }

@@ -23,12 +23,13 @@
 //! use ssl_edge::encoder::{Encoder, EngineKind, Options, Pooling};
 //! use ssl_edge::export::random_bundle;
 //! use ssl_edge::job::{CalibrateOptions, calibrate, inspect_frame};
-//! use ssl_edge::vision::{ClassFolder, Surface, surface, write_surfaces};
+//! use ssl_edge::vision::{ClassFolder, Station, Surface};
 //!
 //! # let scratch = tempfile::tempdir()?;
 //! # let folder = scratch.path();
 //! let samples = folder.join("samples");
-//! write_surfaces(&samples, &[Surface::Clean, Surface::Crack], 4, 64, 0)?;
+//! let station = Station::new(0);
+//! station.write(&samples, &[Surface::Clean, Surface::Crack], 4, 64, 0)?;
 //!
 //! let bundle = folder.join("random.sslb");
 //! random_bundle("vit_n16", 0, 64, Pooling::Cls, &bundle)?;
@@ -37,7 +38,7 @@
 //! let taught = calibrate(&encoder, &ClassFolder::scan(&samples)?, &CalibrateOptions::default())?;
 //! taught.job.save(&folder.join("station.sslj"))?;
 //!
-//! let frame = surface(Surface::Clean, 64, 99);
+//! let frame = station.photo(Surface::Clean, 64, 99);
 //! let verdict = inspect_frame(&encoder, &taught.job, &frame.frame())?;
 //! println!("{} with score {:.2}{}", verdict.name, verdict.score, if verdict.unknown { ", unknown" } else { "" });
 //! # assert!(["clean", "crack"].contains(&verdict.name.as_str()));

@@ -10,7 +10,7 @@ use ssl_edge::job::{
     AdaptError, CalibrateOptions, Job, SampleMeta, calibrate, inspect_frame, job_for, sample_frame,
 };
 use ssl_edge::train::{MethodName, Request, RunOptions, pretrain};
-use ssl_edge::vision::{ClassFolder, Surface, raw_pixels, surface, write_surfaces};
+use ssl_edge::vision::{ClassFolder, Station, Surface, raw_pixels};
 use std::path::Path;
 
 const SIZE: u32 = 64;
@@ -31,7 +31,8 @@ fn encoder(folder: &Path, seed: u64) -> Encoder {
 
 fn samples(folder: &Path) -> ClassFolder {
     let root = folder.join("samples");
-    write_surfaces(&root, &[Surface::Clean, Surface::Crack], 4, SIZE, 0)
+    Station::new(0)
+        .write(&root, &[Surface::Clean, Surface::Crack], 4, SIZE, 0)
         .expect("surfaces can be written");
     ClassFolder::scan(&root).expect("the folder has two classes")
 }
@@ -82,7 +83,7 @@ fn a_folder_becomes_a_job_that_names_what_it_left_out() {
     let path = folder.path().join("station.sslj");
     taught.job.save(&path).expect("the job can be saved");
     let loaded = Job::load(&path).expect("the job can be loaded");
-    let image = surface(Surface::Crack, SIZE, 77);
+    let image = Station::new(0).photo(Surface::Crack, SIZE, 77);
     let verdict = inspect_frame(&encoder, &loaded, &image.frame()).expect("the job is fitted");
     assert_eq!(
         verdict,
@@ -118,7 +119,7 @@ fn a_class_whose_images_are_all_broken_is_named() {
 fn a_job_works_with_its_own_encoder_only() {
     let folder = tempfile::tempdir().expect("a folder can be made");
     let (own, other) = (encoder(folder.path(), 0), encoder(folder.path(), 1));
-    let image = surface(Surface::Clean, SIZE, 5);
+    let image = Station::new(0).photo(Surface::Clean, SIZE, 5);
     let mut job = job_for(&own);
     let class = job.add_class("clean").expect("the name is free");
     let error = sample_frame(
@@ -194,7 +195,9 @@ fn features_come_in_the_order_of_the_files_without_the_broken() {
 fn a_run_becomes_a_bundle_that_says_where_it_comes_from() {
     let folder = tempfile::tempdir().expect("a folder can be made");
     let images = folder.path().join("images");
-    write_surfaces(&images, &Surface::ALL, 4, SIZE, 3).expect("surfaces can be written");
+    Station::new(0)
+        .write(&images, &Surface::ALL, 4, SIZE, 3)
+        .expect("surfaces can be written");
     let set = [
         "image_size=32",
         "local_size=16",

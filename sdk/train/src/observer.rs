@@ -75,6 +75,8 @@ pub trait Observer: Send + Sync {
     fn step(&self, _progress: &Progress) {}
     /// The labelled folder was scored.
     fn probed(&self, _score: &ProbeScore) {}
+    /// Something looks wrong with the run; said once. `message` names the remedy.
+    fn warned(&self, _message: &str) {}
     /// A checkpoint is safely on disk.
     fn saved(&self, _checkpoint: &Path) {}
     /// Asked after every step; true ends the run early, with a checkpoint to resume from.

@@ -185,7 +185,7 @@ impl<'a> Session<'a> {
             self.probe(0, true, metrics, &mut probes)?;
         }
         let mut pace = Pace::default();
-        let mut stop = false;
+        let (mut stop, mut warned) = (false, false);
         while step < steps && !stop {
             let start = Instant::now();
             let batch = batches
@@ -206,6 +206,10 @@ impl<'a> Session<'a> {
             pace.add(start.elapsed().as_secs_f64(), waited);
             loss = Some(done.loss);
             self.report(metrics, &pace, step, &done)?;
+            if let Some(message) = self.learner.method.warning().filter(|_| !warned) {
+                self.observer.warned(&message);
+                warned = true;
+            }
             stop = self.observer.stop();
             let last = step == steps || stop;
             self.probe(step, last, metrics, &mut probes)?;

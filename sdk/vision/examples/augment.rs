@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use ssl_edge_vision::{
-    IMAGENET_MEAN, IMAGENET_STD, Image, MultiCrop, Pixels, Surface, multi_crop_batch, surface,
+    IMAGENET_MEAN, IMAGENET_STD, Image, MultiCrop, Pixels, Surface, multi_crop_batch,
 };
 
 const BATCH: usize = 64;
@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{threads} thread(s), batch {BATCH}, 2 x 128 px + 4 x 64 px");
     for size in [128, 200] {
         let gray: Vec<Image> = (0..BATCH as u64)
-            .map(|seed| surface(Surface::ALL[seed as usize % 5], size, seed))
+            .map(|seed| Station::new(seed).photo(Surface::ALL[seed as usize % 5], size, seed))
             .collect();
         let rgb = gray.iter().map(colour).collect::<Result<Vec<_>, _>>()?;
         for (name, images) in [("grey", gray), ("rgb", rgb)] {

@@ -49,5 +49,5 @@ pub use frame::{Frame, FrameError, PixelFormat, Roi};
 pub use picture::{Image, Pixels};
 pub use preprocess::{Fit, IMAGENET_MEAN, IMAGENET_STD, Preprocess, UnknownFit, preprocess_batch};
 pub use stream::{PURPOSE_VIEW, stream};
-pub use synth::{Surface, SurfaceError, surface, write_surfaces};
+pub use synth::{Station, Surface, SurfaceError};
 pub use texture::{HOG_LBP_LEN, hog_lbp, raw_pixels};

@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 
 use serde_json::Value;
-use ssl_edge::vision::{Surface, write_surfaces};
+use ssl_edge::vision::{Station, Surface};
 use tempfile::TempDir;
 
 /// How a call of the program ended.
@@ -88,7 +88,9 @@ pub(crate) fn text(path: &Path) -> &str {
 
 /// Class folders of small procedural surfaces.
 pub(crate) fn surfaces(folder: &Path, kinds: &[Surface], n_per_class: usize, seed: u64) {
-    write_surfaces(folder, kinds, n_per_class, 48, seed).expect("surfaces can be written");
+    Station::new(0)
+        .write(folder, kinds, n_per_class, 48, seed)
+        .expect("surfaces can be written");
 }
 
 /// Things that many tests read and none changes: two encoders, class folders, a fitted job.

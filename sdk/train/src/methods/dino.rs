@@ -71,6 +71,8 @@ pub struct Dino {
     student: Network,
     teacher: Network,
     center: Vec<f32>, // [K]
+    /// Steps in a row in which the teacher said the same of every image.
+    n_collapsed: u32,
     figures: BTreeMap<&'static str, f64>,
 }
 
@@ -174,6 +176,7 @@ impl Dino {
             student: Network::new(encoder, params, &variables)?,
             teacher: Network::new(encoder, teacher, &constants)?,
             center: vec![0.0; config.head.out_dim],
+            n_collapsed: 0,
             figures: BTreeMap::new(),
         })
     }
@@ -261,6 +264,8 @@ impl Method for Dino {
             .forward(&batch.views, &self.drops(batch, ctx)?)?;
         let loss = multi_crop_cross_entropy(&student, &targets, self.config.student_temperature)?;
         self.update_center(&logits);
+        let uniform = entropy > UNIFORM * (self.center.len() as f64).ln();
+        self.n_collapsed = if uniform { self.n_collapsed + 1 } else { 0 };
         self.figures = BTreeMap::from([
             ("teacher_entropy", entropy),
             ("teacher_temperature", temperature),
@@ -302,12 +307,27 @@ impl Method for Dino {
         Ok(())
     }
 
+    fn warning(&self) -> Option<String> {
+        (self.n_collapsed >= COLLAPSE_STEPS).then(|| {
+            let k = self.center.len();
+            format!(
+                "DINO has collapsed: for {COLLAPSE_STEPS} steps the teacher has said the same of every image (entropy at ln {k} = {:.2}); \
+                 lower dino.teacher_temperature or dino.teacher_temperature_start, show more images, or train with --method mae",
+                (k as f64).ln()
+            )
+        })
+    }
+
     fn figures(&self) -> BTreeMap<&'static str, f64> {
         self.figures.clone()
     }
 }
 
 const CENTER: &str = "center";
+
+/// Share of ln K from which the teacher's entropy counts as uniform, and for how many steps before it is called a collapse.
+const UNIFORM: f64 = 0.99;
+const COLLAPSE_STEPS: u32 = 50;
 
 /// Factors on the two residual branches of a block, `[rows, 1, 1]`: 0 or 1 / (1 - rate).
 type Drop = [Tensor; 2];

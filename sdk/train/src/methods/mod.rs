@@ -78,6 +78,11 @@ pub trait Method: Send {
     /// Takes over trained parameters and what [`Method::state`] returned.
     fn restore(&mut self, model: &Tensors, state: &Tensors) -> Result<()>;
 
+    /// What looks wrong with the run so far, and the remedy; asked after every step.
+    fn warning(&self) -> Option<String> {
+        None
+    }
+
     /// Figures of the last step worth a look, for the metrics.
     fn figures(&self) -> BTreeMap<&'static str, f64>;
 }

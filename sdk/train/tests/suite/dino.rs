@@ -170,3 +170,27 @@ fn dropped_paths_depend_on_the_step_and_the_seed_alone() {
     let at_another_step = loss(&mut other, &StepContext { step: 5, ..CTX });
     assert_ne!(f64::from(first), at_another_step);
 }
+
+#[test]
+fn a_teacher_that_says_the_same_of_every_image_is_reported_after_fifty_steps() {
+    let mut dino = model(|_| {});
+    // The centre follows the logits of a teacher that never changes, until only their differences between images are left;
+    // for equal images there are none, which is uniform collapse.
+    let mut same = batch(MethodName::Dino, 7);
+    for view in &mut same.views {
+        *view = view.zeros_like().unwrap();
+    }
+    let mut steps = |n: usize| {
+        for _ in 0..n {
+            dino.loss(&same, &CTX).unwrap();
+        }
+        dino.warning()
+    };
+    assert_eq!(steps(45), None);
+    let warning = steps(120).expect("a collapsed run is reported");
+    assert!(warning.contains("dino.teacher_temperature"), "{warning}");
+    for _ in 0..3 {
+        loss(&mut dino, &CTX);
+    }
+    assert_eq!(dino.warning(), None, "varied images are no collapse");
+}

@@ -24,22 +24,22 @@ fn somewhere(maps: &Maps, part: f32, rng: &mut ChaCha8Rng) -> [f32; 2] {
     [draw(rng, low, high), draw(rng, low, high)]
 }
 
-/// Grooves with raised edges: smooth, long, of even direction.
+/// Grooves with raised edges: smooth, long, of even direction, as a burr under a slide leaves them.
 pub(crate) fn scratch(maps: &mut Maps, rng: &mut ChaCha8Rng) {
     let unit = maps.unit();
     let angle = draw(rng, 0.0, PI);
-    let n = 1 + below(rng, 3);
+    let n = 4 + below(rng, 6);
     let strokes: Vec<Stroke> = (0..n)
         .map(|_| {
             let length = draw(rng, 70.0, 140.0) * unit;
             let width = draw(rng, 1.0, 2.0) * unit.max(0.6);
             let direction = angle + draw(rng, -0.15, 0.15);
-            let centre = somewhere(maps, 0.55, rng);
+            let centre = somewhere(maps, 0.8, rng);
             arc(centre, direction, length, draw(rng, -0.5, 0.5), width)
         })
         .collect();
     let depth = draw(rng, 0.9, 1.8);
-    let shine = sign(rng, 0.6) * draw(rng, 0.3, 0.6);
+    let shine = sign(rng, 0.6) * draw(rng, 0.4, 0.7);
     let patches = Noise::new(rng);
     let field = distances(&strokes, maps.size, 3.5);
     for (i, &d) in field.iter().enumerate().filter(|(_, d)| d.is_finite()) {
@@ -76,11 +76,11 @@ fn arc(centre: [f32; 2], direction: f32, length: f32, bend: f32, width: f32) -> 
 
 /// Craters: a bowl that shades on one side and shines on the other, dark at the bottom.
 pub(crate) fn pit(maps: &mut Maps, rng: &mut ChaCha8Rng) {
-    let n = 3 + below(rng, 10);
-    let centre = somewhere(maps, 0.3, rng);
-    let spread = draw(rng, 25.0, 55.0) * maps.unit();
+    let n = 12 + below(rng, 16);
+    let centre = somewhere(maps, 0.2, rng);
+    let spread = draw(rng, 45.0, 60.0) * maps.unit();
     // few pits are large, many are small
-    let largest = 14.0 / (n as f32).powf(0.4);
+    let largest = 22.0 / (n as f32).powf(0.4);
     for _ in 0..n {
         let at = centre.map(|c| c + draw(rng, -spread, spread));
         let radius = draw(rng, 0.55, 1.0) * largest * maps.unit();
@@ -92,7 +92,7 @@ pub(crate) fn pit(maps: &mut Maps, rng: &mut ChaCha8Rng) {
 fn crater(maps: &mut Maps, [cx, cy]: [f32; 2], radius: f32, rng: &mut ChaCha8Rng) {
     let size = maps.size;
     let depth = radius * draw(rng, 0.35, 0.6);
-    let dark = draw(rng, 0.25, 0.55);
+    let dark = draw(rng, 0.35, 0.6);
     let (stretch, tilt) = (draw(rng, 1.0, 1.35), draw(rng, 0.0, PI));
     let (sin, cos) = tilt.sin_cos();
     let outline = Noise::new(rng);
@@ -118,15 +118,26 @@ fn crater(maps: &mut Maps, [cx, cy]: [f32; 2], radius: f32, rng: &mut ChaCha8Rng
     }
 }
 
-/// A flat patch: only the albedo changes, often with a rim where the liquid dried.
+/// Flat patches: only the albedo changes, often with a rim where the liquid dried.
 pub(crate) fn stain(maps: &mut Maps, rng: &mut ChaCha8Rng) {
+    let change = sign(rng, 0.25) * draw(rng, 0.25, 0.5);
+    let mut cover = vec![0.0; maps.albedo.len()];
+    for _ in 0..2 + below(rng, 3) {
+        patch(maps, &mut cover, rng);
+    }
+    for (albedo, cover) in maps.albedo.iter_mut().zip(cover) {
+        *albedo += change * cover;
+    }
+}
+
+/// Raises `cover` to one patch's thickness where that is more; patches that overlap have run together.
+fn patch(maps: &Maps, cover: &mut [f32], rng: &mut ChaCha8Rng) {
     let size = maps.size;
     let unit = maps.unit();
-    let [cx, cy] = somewhere(maps, 0.6, rng);
-    let radius = draw(rng, 26.0, 50.0) * unit;
+    let [cx, cy] = somewhere(maps, 0.75, rng);
+    let radius = draw(rng, 18.0, 34.0) * unit;
     let (stretch, tilt) = (draw(rng, 1.0, 2.0), draw(rng, 0.0, PI));
     let (sin, cos) = tilt.sin_cos();
-    let change = sign(rng, 0.25) * draw(rng, 0.18, 0.45);
     let rim = if chance(rng, 0.5) {
         draw(rng, 0.3, 0.9)
     } else {
@@ -135,7 +146,7 @@ pub(crate) fn stain(maps: &mut Maps, rng: &mut ChaCha8Rng) {
     let softness = draw(rng, 0.04, 0.25);
     let (outline, cloud) = (Noise::new(rng), Noise::new(rng));
     let wave = radius * draw(rng, 0.5, 0.9);
-    for (i, albedo) in maps.albedo.iter_mut().enumerate() {
+    for (i, cover) in cover.iter_mut().enumerate() {
         let (x, y) = ((i % size) as f32, (i / size) as f32);
         let (dx, dy) = (x - cx, y - cy);
         let r = (dx * cos + dy * sin).hypot((dy * cos - dx * sin) * stretch) / radius;
@@ -143,27 +154,15 @@ pub(crate) fn stain(maps: &mut Maps, rng: &mut ChaCha8Rng) {
         let inside = smooth_step(-softness, softness, edge);
         let dried = rim * (-(edge / 0.07).powi(2)).exp();
         let mottle = 1.0 + 0.5 * cloud.fractal(x / (0.4 * wave), y / (0.4 * wave), 2);
-        *albedo += change * (inside * mottle + dried);
+        *cover = cover.max(inside * mottle + dried);
     }
 }
 
-/// A jagged line: short straight pieces with sharp turns, branches, dark all the way.
+/// Jagged lines: short straight pieces with sharp turns, branches, dark all the way.
 pub(crate) fn crack(maps: &mut Maps, rng: &mut ChaCha8Rng) {
-    let unit = maps.unit();
-    let length = draw(rng, 90.0, 150.0) * unit;
-    let width = draw(rng, 0.9, 1.6) * unit.max(0.6);
-    let direction = draw(rng, 0.0, TAU);
-    let [cx, cy] = somewhere(maps, 0.5, rng);
-    let half = length * 0.5;
-    let start = [cx - half * direction.cos(), cy - half * direction.sin()];
-    let trunk = jagged(start, direction, length, width, unit, rng);
-    let mut strokes = vec![trunk];
-    for _ in 0..2 + below(rng, 5) {
-        let joint = below(rng, strokes[0].points.len() as u32 - 2) as usize + 1;
-        let from = strokes[0].points[joint];
-        let aside = direction + sign(rng, 0.5) * draw(rng, 0.5, 1.2);
-        let reach = length * draw(rng, 0.15, 0.4);
-        strokes.push(jagged(from, aside, reach, 0.75 * width, unit, rng));
+    let mut strokes = Vec::new();
+    for _ in 0..2 + below(rng, 2) {
+        branching(&mut strokes, maps, rng);
     }
     let (depth, dark) = (draw(rng, 0.4, 1.0), draw(rng, 0.45, 0.75));
     let field = distances(&strokes, maps.size, 2.5);
@@ -172,6 +171,31 @@ pub(crate) fn crack(maps: &mut Maps, rng: &mut ChaCha8Rng) {
         maps.height[i] -= depth * gap;
         maps.albedo[i] -= dark * gap;
     }
+}
+
+fn branching(strokes: &mut Vec<Stroke>, maps: &Maps, rng: &mut ChaCha8Rng) {
+    let unit = maps.unit();
+    let length = draw(rng, 90.0, 150.0) * unit;
+    let width = draw(rng, 0.9, 1.6) * unit.max(0.6);
+    let direction = draw(rng, 0.0, TAU);
+    let [cx, cy] = somewhere(maps, 0.6, rng);
+    let half = length * 0.5;
+    let start = [cx - half * direction.cos(), cy - half * direction.sin()];
+    let trunk = jagged(start, direction, length, width, unit, rng);
+    for _ in 0..4 + below(rng, 5) {
+        let joint = below(rng, trunk.points.len() as u32 - 2) as usize + 1;
+        let aside = direction + sign(rng, 0.5) * draw(rng, 0.5, 1.2);
+        let reach = length * draw(rng, 0.15, 0.4);
+        strokes.push(jagged(
+            trunk.points[joint],
+            aside,
+            reach,
+            0.75 * width,
+            unit,
+            rng,
+        ));
+    }
+    strokes.push(trunk);
 }
 
 /// A walk that keeps its direction on the whole and thins towards its end.

@@ -7,41 +7,95 @@ use super::Maps;
 use crate::augment::gaussian;
 use crate::stream::{below, uniform};
 
-/// Grey levels `[size, size]` of the photo.
-pub(crate) fn photograph(maps: Maps, rng: &mut ChaCha8Rng) -> Vec<u8> {
-    let size = maps.size;
-    let mut draw = |low: f64, high: f64| uniform(rng, low, high) as f32;
-    let (azimuth, elevation) = (draw(0.0, std::f64::consts::TAU), draw(0.6, 1.2));
-    let exposure = draw(0.28, 0.62);
-    let gamma = draw(0.8, 1.25);
-    let noise = draw(0.004, 0.016);
-    let focus = draw(0.35, 0.8) * maps.unit().max(0.6);
-    let glow = Glow {
-        azimuth: draw(0.0, std::f64::consts::TAU),
-        slope: draw(0.0, 0.45),
-        ridge: draw(0.0, 0.35),
-        place: draw(-0.6, 0.6),
-        width: draw(0.25, 0.8),
-        vignette: draw(0.0, 0.25),
-    };
-    let tangent = 0.45 / elevation.tan();
-    let light = [tangent * azimuth.cos(), tangent * azimuth.sin()];
-    let mut photo = shade(&maps, light);
-    for (i, v) in photo.iter_mut().enumerate() {
-        *v *= glow.at((i % size) as f32, (i / size) as f32, size as f32);
+/// Lamp and lens of a station.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Light {
+    azimuth: f32,
+    elevation: f32,
+    exposure: f32,
+    gamma: f32,
+    noise: f32,
+    focus: f32,
+    glow: Glow,
+}
+
+/// Brightness over the field: a slope, the reflection of a lamp as a broad ridge, darker corners.
+#[derive(Clone, Debug, PartialEq)]
+struct Glow {
+    azimuth: f32,
+    slope: f32,
+    ridge: f32,
+    place: f32,
+    width: f32,
+    vignette: f32,
+}
+
+impl Light {
+    pub(super) fn draw(rng: &mut ChaCha8Rng) -> Light {
+        let mut draw = |low: f64, high: f64| uniform(rng, low, high) as f32;
+        Light {
+            azimuth: draw(0.0, std::f64::consts::TAU),
+            elevation: draw(0.6, 1.2),
+            exposure: draw(0.28, 0.62),
+            gamma: draw(0.8, 1.25),
+            noise: draw(0.004, 0.016),
+            focus: draw(0.35, 0.8),
+            glow: Glow {
+                azimuth: draw(0.0, std::f64::consts::TAU),
+                slope: draw(0.0, 0.3),
+                ridge: draw(0.0, 0.3),
+                place: draw(-0.6, 0.6),
+                width: draw(0.25, 0.8),
+                vignette: draw(0.0, 0.25),
+            },
+        }
     }
-    dust(&mut photo, size, rng);
-    gaussian(&mut photo, size, size, focus, &mut Vec::new());
-    photo
-        .into_iter()
-        .map(|v| {
-            let level = (exposure * v.max(0.0)).powf(gamma);
-            let grain: f32 = StandardNormal.sample(rng);
-            // shot noise grows with the root of the light
-            let noisy = level + noise * (0.4 + level.sqrt()) * grain;
-            (noisy.clamp(0.0, 1.0) * 255.0).round() as u8
-        })
-        .collect()
+
+    /// The lamp as one part sees it: it tilts, it reflects more or less, the lamp ages.
+    fn on_part(&self, rng: &mut ChaCha8Rng) -> Light {
+        let mut draw = |low: f64, high: f64| uniform(rng, low, high) as f32;
+        Light {
+            azimuth: self.azimuth + draw(-0.25, 0.25),
+            elevation: self.elevation + draw(-0.08, 0.08),
+            exposure: self.exposure * draw(0.85, 1.15),
+            noise: self.noise * draw(0.8, 1.25),
+            focus: self.focus * draw(0.85, 1.2),
+            gamma: self.gamma,
+            glow: Glow {
+                azimuth: self.glow.azimuth + draw(-0.3, 0.3),
+                slope: self.glow.slope + draw(-0.08, 0.08),
+                ridge: self.glow.ridge * draw(0.5, 1.5),
+                place: self.glow.place + draw(-0.2, 0.2),
+                ..self.glow
+            },
+        }
+    }
+
+    /// Grey levels `[size, size]` of the photo.
+    pub(super) fn photograph(&self, maps: Maps, rng: &mut ChaCha8Rng) -> Vec<u8> {
+        let light = self.on_part(rng);
+        let size = maps.size;
+        let focus = light.focus * maps.unit().max(0.6);
+        let tangent = 0.45 / light.elevation.tan();
+        let slant = [tangent * light.azimuth.cos(), tangent * light.azimuth.sin()];
+        let mut photo = shade(&maps, slant);
+        for (i, v) in photo.iter_mut().enumerate() {
+            let (x, y) = ((i % size) as f32, (i / size) as f32);
+            *v *= light.glow.at(x, y, size as f32);
+        }
+        dust(&mut photo, size, rng);
+        gaussian(&mut photo, size, size, focus, &mut Vec::new());
+        photo
+            .into_iter()
+            .map(|v| {
+                let level = (light.exposure * v.max(0.0)).powf(light.gamma);
+                let grain: f32 = StandardNormal.sample(rng);
+                // shot noise grows with the root of the light
+                let noisy = level + light.noise * (0.4 + level.sqrt()) * grain;
+                (noisy.clamp(0.0, 1.0) * 255.0).round() as u8
+            })
+            .collect()
+    }
 }
 
 /// Albedo times the light on each slope, Lambert's law for a distant lamp.
@@ -58,16 +112,6 @@ fn shade(maps: &Maps, light: [f32; 2]) -> Vec<f32> {
             maps.albedo[i].max(0.03) * lambert.clamp(0.1, 2.2)
         })
         .collect()
-}
-
-/// Brightness over the field: a slope, the reflection of a lamp as a broad ridge, darker corners.
-struct Glow {
-    azimuth: f32,
-    slope: f32,
-    ridge: f32,
-    place: f32,
-    width: f32,
-    vignette: f32,
 }
 
 impl Glow {

@@ -1,8 +1,9 @@
 //! Procedural photos of metal surfaces, as a fixed camera above a line would take them.
 //!
-//! A surface is a height map and an albedo map ([`texture`]), changed by at most one kind of defect ([`defect`]), lit from a
-//! random direction and photographed with a random exposure, focus and noise ([`light`]). Texture and light do not depend
-//! on the kind, so nothing but the defect tells the classes apart.
+//! A surface is a height map and an albedo map ([`texture`]), changed by at most one kind of defect ([`defect`]), lit by a
+//! lamp and photographed ([`light`]). A [`Station`] fixes material, finish, lamp and lens within tolerances; parts differ
+//! in grain, in how they lie, in exposure and noise. None of that depends on the kind, so nothing but the defect tells the
+//! classes apart.
 
 mod defect;
 mod light;
@@ -17,6 +18,8 @@ use std::path::{Path, PathBuf};
 use rand_chacha::rand_core::Rng;
 use rayon::prelude::*;
 
+use self::light::Light;
+use self::texture::Texture;
 use crate::encode::encode_png;
 use crate::picture::{Image, Pixels};
 use crate::stream::stream;
@@ -26,13 +29,13 @@ use crate::stream::stream;
 pub enum Surface {
     /// Nothing but the texture.
     Clean,
-    /// One to three long grooves with raised edges, straight or slightly bent.
+    /// Four to nine long grooves with raised edges, straight or slightly bent.
     Scratch,
-    /// Three to twelve craters.
+    /// Twelve to 27 craters.
     Pit,
-    /// A flat patch of another brightness with an irregular outline.
+    /// Two to four flat patches of another brightness with irregular outlines.
     Stain,
-    /// A thin, dark, jagged line with branches.
+    /// Two or three thin, dark, jagged lines with branches.
     Crack,
 }
 
@@ -78,9 +81,17 @@ pub enum SurfaceError {
     },
 }
 
-const PURPOSE_BASE: u64 = u64::from_le_bytes(*b"surface\0");
-const PURPOSE_DEFECT: u64 = PURPOSE_BASE + (1 << 56);
-const PURPOSE_SEED: u64 = PURPOSE_BASE + (2 << 56);
+const PURPOSE_PART: u64 = u64::from_le_bytes(*b"surface\0");
+const PURPOSE_DEFECT: u64 = PURPOSE_PART + (1 << 56);
+const PURPOSE_SEED: u64 = PURPOSE_PART + (2 << 56);
+const PURPOSE_STATION: u64 = PURPOSE_PART + (3 << 56);
+
+/// One place on one line: what all its photos have in common.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Station {
+    texture: Texture,
+    light: Light,
+}
 
 /// Maps in preparation, `[size, size]` each.
 struct Maps {
@@ -98,64 +109,78 @@ impl Maps {
     }
 }
 
-/// One grey photo of `size` x `size` pixels. Kinds with the same `seed` share texture, light and camera.
-///
-/// # Panics
-/// If `size` is not in 16..=4096.
-pub fn surface(kind: Surface, size: u32, seed: u64) -> Image {
-    assert!((16..=4096).contains(&size), "size {size} not in 16..=4096");
-    let mut base = stream(seed, 0, 0, PURPOSE_BASE);
-    let mut maps = texture::texture(size as usize, &mut base);
-    let mut rng = stream(seed, kind as u64, 0, PURPOSE_DEFECT);
-    match kind {
-        Surface::Clean => {}
-        Surface::Scratch => defect::scratch(&mut maps, &mut rng),
-        Surface::Pit => defect::pit(&mut maps, &mut rng),
-        Surface::Stain => defect::stain(&mut maps, &mut rng),
-        Surface::Crack => defect::crack(&mut maps, &mut rng),
+impl Station {
+    /// Draws the material (brushed, rolled, cast or turned metal), its finish, the lamp and the lens.
+    pub fn new(seed: u64) -> Station {
+        let mut rng = stream(seed, 0, 0, PURPOSE_STATION);
+        Station {
+            texture: Texture::draw(&mut rng),
+            light: Light::draw(&mut rng),
+        }
     }
-    let photo = light::photograph(maps, &mut base);
-    Image::tight(size, size, Pixels::Gray8(photo))
-}
 
-/// Writes `n_per_class` surfaces of every kind to `dir/<name>/<number>.png` and returns the paths, by kind, then number. All
-/// images differ in texture and light. Files with the same names are replaced.
-///
-/// # Errors
-/// [`SurfaceError`] if `size` is not in 16..=4096 or a file cannot be written; no partial file is left.
-pub fn write_surfaces(
-    dir: &Path,
-    kinds: &[Surface],
-    n_per_class: usize,
-    size: u32,
-    seed: u64,
-) -> Result<Vec<PathBuf>, SurfaceError> {
-    if !(16..=4096).contains(&size) {
-        return Err(SurfaceError::Size { size });
+    /// One grey photo of `size` x `size` pixels. Kinds with the same `part` share grain, light and camera.
+    ///
+    /// # Panics
+    /// If `size` is not in 16..=4096.
+    pub fn photo(&self, kind: Surface, size: u32, part: u64) -> Image {
+        assert!((16..=4096).contains(&size), "size {size} not in 16..=4096");
+        let mut rng = stream(part, 0, 0, PURPOSE_PART);
+        let mut maps = self.texture.maps(size as usize, &mut rng);
+        let mut own = stream(part, kind as u64, 0, PURPOSE_DEFECT);
+        match kind {
+            Surface::Clean => {}
+            Surface::Scratch => defect::scratch(&mut maps, &mut own),
+            Surface::Pit => defect::pit(&mut maps, &mut own),
+            Surface::Stain => defect::stain(&mut maps, &mut own),
+            Surface::Crack => defect::crack(&mut maps, &mut own),
+        }
+        let photo = self.light.photograph(maps, &mut rng);
+        Image::tight(size, size, Pixels::Gray8(photo))
     }
-    let mut jobs = Vec::with_capacity(kinds.len() * n_per_class);
-    for &kind in kinds {
-        let folder = dir.join(kind.name());
-        fs::create_dir_all(&folder).map_err(|source| SurfaceError::Write {
-            path: folder.clone(),
-            source,
-        })?;
-        jobs.extend((0..n_per_class).map(|n| (kind, n as u64, folder.join(format!("{n:05}.png")))));
-    }
-    jobs.into_par_iter()
-        .map(|(kind, n, path)| {
-            let own_seed = stream(seed, kind as u64, n, PURPOSE_SEED).next_u64();
-            let png = encode_png(&surface(kind, size, own_seed));
-            match fs::write(&path, png) {
-                Ok(()) => Ok(path),
-                Err(source) => {
-                    // half a file is worse than none; the first error is the one to report
-                    let _ = fs::remove_file(&path);
-                    Err(SurfaceError::Write { path, source })
+
+    /// Writes `n_per_class` photos of every kind to `dir/<name>/<number>.png` and returns the paths, by kind, then number.
+    /// Every photo shows another part; another `seed` gives other parts. Files with the same names are replaced.
+    ///
+    /// # Errors
+    /// [`SurfaceError`] if `size` is not in 16..=4096 or a file cannot be written; no partial file is left.
+    pub fn write(
+        &self,
+        dir: &Path,
+        kinds: &[Surface],
+        n_per_class: usize,
+        size: u32,
+        seed: u64,
+    ) -> Result<Vec<PathBuf>, SurfaceError> {
+        if !(16..=4096).contains(&size) {
+            return Err(SurfaceError::Size { size });
+        }
+        let mut jobs = Vec::with_capacity(kinds.len() * n_per_class);
+        for &kind in kinds {
+            let folder = dir.join(kind.name());
+            fs::create_dir_all(&folder).map_err(|source| SurfaceError::Write {
+                path: folder.clone(),
+                source,
+            })?;
+            let files =
+                (0..n_per_class).map(|n| (kind, n as u64, folder.join(format!("{n:05}.png"))));
+            jobs.extend(files);
+        }
+        jobs.into_par_iter()
+            .map(|(kind, n, path)| {
+                let part = stream(seed, kind as u64, n, PURPOSE_SEED).next_u64();
+                let png = encode_png(&self.photo(kind, size, part));
+                match fs::write(&path, png) {
+                    Ok(()) => Ok(path),
+                    Err(source) => {
+                        // half a file is worse than none; the first error is the one to report
+                        let _ = fs::remove_file(&path);
+                        Err(SurfaceError::Write { path, source })
+                    }
                 }
-            }
-        })
-        .collect()
+            })
+            .collect()
+    }
 }
 
 #[cfg(test)]
@@ -164,7 +189,7 @@ mod tests {
     use crate::dataset::{ClassFolder, decode_all};
 
     fn samples(kind: Surface, size: u32, seed: u64) -> Vec<u8> {
-        match surface(kind, size, seed).pixels() {
+        match Station::new(seed).photo(kind, size, seed).pixels() {
             Pixels::Gray8(v) => v.clone(),
             other => panic!("{:?}", other.format()),
         }
@@ -218,7 +243,8 @@ mod tests {
     fn folders_hold_distinct_readable_photos() {
         let dir = tempfile::tempdir().unwrap();
         let kinds = [Surface::Pit, Surface::Clean];
-        let paths = write_surfaces(dir.path(), &kinds, 3, 32, 9).unwrap();
+        let station = Station::new(2);
+        let paths = station.write(dir.path(), &kinds, 3, 32, 9).unwrap();
         let set = ClassFolder::scan(dir.path()).unwrap();
         assert_eq!(set.classes, ["clean", "pit"]);
         assert_eq!((paths.len(), set.samples.len()), (6, 6));
@@ -230,9 +256,9 @@ mod tests {
         }
         let blocked = dir.path().join("file");
         fs::write(&blocked, "").unwrap();
-        let error = write_surfaces(&blocked, &kinds, 1, 32, 9).unwrap_err();
+        let error = station.write(&blocked, &kinds, 1, 32, 9).unwrap_err();
         assert!(error.to_string().contains("file"), "{error}");
-        let error = write_surfaces(dir.path(), &kinds, 1, 8, 9).unwrap_err();
+        let error = station.write(dir.path(), &kinds, 1, 8, 9).unwrap_err();
         assert!(matches!(error, SurfaceError::Size { size: 8 }));
     }
 }

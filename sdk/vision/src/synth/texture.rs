@@ -6,29 +6,125 @@ use super::Maps;
 use super::noise::Noise;
 use crate::stream::{below, uniform};
 
-pub(crate) fn texture(size: usize, rng: &mut ChaCha8Rng) -> Maps {
-    let mut maps = Maps {
-        size,
-        height: vec![0.0; size * size],
-        albedo: vec![1.0; size * size],
-    };
-    let kind = below(rng, 4);
-    let angle = uniform(rng, 0.0, std::f64::consts::PI) as f32;
-    let strength = uniform(rng, 0.4, 1.0) as f32;
-    match kind {
-        0 => brushed(&mut maps, lines(angle), strength, rng),
-        1 => rolled(&mut maps, lines(angle), strength, rng),
-        2 => cast(&mut maps, strength, rng),
-        _ => {
-            let coordinates = arcs(size, angle, rng);
-            brushed(&mut maps, coordinates, strength, rng);
+/// How the metal was worked.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Work {
+    Brushed,
+    Rolled,
+    Cast,
+    Turned,
+}
+
+/// The bare metal of a station's parts; lengths in pixels of a 128-pixel image until scaled by the unit.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Texture {
+    work: Work,
+    angle: f32,
+    strength: f32,
+    /// Length of a feature along the direction of work; across it for rolled metal and bumps.
+    length: f32,
+    pitch: f32,
+    /// Distance of the lathe's centre, in image sides.
+    radius: f32,
+    /// Depth of slow changes of brightness.
+    cloud: f32,
+}
+
+impl Texture {
+    pub(super) fn draw(rng: &mut ChaCha8Rng) -> Texture {
+        let work = [Work::Brushed, Work::Rolled, Work::Cast, Work::Turned][below(rng, 4) as usize];
+        let mut draw = |low: f64, high: f64| uniform(rng, low, high) as f32;
+        let (angle, strength) = (draw(0.0, std::f64::consts::PI), draw(0.4, 1.0));
+        let (length, pitch) = match work {
+            Work::Brushed | Work::Turned => (draw(25.0, 80.0), draw(1.6, 3.2)),
+            Work::Rolled => (draw(8.0, 24.0), draw(2.0, 4.0)),
+            Work::Cast => (draw(5.0, 14.0), 2.2),
+        };
+        Texture {
+            work,
+            angle,
+            strength,
+            length,
+            pitch,
+            radius: draw(0.9, 2.5),
+            cloud: draw(0.02, 0.08),
         }
     }
-    let cloud = Noise::new(rng);
-    let depth = uniform(rng, 0.02, 0.08) as f32;
-    let wave = 70.0 * maps.unit();
-    maps.fill(|x, y, _, albedo| *albedo += depth * cloud.fractal(x / wave, y / wave, 2));
-    maps
+
+    /// One part's maps: its own grain, laid down a little askew, finished a little finer or coarser.
+    pub(super) fn maps(&self, size: usize, rng: &mut ChaCha8Rng) -> Maps {
+        let mut maps = Maps {
+            size,
+            height: vec![0.0; size * size],
+            albedo: vec![1.0; size * size],
+        };
+        let mut draw = |low: f64, high: f64| uniform(rng, low, high) as f32;
+        let angle = self.angle + draw(-0.12, 0.12);
+        let part = Texture {
+            strength: self.strength * draw(0.75, 1.25),
+            length: self.length * draw(0.9, 1.1),
+            radius: self.radius * draw(0.95, 1.05),
+            ..self.clone()
+        };
+        match self.work {
+            Work::Brushed => part.brushed(&mut maps, lines(angle), rng),
+            Work::Rolled => part.rolled(&mut maps, lines(angle), rng),
+            Work::Cast => part.cast(&mut maps, rng),
+            Work::Turned => part.brushed(&mut maps, arcs(size, part.radius, angle), rng),
+        }
+        let cloud = Noise::new(rng);
+        let wave = 70.0 * maps.unit();
+        maps.fill(|x, y, _, albedo| *albedo += self.cloud * cloud.fractal(x / wave, y / wave, 2));
+        maps
+    }
+
+    fn brushed(
+        &self,
+        maps: &mut Maps,
+        coordinates: impl Fn(f32, f32) -> (f32, f32),
+        rng: &mut ChaCha8Rng,
+    ) {
+        let (fine, coarse) = (Noise::new(rng), Noise::new(rng));
+        let length = maps.unit() * self.length;
+        let pitch = maps.unit().max(0.5) * self.pitch;
+        maps.fill(|x, y, height, albedo| {
+            let (along, across) = coordinates(x, y);
+            let groove = fine.fractal(along / length, across / pitch, 2);
+            let band = coarse.at(along / (3.0 * length), across / (6.0 * pitch));
+            *height += self.strength * 0.5 * groove;
+            *albedo += self.strength * (0.11 * groove + 0.07 * band);
+        });
+    }
+
+    fn rolled(
+        &self,
+        maps: &mut Maps,
+        coordinates: impl Fn(f32, f32) -> (f32, f32),
+        rng: &mut ChaCha8Rng,
+    ) {
+        let (bands, grain) = (Noise::new(rng), Noise::new(rng));
+        let pitch = maps.unit() * self.length;
+        let grit = maps.unit().max(0.5) * self.pitch;
+        maps.fill(|x, y, height, albedo| {
+            let (along, across) = coordinates(x, y);
+            let band = bands.fractal(along / (8.0 * pitch), across / pitch, 2);
+            let speck = grain.fractal(along / (2.5 * grit), across / grit, 2);
+            *height += self.strength * (0.45 * speck + 0.6 * band);
+            *albedo += self.strength * (0.1 * band + 0.06 * speck);
+        });
+    }
+
+    fn cast(&self, maps: &mut Maps, rng: &mut ChaCha8Rng) {
+        let (bumps, grain) = (Noise::new(rng), Noise::new(rng));
+        let pitch = maps.unit() * self.length;
+        let grit = maps.unit().max(0.5) * self.pitch;
+        maps.fill(|x, y, height, albedo| {
+            let bump = bumps.fractal(x / pitch, y / pitch, 3);
+            let speck = grain.at(x / grit, y / grit);
+            *height += self.strength * (pitch * 0.13 * bump + 0.3 * speck);
+            *albedo += self.strength * 0.06 * bump;
+        });
+    }
 }
 
 impl Maps {
@@ -42,15 +138,15 @@ impl Maps {
 }
 
 /// (Along, across) the direction of work, in pixels.
-fn lines(angle: f32) -> impl Fn(f32, f32) -> (f32, f32) + use<> {
+fn lines(angle: f32) -> impl Fn(f32, f32) -> (f32, f32) {
     let (sin, cos) = angle.sin_cos();
     move |x, y| (x * cos + y * sin, y * cos - x * sin)
 }
 
-/// As [`lines`] on a lathe whose centre lies outside the image.
-fn arcs(size: usize, angle: f32, rng: &mut ChaCha8Rng) -> impl Fn(f32, f32) -> (f32, f32) + use<> {
+/// As [`lines`] on a lathe whose centre lies `radius` image sides from the middle.
+fn arcs(size: usize, radius: f32, angle: f32) -> impl Fn(f32, f32) -> (f32, f32) {
     let half = size as f32 / 2.0;
-    let radius = size as f32 * uniform(rng, 0.9, 2.5) as f32;
+    let radius = size as f32 * radius;
     let (sin, cos) = angle.sin_cos();
     let centre = [half + radius * cos, half + radius * sin];
     move |x, y| {
@@ -59,53 +155,4 @@ fn arcs(size: usize, angle: f32, rng: &mut ChaCha8Rng) -> impl Fn(f32, f32) -> (
         let turn = (dx * sin - dy * cos).atan2(-dx * cos - dy * sin);
         (turn * radius, dx.hypot(dy))
     }
-}
-
-fn brushed(
-    maps: &mut Maps,
-    coordinates: impl Fn(f32, f32) -> (f32, f32),
-    strength: f32,
-    rng: &mut ChaCha8Rng,
-) {
-    let (fine, coarse) = (Noise::new(rng), Noise::new(rng));
-    let length = maps.unit() * uniform(rng, 25.0, 80.0) as f32;
-    let pitch = maps.unit().max(0.5) * uniform(rng, 1.6, 3.2) as f32;
-    maps.fill(|x, y, height, albedo| {
-        let (along, across) = coordinates(x, y);
-        let groove = fine.fractal(along / length, across / pitch, 2);
-        let band = coarse.at(along / (3.0 * length), across / (6.0 * pitch));
-        *height += strength * 0.5 * groove;
-        *albedo += strength * (0.11 * groove + 0.07 * band);
-    });
-}
-
-fn rolled(
-    maps: &mut Maps,
-    coordinates: impl Fn(f32, f32) -> (f32, f32),
-    strength: f32,
-    rng: &mut ChaCha8Rng,
-) {
-    let (bands, grain) = (Noise::new(rng), Noise::new(rng));
-    let unit = maps.unit();
-    let pitch = unit * uniform(rng, 8.0, 24.0) as f32;
-    let grit = unit.max(0.5) * uniform(rng, 2.0, 4.0) as f32;
-    maps.fill(|x, y, height, albedo| {
-        let (along, across) = coordinates(x, y);
-        let band = bands.fractal(along / (8.0 * pitch), across / pitch, 2);
-        let speck = grain.fractal(along / (2.5 * grit), across / grit, 2);
-        *height += strength * (0.45 * speck + 0.6 * band);
-        *albedo += strength * (0.1 * band + 0.06 * speck);
-    });
-}
-
-fn cast(maps: &mut Maps, strength: f32, rng: &mut ChaCha8Rng) {
-    let (bumps, grain) = (Noise::new(rng), Noise::new(rng));
-    let unit = maps.unit();
-    let pitch = unit * uniform(rng, 5.0, 14.0) as f32;
-    let grit = unit.max(0.5) * 2.2;
-    maps.fill(|x, y, height, albedo| {
-        let bump = bumps.fractal(x / pitch, y / pitch, 3);
-        *height += strength * (pitch * 0.13 * bump + 0.3 * grain.at(x / grit, y / grit));
-        *albedo += strength * 0.06 * bump;
-    });
 }
