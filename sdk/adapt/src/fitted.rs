@@ -30,19 +30,16 @@ pub struct FitOptions {
     pub head: HeadKind,
     /// λ of the linear heads; `None` chooses it by leave-one-out.
     pub lambda: Option<f64>,
-    /// Whether the linear heads see features divided by their standard deviations in the samples.
-    pub standardise: bool,
     /// Share of frames of the taught kinds that may be called unknown; 0 turns the flag off.
     pub unknown_rate: f64,
 }
 
 impl Default for FitOptions {
-    /// Discriminant on standardised features, λ by leave-one-out, an unknown rate of 0.05.
+    /// Discriminant, λ by leave-one-out, an unknown rate of 0.05.
     fn default() -> Self {
         Self {
             head: HeadKind::Discriminant,
             lambda: None,
-            standardise: true,
             unknown_rate: 0.05,
         }
     }
@@ -59,7 +56,7 @@ pub struct FitReport {
     pub loo_accuracy: Option<f64>,
     /// Mean over their classes of the share that is right.
     pub loo_balanced_accuracy: Option<f64>,
-    /// λ of the linear head (for standardised features, if they were); `None` for prototypes.
+    /// λ of the linear head; `None` for prototypes.
     pub lambda: Option<f64>,
     /// Scores are `softmax(head scores / temperature)`.
     pub temperature: f64,
@@ -167,13 +164,7 @@ impl Fitted {
         };
         let (head, lambda, scores, calibration) = match kind {
             Some(kind) => {
-                let fit = linear::fit(
-                    kind,
-                    support,
-                    statistics,
-                    options.standardise,
-                    options.lambda,
-                )?;
+                let fit = linear::fit(kind, support, statistics, options.lambda)?;
                 (
                     Head::Linear(fit.head),
                     Some(fit.lambda),

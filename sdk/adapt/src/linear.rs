@@ -1,4 +1,4 @@
-//! Fits a linear head: space, scaling, λ by leave-one-out.
+//! Fits a linear head: space, λ by leave-one-out.
 
 use crate::calibrate::{Calibration, calibrate};
 use crate::error::AdaptError;
@@ -32,13 +32,10 @@ enum Problem<'s> {
 }
 
 /// Fits on `support`; `statistics` are those of `support`, asked for only when there are more samples than features.
-///
-/// With `standardise`, features are first divided by their standard deviations in the support; leave-one-out holds these fixed.
 pub(crate) fn fit<'s>(
     kind: LinearKind,
     support: &Support,
     statistics: impl FnOnce() -> std::borrow::Cow<'s, Statistics>,
-    standardise: bool,
     lambda: Option<f64>,
 ) -> Result<LinearFit, AdaptError> {
     if let Some(value) = lambda.filter(|lambda| !(*lambda > 0.0 && lambda.is_finite())) {
@@ -48,27 +45,21 @@ pub(crate) fn fit<'s>(
             range: "above 0 and finite",
         });
     }
-    let scale = if standardise {
-        support.inverse_deviations()?
-    } else {
-        vec![1.0; support.dim()]
-    };
-    let scaled = support.scaled(scale.clone());
     let problem = match (Space::smaller(support.len(), support.dim()), kind) {
         (Space::Sample, LinearKind::Discriminant) => {
-            Problem::Discriminant(DiscriminantProblem::in_sample_space(&scaled)?)
+            Problem::Discriminant(DiscriminantProblem::in_sample_space(support)?)
         }
         (Space::Sample, LinearKind::Ridge) => {
-            Problem::Ridge(RidgeProblem::in_sample_space(&scaled)?)
+            Problem::Ridge(RidgeProblem::in_sample_space(support)?)
         }
         (Space::Feature, kind) => {
-            let statistics = statistics().scaled(&scale);
+            let statistics = statistics();
             match kind {
                 LinearKind::Discriminant => Problem::Discriminant(
-                    DiscriminantProblem::in_feature_space(&statistics, &scaled)?,
+                    DiscriminantProblem::in_feature_space(&statistics, support)?,
                 ),
                 LinearKind::Ridge => {
-                    Problem::Ridge(RidgeProblem::in_feature_space(&statistics, &scaled)?)
+                    Problem::Ridge(RidgeProblem::in_feature_space(&statistics, support)?)
                 }
             }
         }
@@ -77,12 +68,8 @@ pub(crate) fn fit<'s>(
         Some(lambda) => problem.at(lambda, support),
         None => problem.best(support),
     };
-    let mut head = problem.solve(lambda);
-    for weights in head.weights.chunks_exact_mut(scale.len()) {
-        weights.iter_mut().zip(&scale).for_each(|(w, s)| *w *= s);
-    }
     Ok(LinearFit {
-        head,
+        head: problem.solve(lambda),
         lambda,
         loo_scores,
         calibration,

@@ -10,8 +10,6 @@ pub struct Support<'a> {
     labels: Vec<usize>,
     counts: Vec<usize>,
     dim: usize,
-    /// Factor of each feature in [`Support::mean`] and [`Support::centred`]; none by default.
-    scale: Option<Vec<f64>>,
 }
 
 impl<'a> Support<'a> {
@@ -64,7 +62,6 @@ impl<'a> Support<'a> {
             labels,
             counts,
             dim,
-            scale: None,
         })
     }
 
@@ -113,32 +110,7 @@ impl<'a> Support<'a> {
         self.counts.iter().filter(|&&n| n > 1).sum()
     }
 
-    /// The same samples, whose features the linear heads see multiplied by `scale` `[dim]`.
-    pub(crate) fn scaled(&self, scale: Vec<f64>) -> Self {
-        Self {
-            scale: Some(scale),
-            ..self.clone()
-        }
-    }
-
-    /// `1 / sqrt(v_j + 0.01 v̄)` for each feature, `v_j` being its variance and `v̄` the mean of these: the floor keeps features that hardly
-    /// vary in a few samples from dominating.
-    pub(crate) fn inverse_deviations(&self) -> Result<Vec<f64>, AdaptError> {
-        let centred = self.centred(&self.mean());
-        let mut variances = vec![0.0; self.dim];
-        for i in 0..self.len() {
-            for (v, x) in variances.iter_mut().zip(centred.row(i)) {
-                *v += x * x / self.len() as f64;
-            }
-        }
-        let floor = 0.01 * variances.iter().sum::<f64>() / self.dim as f64;
-        if floor == 0.0 {
-            return Err(AdaptError::Degenerate { n: self.len() });
-        }
-        Ok(variances.iter().map(|v| 1.0 / (v + floor).sqrt()).collect())
-    }
-
-    /// Mean (scaled) embedding, `[dim]`.
+    /// Mean embedding, `[dim]`.
     pub(crate) fn mean(&self) -> Vec<f64> {
         let mut mean = vec![0.0; self.dim];
         for embedding in &self.embeddings {
@@ -147,13 +119,10 @@ impl<'a> Support<'a> {
             }
         }
         mean.iter_mut().for_each(|m| *m /= self.len() as f64);
-        if let Some(scale) = &self.scale {
-            mean.iter_mut().zip(scale).for_each(|(m, s)| *m *= s);
-        }
         mean
     }
 
-    /// The (scaled) embeddings less `origin`, `[N, dim]`.
+    /// The embeddings less `origin`, `[N, dim]`.
     pub(crate) fn centred(&self, origin: &[f64]) -> Matrix {
         let mut out = Matrix::zeros(self.len(), self.dim);
         for (i, embedding) in self.embeddings.iter().enumerate() {
@@ -161,9 +130,6 @@ impl<'a> Support<'a> {
             row.iter_mut()
                 .zip(*embedding)
                 .for_each(|(o, x)| *o = f64::from(*x));
-            if let Some(scale) = &self.scale {
-                row.iter_mut().zip(scale).for_each(|(o, s)| *o *= s);
-            }
             row.iter_mut().zip(origin).for_each(|(o, m)| *o -= m);
         }
         out

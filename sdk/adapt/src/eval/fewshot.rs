@@ -18,9 +18,9 @@ use std::borrow::Cow;
 /// Head fitted on the support of each draw, never on its queries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FewshotHead {
-    /// [`crate::head::discriminant`] on features standardised by the support, λ by leave-one-out: what a job fits by default.
+    /// [`crate::head::discriminant`] on the features as they come, λ by leave-one-out: what a job fits by default.
     Discriminant,
-    /// [`crate::head::ridge`] on features standardised by the support, λ by leave-one-out.
+    /// [`crate::head::ridge`] on the features as they come, λ by leave-one-out.
     Ridge,
     /// [`crate::head::prototype`] on the features as they are.
     Prototype,
@@ -210,7 +210,7 @@ fn accuracy(
     let support = Support::new(embeddings, labels, n_classes)?;
     let linear = |kind| {
         let statistics = || Cow::Owned(Statistics::of(&support));
-        linear::fit(kind, &support, statistics, true, None).map(|fit| Head::Linear(fit.head))
+        linear::fit(kind, &support, statistics, None).map(|fit| Head::Linear(fit.head))
     };
     let head = match head {
         FewshotHead::Discriminant => linear(LinearKind::Discriminant)?,

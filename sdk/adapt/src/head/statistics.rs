@@ -127,25 +127,6 @@ impl Statistics {
         Ok(())
     }
 
-    /// The statistics of the same samples with each feature multiplied by `scale` `[D]`.
-    pub(crate) fn scaled(&self, scale: &[f64]) -> Self {
-        let mut out = self.clone();
-        out.origin.iter_mut().zip(scale).for_each(|(o, s)| *o *= s);
-        for class in 0..out.sums.rows {
-            out.sums
-                .row_mut(class)
-                .iter_mut()
-                .zip(scale)
-                .for_each(|(x, s)| *x *= s);
-        }
-        for (i, row) in triangle_rows(&mut out.gram, scale.len()) {
-            row.iter_mut()
-                .zip(scale)
-                .for_each(|(g, s)| *g *= scale[i] * s);
-        }
-        out
-    }
-
     fn check(&self, class: usize, embedding: &[f32]) -> Result<(), AdaptError> {
         if class >= self.counts.len() {
             return Err(AdaptError::UnknownClass { id: class as u32 });

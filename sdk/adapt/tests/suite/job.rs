@@ -74,13 +74,7 @@ fn lambda_is_the_best_of_the_grid_by_refits() {
         };
         (0..data.rows.len()).filter(right).count()
     };
-    let report = data
-        .job()
-        .fit(&FitOptions {
-            standardise: false,
-            ..FitOptions::default()
-        })
-        .unwrap();
+    let report = data.job().fit(&FitOptions::default()).unwrap();
     let chosen = report.lambda.unwrap();
     assert!(grid.iter().any(|l| (l / chosen - 1.0).abs() < 1e-9));
     let counts: Vec<usize> = grid.iter().map(|l| hits(*l)).collect();
@@ -90,56 +84,6 @@ fn lambda_is_the_best_of_the_grid_by_refits() {
         "the data must tell the λ apart"
     );
     assert!((report.loo_accuracy.unwrap() - hits(chosen) as f64 / 18.0).abs() < 1e-12);
-}
-
-#[test]
-fn standardising_equals_dividing_the_features() {
-    for sizes in [[5, 6], [20, 25]] {
-        let data = Data::clusters(3, &sizes, 12, 0.6);
-        let n = data.rows.len() as f64;
-        let moments = |j: usize| {
-            let mean = data.rows.iter().map(|r| f64::from(r[j])).sum::<f64>() / n;
-            data.rows
-                .iter()
-                .map(|r| (f64::from(r[j]) - mean).powi(2))
-                .sum::<f64>()
-                / n
-        };
-        let variances: Vec<f64> = (0..12).map(moments).collect();
-        let floor = 0.01 * variances.iter().sum::<f64>() / 12.0;
-        let divide = |row: &Vec<f32>| -> Vec<f32> {
-            row.iter()
-                .zip(&variances)
-                .map(|(x, v)| (f64::from(*x) / (v + floor).sqrt()) as f32)
-                .collect()
-        };
-        let divided = Data {
-            rows: data.rows.iter().map(divide).collect(),
-            labels: data.labels.clone(),
-            n_classes: 2,
-        };
-        let (mut a, mut b) = (data.job(), divided.job());
-        for head in [HeadKind::Discriminant, HeadKind::Ridge] {
-            a.fit(&FitOptions {
-                standardise: true,
-                lambda: Some(2.0),
-                ..with_head(head)
-            })
-            .unwrap();
-            b.fit(&FitOptions {
-                standardise: false,
-                lambda: Some(2.0),
-                ..with_head(head)
-            })
-            .unwrap();
-            for row in &data.rows {
-                assert!(
-                    (a.inspect(row).unwrap().score - b.inspect(&divide(row)).unwrap().score).abs()
-                        < 1e-5
-                );
-            }
-        }
-    }
 }
 
 #[test]
@@ -327,15 +271,8 @@ fn equal_embeddings_are_an_error() {
     }
     .job();
     for head in [HeadKind::Discriminant, HeadKind::Ridge] {
-        for standardise in [true, false] {
-            let error = job
-                .fit(&FitOptions {
-                    standardise,
-                    ..with_head(head)
-                })
-                .unwrap_err();
-            assert!(error.to_string().contains("same embedding"), "{error}");
-        }
+        let error = job.fit(&with_head(head)).unwrap_err();
+        assert!(error.to_string().contains("same embedding"), "{error}");
     }
 }
 
