@@ -32,7 +32,7 @@ fn report(name: &str, gflop: f64, f: &dyn Fn() -> Tensor) {
         f();
     });
     let both = median(|| {
-        f().backward().unwrap();
+        ssl_edge_nn::backward(&f()).unwrap();
     });
     let backward = both - forward;
     println!(

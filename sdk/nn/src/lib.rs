@@ -7,6 +7,7 @@
 
 pub mod ema;
 mod error;
+mod grads;
 pub mod ops;
 pub mod optim;
 mod params;
@@ -16,6 +17,7 @@ mod vit;
 
 pub use candle_core as candle;
 pub use error::Error;
+pub use grads::backward;
 pub use ops::Gelu;
 pub use params::{Init, Param, Params, load_tensors, tensors_from_bytes, tensors_to_bytes};
 pub use vit::{Block, Vit, VitConfig, resize_positions};

@@ -293,7 +293,7 @@ mod tests {
             let term = (square + param.var.as_tensor()).unwrap();
             loss = (loss + term.sum_all().unwrap()).unwrap();
         }
-        loss.backward().unwrap()
+        crate::backward(&loss).unwrap()
     }
 
     fn values(params: &Params, name: &str) -> Vec<f32> {

@@ -5,12 +5,13 @@
 //! are resampled by DINO's bicubic interpolation, as an exact matrix.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::ops::{self, Gelu};
+use crate::ops::{self, Affine, BlockParams, Gelu, PathFactors};
 use crate::params::{Init, Params, expect_shape};
 use crate::{Error, pos};
 
@@ -38,19 +39,9 @@ pub struct VitConfig {
     pub eps: f64,
 }
 
-/// One transformer block.
+/// One transformer block, see [`ops::block`].
 #[derive(Clone, Debug)]
-pub struct Block {
-    norm1: Affine,
-    qkv: Affine,
-    proj: Affine,
-    norm2: Affine,
-    fc1: Affine,
-    fc2: Affine,
-    heads: usize,
-    gelu: Gelu,
-    eps: f64,
-}
+pub struct Block(Arc<BlockParams>);
 
 /// The encoder.
 #[derive(Clone, Debug)]
@@ -62,12 +53,6 @@ pub struct Vit {
     patch_embed: Affine,
     blocks: Vec<Block>,
     norm: Affine,
-}
-
-#[derive(Clone, Debug)]
-struct Affine {
-    weight: Tensor,
-    bias: Tensor,
 }
 
 /// Where parameters come from: newly drawn ones, or those of a file.
@@ -201,16 +186,6 @@ impl Source<'_> {
     }
 }
 
-impl Affine {
-    fn linear(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        ops::linear(x, &self.weight, Some(&self.bias))
-    }
-
-    fn norm(&self, x: &Tensor, eps: f64) -> candle_core::Result<Tensor> {
-        ops::layer_norm(x, &self.weight, &self.bias, eps)
-    }
-}
-
 impl Block {
     /// A block with new parameters `{name}.norm1.weight` and so on; also the decoder block of MAE.
     pub fn init(
@@ -231,7 +206,7 @@ impl Block {
 
     fn build(source: &mut Source<'_>, name: &str, config: &VitConfig) -> Result<Self, Error> {
         let (d, hidden) = (config.dim, config.dim * config.mlp_ratio);
-        Ok(Self {
+        Ok(Self(Arc::new(BlockParams {
             norm1: source.norm(&format!("{name}.norm1"), d)?,
             qkv: source.linear(&format!("{name}.attn.qkv"), 3 * d, &[d])?,
             proj: source.linear(&format!("{name}.attn.proj"), d, &[d])?,
@@ -241,25 +216,12 @@ impl Block {
             heads: config.heads,
             gelu: config.gelu,
             eps: config.eps,
-        })
+        })))
     }
 
-    /// `[B, T, D]` to `[B, T, D]`.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
-        let x = (x + self.attention(x)?)?;
-        Ok((&x + self.mlp(&x)?)?)
-    }
-
-    /// The attention branch, `proj(attention(qkv(norm1(x))))`.
-    pub fn attention(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let qkv = self.qkv.linear(&self.norm1.norm(x, self.eps)?)?;
-        self.proj.linear(&ops::attention(&qkv, self.heads)?)
-    }
-
-    /// The MLP branch, `fc2(gelu(fc1(norm2(x))))`.
-    pub fn mlp(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let hidden = self.fc1.linear(&self.norm2.norm(x, self.eps)?)?;
-        self.fc2.linear(&ops::gelu(&hidden, self.gelu)?)
+    /// `[B, T, D]` to `[B, T, D]`; `paths` drops residual branches of single images.
+    pub fn forward(&self, x: &Tensor, paths: Option<&PathFactors>) -> Result<Tensor, Error> {
+        Ok(ops::block(x, &self.0, paths)?)
     }
 }
 
@@ -352,14 +314,19 @@ impl Vit {
     pub fn forward_tokens(&self, tokens: &Tensor) -> Result<Tensor, Error> {
         let mut x = tokens.clone();
         for block in &self.blocks {
-            x = block.forward(&x)?;
+            x = block.forward(&x, None)?;
         }
         self.forward_norm(&x)
     }
 
     /// The final norm.
     pub fn forward_norm(&self, x: &Tensor) -> Result<Tensor, Error> {
-        Ok(self.norm.norm(x, self.config.eps)?)
+        Ok(ops::layer_norm(
+            x,
+            &self.norm.weight,
+            &self.norm.bias,
+            self.config.eps,
+        )?)
     }
 
     /// Positions of the patches for a grid, `[1, N, D]`.

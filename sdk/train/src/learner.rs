@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use ssl_edge_nn::backward;
 use ssl_edge_nn::optim::{AdamW, GradNorms, Update};
 use ssl_edge_nn::schedule::cosine;
 
@@ -101,7 +102,7 @@ impl Learner {
         if !value.is_finite() {
             return Err(non_finite("loss", value, f64::NAN));
         }
-        let grads = loss.backward()?;
+        let grads = backward(&loss)?;
         drop(loss);
         let params = self.method.params();
         let norms = GradNorms::of(params, &grads, &|name| self.method.is_trained(name, ctx))?;

@@ -7,6 +7,7 @@ use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, bail}
 use rayon::prelude::*;
 
 use super::product::{product, rows, rows_mut};
+use super::scratch::scratch;
 use super::{has_kernel, simd, slice, with_slice};
 
 /// Query rows of one task when there are fewer images than threads; fixed, so that results do not depend on the number of threads.
@@ -17,11 +18,11 @@ struct Attention {
 }
 
 #[derive(Clone, Copy)]
-struct Sizes {
+pub(super) struct Sizes {
     /// Tokens of one image.
-    tokens: usize,
+    pub(super) tokens: usize,
     /// Width of one token, `heads * head_dim`.
-    dim: usize,
+    pub(super) dim: usize,
     heads: usize,
     head_dim: usize,
 }
@@ -54,7 +55,7 @@ pub fn attention_reference(qkv: &Tensor, heads: usize) -> Result<Tensor> {
         .reshape((b, n, width / 3))
 }
 
-fn sizes(dims: &[usize], heads: usize) -> Result<(usize, Sizes)> {
+pub(super) fn sizes(dims: &[usize], heads: usize) -> Result<(usize, Sizes)> {
     let &[b, tokens, width] = dims else {
         bail!("attention: qkv must be [B, N, 3·D], got {dims:?}")
     };
@@ -77,9 +78,7 @@ fn sizes(dims: &[usize], heads: usize) -> Result<(usize, Sizes)> {
 #[inline(always)]
 fn softmax_rows((s, n, scale): (&mut [f32], usize, f32)) {
     for row in s.chunks_exact_mut(n) {
-        let max = row
-            .iter()
-            .fold(f32::NEG_INFINITY, |m, v| if *v > m { *v } else { m });
+        let max = simd::max(row);
         for v in row.iter_mut() {
             *v = simd::exp((*v - max) * scale);
         }
@@ -137,9 +136,9 @@ impl Sizes {
         simd::run(softmax_rows, (&mut *probs, n, self.scale()));
     }
 
-    fn forward(&self, qkv: &[f32], first: usize, out: &mut [f32], probs: &mut Vec<f32>) {
+    fn forward(&self, qkv: &[f32], first: usize, out: &mut [f32], probs: &mut [f32]) {
         let count = out.len() / self.dim;
-        probs.resize(count * self.tokens, 0.0);
+        let probs = &mut probs[..count * self.tokens];
         for head in 0..self.heads {
             self.probabilities(qkv, head, first, count, probs);
             let start = head * self.head_dim;
@@ -152,9 +151,8 @@ impl Sizes {
         }
     }
 
-    fn backward(&self, qkv: &[f32], grad: &[f32], dqkv: &mut [f32], scratch: &mut Vec<f32>) {
+    fn backward(&self, qkv: &[f32], grad: &[f32], dqkv: &mut [f32], scratch: &mut [f32]) {
         let n = self.tokens;
-        scratch.resize(2 * n * n, 0.0);
         let (p, dp) = scratch.split_at_mut(n * n);
         for head in 0..self.heads {
             let g = rows(&grad[head * self.head_dim..], n, self.head_dim, self.dim);
@@ -189,6 +187,34 @@ impl Sizes {
     }
 }
 
+impl Sizes {
+    /// Attention of every image of `qkv [B, N, 3·D]`, into `out [B, N, D]`.
+    pub(super) fn forward_into(&self, out: &mut [f32], qkv: &[f32]) {
+        let image = 3 * self.dim * self.tokens;
+        out.par_chunks_mut(self.tokens * self.dim)
+            .zip(qkv.par_chunks(image))
+            .for_each(|(out, qkv)| {
+                out.par_chunks_mut(QUERY_ROWS * self.dim)
+                    .enumerate()
+                    .for_each_init(
+                        || scratch(QUERY_ROWS * self.tokens),
+                        |probs, (block, out)| self.forward(qkv, block * QUERY_ROWS, out, probs),
+                    );
+            });
+    }
+
+    /// Gradient of `qkv`, from that of the output.
+    pub(super) fn backward_into(&self, dqkv: &mut [f32], qkv: &[f32], grad: &[f32]) {
+        let image = 3 * self.dim * self.tokens;
+        dqkv.par_chunks_mut(image)
+            .zip(qkv.par_chunks(image).zip(grad.par_chunks(image / 3)))
+            .for_each_init(
+                || scratch(2 * self.tokens * self.tokens),
+                |scratch, (dqkv, (qkv, grad))| self.backward(qkv, grad, dqkv, scratch),
+            );
+    }
+}
+
 impl CustomOp1 for Attention {
     fn name(&self) -> &'static str {
         "attention"
@@ -198,16 +224,7 @@ impl CustomOp1 for Attention {
         let (b, sizes) = sizes(layout.dims(), self.heads)?;
         let qkv = slice(storage, layout)?;
         let mut out = vec![0f32; b * sizes.tokens * sizes.dim];
-        let image = 3 * sizes.dim * sizes.tokens;
-        out.par_chunks_mut(sizes.tokens * sizes.dim)
-            .zip(qkv.par_chunks(image))
-            .for_each(|(out, qkv)| {
-                out.par_chunks_mut(QUERY_ROWS * sizes.dim)
-                    .enumerate()
-                    .for_each_init(Vec::new, |probs, (block, out)| {
-                        sizes.forward(qkv, block * QUERY_ROWS, out, probs)
-                    });
-            });
+        sizes.forward_into(&mut out, qkv);
         Ok((
             CpuStorage::F32(out),
             Shape::from((b, sizes.tokens, sizes.dim)),
@@ -219,12 +236,7 @@ impl CustomOp1 for Attention {
         let dqkv = with_slice(qkv, |x| {
             with_slice(grad, |g| {
                 let mut dqkv = vec![0f32; x.len()];
-                let image = 3 * sizes.dim * sizes.tokens;
-                dqkv.par_chunks_mut(image)
-                    .zip(x.par_chunks(image).zip(g.par_chunks(image / 3)))
-                    .for_each_init(Vec::new, |scratch, (dqkv, (x, g))| {
-                        sizes.backward(x, g, dqkv, scratch);
-                    });
+                sizes.backward_into(&mut dqkv, x, g);
                 Ok(dqkv)
             })
         })?;

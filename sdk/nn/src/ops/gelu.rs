@@ -8,6 +8,7 @@ use super::{has_kernel, simd, slice, with_slice};
 
 const SQRT_2_OVER_PI: f32 = 0.797_884_6;
 const CUBIC: f32 = 0.044_715;
+const DENSITY: f32 = 0.398_942_3; // 1 / √(2π)
 const CHUNK: usize = 16 * 1024;
 
 /// Which of the two common definitions.
@@ -59,6 +60,17 @@ fn tanh_form_grad((x, g, dx): (&[f32], &[f32], &mut [f32])) {
     }
 }
 
+/// The value over `x`, and `g` times the derivative over `g`.
+#[inline(always)]
+fn tanh_form_both((x, g): (&mut [f32], &mut [f32])) {
+    for (x, g) in x.iter_mut().zip(g) {
+        let s = sigmoid_of_twice(SQRT_2_OVER_PI * (*x + CUBIC * *x * *x * *x));
+        let du = SQRT_2_OVER_PI * (1.0 + 3.0 * CUBIC * *x * *x);
+        *g *= s + *x * 2.0 * s * (1.0 - s) * du;
+        *x *= s;
+    }
+}
+
 #[inline(always)]
 fn erf_form((x, y): (&[f32], &mut [f32])) {
     for (x, y) in x.iter().zip(y) {
@@ -67,11 +79,41 @@ fn erf_form((x, y): (&[f32], &mut [f32])) {
 }
 
 #[inline(always)]
+fn erf_form_both((x, g): (&mut [f32], &mut [f32])) {
+    for (x, g) in x.iter_mut().zip(g) {
+        let (erf, gauss) = simd::erf(*x * std::f32::consts::FRAC_1_SQRT_2);
+        *g *= 0.5 * (1.0 + erf) + *x * DENSITY * gauss;
+        *x *= 0.5 * (1.0 + erf);
+    }
+}
+
+#[inline(always)]
 fn erf_form_grad((x, g, dx): (&[f32], &[f32], &mut [f32])) {
-    const DENSITY: f32 = 0.398_942_3; // 1 / √(2π)
     for ((x, g), dx) in x.iter().zip(g).zip(dx) {
         let (erf, gauss) = simd::erf(x * std::f32::consts::FRAC_1_SQRT_2);
         *dx = g * (0.5 * (1.0 + erf) + x * DENSITY * gauss);
+    }
+}
+
+impl Gelu {
+    /// GELU of every element of `x`.
+    pub(super) fn forward_into(self, y: &mut [f32], x: &[f32]) {
+        y.par_chunks_mut(CHUNK)
+            .zip(x.par_chunks(CHUNK))
+            .for_each(|(y, x)| match self {
+                Gelu::Tanh => simd::run(tanh_form, (x, y)),
+                Gelu::Erf => simd::run(erf_form, (x, y)),
+            });
+    }
+
+    /// Replaces `x` by its GELU and `g` by the gradient of `x`, in one pass.
+    pub(super) fn value_and_grad(self, x: &mut [f32], g: &mut [f32]) {
+        x.par_chunks_mut(CHUNK)
+            .zip(g.par_chunks_mut(CHUNK))
+            .for_each(|(x, g)| match self {
+                Gelu::Tanh => simd::run(tanh_form_both, (x, g)),
+                Gelu::Erf => simd::run(erf_form_both, (x, g)),
+            });
     }
 }
 
@@ -83,12 +125,7 @@ impl CustomOp1 for Gelu {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = slice(storage, layout)?;
         let mut y = vec![0f32; x.len()];
-        y.par_chunks_mut(CHUNK)
-            .zip(x.par_chunks(CHUNK))
-            .for_each(|(y, x)| match self {
-                Gelu::Tanh => simd::run(tanh_form, (x, y)),
-                Gelu::Erf => simd::run(erf_form, (x, y)),
-            });
+        self.forward_into(&mut y, x);
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 

@@ -61,13 +61,13 @@ fn forward_rows((x, w, b, y, eps): (&[f32], &[f32], &[f32], &mut [f32], f32)) {
     }
 }
 
-/// With `x̂ = (x - mean) rstd` and `h = g w`: `dx = rstd (h - mean(h) - x̂ mean(h x̂))`. Returns the block's sums `[dw | db]`.
+/// With `x̂ = (x - mean) rstd` and `h = g w`: `dx += rstd (h - mean(h) - x̂ mean(h x̂))`. Returns the block's sums `[dw | db]`.
 #[inline(always)]
 fn backward_rows((x, w, g, dx, eps): (&[f32], &[f32], &[f32], &mut [f32], f32)) -> Vec<f32> {
     let d = w.len();
     let mut sums = vec![0f32; 2 * d];
     let (dw, db) = sums.split_at_mut(d);
-    let mut normed = vec![0f32; d];
+    let (mut normed, mut h) = (vec![0f32; d], vec![0f32; d]);
     let rows = x
         .chunks_exact(d)
         .zip(g.chunks_exact(d))
@@ -76,14 +76,14 @@ fn backward_rows((x, w, g, dx, eps): (&[f32], &[f32], &[f32], &mut [f32], f32)) 
         let (mean, rstd) = moments(x, eps);
         for i in 0..d {
             normed[i] = (x[i] - mean) * rstd;
-            dx[i] = g[i] * w[i];
+            h[i] = g[i] * w[i];
             dw[i] += g[i] * normed[i];
             db[i] += g[i];
         }
-        let mean_h = simd::sum(dx) / d as f32;
-        let mean_hx = simd::dot(dx, &normed) / d as f32;
+        let mean_h = simd::sum(&h) / d as f32;
+        let mean_hx = simd::dot(&h, &normed) / d as f32;
         for i in 0..d {
-            dx[i] = rstd * (dx[i] - mean_h - normed[i] * mean_hx);
+            dx[i] += rstd * (h[i] - mean_h - normed[i] * mean_hx);
         }
     }
     sums
@@ -113,10 +113,7 @@ impl CustomOp3 for LayerNorm {
             )
         }
         let mut y = vec![0f32; x.len()];
-        let block = d * ROWS_PER_SUM;
-        y.par_chunks_mut(block)
-            .zip(x.par_chunks(block))
-            .for_each(|(y, x)| simd::run(forward_rows, (x, w, b, y, self.eps)));
+        forward_into(&mut y, x, w, b, self.eps);
         Ok((CpuStorage::F32(y), xl.shape().clone()))
     }
 
@@ -129,8 +126,11 @@ impl CustomOp3 for LayerNorm {
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let d = w.elem_count();
-        let (dx, sums) = with_slice(x, |x| {
-            with_slice(w, |w| with_slice(grad, |g| Ok(backward(x, w, g, self.eps))))
+        let mut dx = vec![0f32; x.elem_count()];
+        let sums = with_slice(x, |x| {
+            with_slice(w, |w| {
+                with_slice(grad, |g| Ok(backward_onto(&mut dx, x, w, g, self.eps)))
+            })
         })?;
         let dev = x.device();
         Ok((
@@ -141,10 +141,18 @@ impl CustomOp3 for LayerNorm {
     }
 }
 
-fn backward(x: &[f32], w: &[f32], g: &[f32], eps: f32) -> (Vec<f32>, Vec<f32>) {
+/// The norm of every row of `x`.
+pub(super) fn forward_into(y: &mut [f32], x: &[f32], w: &[f32], b: &[f32], eps: f32) {
+    let block = w.len() * ROWS_PER_SUM;
+    y.par_chunks_mut(block)
+        .zip(x.par_chunks(block))
+        .for_each(|(y, x)| simd::run(forward_rows, (x, w, b, y, eps)));
+}
+
+/// Adds the gradient of `x` to `dx`; returns those of weight and bias, `[dw | db]`.
+pub(super) fn backward_onto(dx: &mut [f32], x: &[f32], w: &[f32], g: &[f32], eps: f32) -> Vec<f32> {
     let d = w.len();
     let block = d * ROWS_PER_SUM;
-    let mut dx = vec![0f32; x.len()];
     let partial: Vec<Vec<f32>> = dx
         .par_chunks_mut(block)
         .zip(x.par_chunks(block).zip(g.par_chunks(block)))
@@ -156,7 +164,7 @@ fn backward(x: &[f32], w: &[f32], g: &[f32], eps: f32) -> (Vec<f32>, Vec<f32>) {
             *s += v;
         }
     }
-    (dx, sums)
+    sums
 }
 
 #[cfg(test)]

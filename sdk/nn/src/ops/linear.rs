@@ -73,8 +73,7 @@ impl Linear {
         let mut y = vec![0f32; m * n];
         let accum = match bias {
             Some(b) => {
-                y.par_chunks_mut(n * ROWS_PER_SUM)
-                    .for_each(|block| block.chunks_exact_mut(n).for_each(|r| r.copy_from_slice(b)));
+                fill_rows(&mut y, b);
                 Accum::Add
             }
             None => Accum::Replace,
@@ -124,6 +123,30 @@ impl Linear {
             Ok((Some(Tensor::from_vec(dx, x.shape(), x.device())?), dw))
         })
     }
+}
+
+/// Every row of `y` becomes `bias`.
+pub(super) fn fill_rows(y: &mut [f32], bias: &[f32]) {
+    let n = bias.len();
+    y.par_chunks_mut(n * ROWS_PER_SUM).for_each(|block| {
+        block
+            .chunks_exact_mut(n)
+            .for_each(|row| row.copy_from_slice(bias))
+    });
+}
+
+/// Every row of `y` becomes that of `x` plus `bias`.
+pub(super) fn fill_residual(y: &mut [f32], x: &[f32], bias: &[f32]) {
+    let n = bias.len();
+    y.par_chunks_mut(n * ROWS_PER_SUM)
+        .zip(x.par_chunks(n * ROWS_PER_SUM))
+        .for_each(|(y, x)| {
+            for (y, x) in y.chunks_exact_mut(n).zip(x.chunks_exact(n)) {
+                for ((y, x), b) in y.iter_mut().zip(x).zip(bias) {
+                    *y = x + b;
+                }
+            }
+        });
 }
 
 /// Sum over rows of `g [M, N]`, gives `[N]`.

@@ -4,18 +4,24 @@
 //! reference, which candle's autograd differentiates. Tests compare kernel and reference, forward and backward, in f64.
 
 mod attention;
+mod block;
 mod gelu;
 mod layer_norm;
 mod linear;
 mod patchify;
 mod product;
+mod scratch;
 mod simd;
 
 pub use attention::{attention, attention_reference};
+pub use block::{Affine, BlockParams, PathFactors, block, block_reference};
 pub use gelu::{Gelu, gelu, gelu_reference};
 pub use layer_norm::{layer_norm, layer_norm_reference};
 pub use linear::{linear, linear_of_input, linear_reference};
 pub use patchify::{patchify, unpatchify};
+pub use scratch::release_scratch;
+
+use std::ops::{Deref, Range};
 
 use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor, bail};
 
@@ -40,6 +46,39 @@ fn with_slice<R>(x: &Tensor, f: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
     match &*storage {
         Storage::Cpu(cpu) => f(slice(cpu, layout)?),
         _ => bail!("kernel needs a CPU tensor"),
+    }
+}
+
+/// The values of a contiguous f32 CPU tensor, locked for reading.
+struct Values<'t> {
+    storage: Box<dyn Deref<Target = Storage> + 't>,
+    range: Range<usize>,
+}
+
+impl<'t> Values<'t> {
+    fn of(x: &'t Tensor) -> Result<Self> {
+        let (storage, layout) = x.storage_and_layout();
+        let Some((start, end)) = layout.contiguous_offsets() else {
+            bail!("kernel needs a contiguous tensor, got {layout:?}")
+        };
+        if !matches!(&*storage, Storage::Cpu(CpuStorage::F32(_))) {
+            bail!("kernel needs an f32 CPU tensor")
+        }
+        Ok(Self {
+            storage: Box::new(storage),
+            range: start..end,
+        })
+    }
+}
+
+impl Deref for Values<'_> {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        match &**self.storage {
+            Storage::Cpu(CpuStorage::F32(values)) => &values[self.range.clone()],
+            _ => unreachable!("checked when it was made"),
+        }
     }
 }
 
@@ -70,7 +109,7 @@ pub(crate) mod check {
             .collect::<Result<Vec<_>>>()?;
         let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
         let y = f(&tensors)?;
-        let grads = (&y * upstream.to_dtype(dtype)?)?.sum_all()?.backward()?;
+        let grads = crate::backward(&(&y * upstream.to_dtype(dtype)?)?.sum_all()?)?;
         let flat = |t: &Tensor| t.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>();
         let mut out = vec![flat(&y)?];
         for v in &vars {

@@ -22,9 +22,10 @@ pub(crate) fn run<F: FnOnce(A) -> R, A, R>(kernel: F, args: A) -> R {
 /// `e^x` by range reduction and a polynomial of degree 6 (Cephes `expf`); relative error below 2e-7 for |x| < 87, saturating outside.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
-    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer
+    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer, left in the low bits
     let x = x.clamp(-87.0, 88.0);
-    let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let rounded = x * std::f32::consts::LOG2_E + ROUND;
+    let n = rounded - ROUND;
     let r = x - n * 0.693_359_4 - n * -2.121_944_4e-4;
     let mut p = 1.987_569_1e-4;
     p = p * r + 1.398_199_9e-3;
@@ -33,7 +34,7 @@ pub(crate) fn exp(x: f32) -> f32 {
     p = p * r + 1.666_666_5e-1;
     p = p * r + 0.5;
     p = p * r * r + r + 1.0;
-    let scale = f32::from_bits((((n as i32) + 127) << 23) as u32);
+    let scale = f32::from_bits((rounded.to_bits() << 23).wrapping_add(127 << 23));
     p * scale
 }
 
@@ -53,6 +54,22 @@ pub(crate) fn erf(x: f32) -> (f32, f32) {
 #[inline(always)]
 pub(crate) fn sum(values: &[f32]) -> f32 {
     dot_with(values, values, |a, _| a)
+}
+
+/// Largest value of a slice, or -∞.
+#[inline(always)]
+pub(crate) fn max(values: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    let (chunks, rest) = values.as_chunks::<16>();
+    for c in chunks {
+        for i in 0..16 {
+            lanes[i] = larger(lanes[i], c[i]);
+        }
+    }
+    rest.iter()
+        .chain(&lanes)
+        .fold(f32::NEG_INFINITY, |m, v| larger(m, *v))
 }
 
 /// Dot product in sixteen running sums.
@@ -117,6 +134,14 @@ mod tests {
             assert_eq!(super::sum(&v), (n * (n - 1)) as f32 / 2.0);
             let squares: f32 = v.iter().map(|x| x * x).sum();
             assert_eq!(super::dot(&v, &v), squares);
+            assert_eq!(
+                super::max(&v),
+                if n == 0 {
+                    f32::NEG_INFINITY
+                } else {
+                    (n - 1) as f32
+                }
+            );
         }
     }
 }

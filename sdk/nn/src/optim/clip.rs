@@ -103,7 +103,7 @@ mod tests {
             (var.sqr().unwrap().sum_all().unwrap() / 2.0).unwrap()
         };
         let loss = (half_square("bias") + half_square("weight")).unwrap();
-        let grads = loss.backward().unwrap();
+        let grads = crate::backward(&loss).unwrap();
         let norm = |name: &str| {
             let values: Vec<f32> = params.get(name).unwrap().var.to_vec1().unwrap();
             values

@@ -16,6 +16,7 @@ use candle_core::{Device, Tensor};
 use rand_chacha::rand_core::Rng;
 use serde::{Deserialize, Serialize};
 use ssl_edge_nn::ema::ema;
+use ssl_edge_nn::ops::PathFactors;
 use ssl_edge_nn::schedule::{cosine, linear};
 use ssl_edge_nn::{Init, Params, Vit, VitConfig};
 use ssl_edge_vision::{MultiCrop, stream};
@@ -140,7 +141,7 @@ impl Network {
     }
 
     /// Logits `[rows, K]` of crops at several resolutions: one pass of the encoder for each, one of the head.
-    fn forward(&self, views: &[Tensor], drop: &[Vec<Drop>]) -> Result<Tensor> {
+    fn forward(&self, views: &[Tensor], drop: &[Vec<PathFactors>]) -> Result<Tensor> {
         let mut tokens = Vec::with_capacity(views.len());
         for (i, view) in views.iter().enumerate() {
             let x = match drop.get(i) {
@@ -219,7 +220,7 @@ impl Dino {
         }
     }
 
-    fn drops(&self, batch: &Batch, ctx: &StepContext) -> Result<Vec<Vec<Drop>>> {
+    fn drops(&self, batch: &Batch, ctx: &StepContext) -> Result<Vec<Vec<PathFactors>>> {
         if self.config.drop_path == 0.0 {
             return Ok(Vec::new());
         }
@@ -229,8 +230,9 @@ impl Dino {
             (0..depth)
                 .map(|block| {
                     let rate = self.config.drop_path * block as f64 / (depth - 1).max(1) as f64;
-                    let mut mask = || keep_mask(view.dim(0)?, rate, &mut rng);
-                    Ok([mask()?, mask()?])
+                    let images = view.dim(0)?;
+                    let mut factors = || keep_factors(images, rate, &mut rng);
+                    Ok([factors(), factors()])
                 })
                 .collect()
         };
@@ -329,27 +331,23 @@ const CENTER: &str = "center";
 const UNIFORM: f64 = 0.99;
 const COLLAPSE_STEPS: u32 = 50;
 
-/// Factors on the two residual branches of a block, `[rows, 1, 1]`: 0 or 1 / (1 - rate).
-type Drop = [Tensor; 2];
-
-fn keep_mask(rows: usize, rate: f64, rng: &mut impl Rng) -> Result<Tensor> {
+/// Factors of one residual branch, one per image: 0 or 1 / (1 - rate).
+fn keep_factors(images: usize, rate: f64, rng: &mut impl Rng) -> Vec<f32> {
     let kept = (1.0 / (1.0 - rate)) as f32;
     let draw = |_| {
         let uniform = (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
         if uniform < rate { 0.0 } else { kept }
     };
-    let mask: Vec<f32> = (0..rows).map(draw).collect();
-    Ok(Tensor::from_vec(mask, (rows, 1, 1), &Device::Cpu)?)
+    (0..images).map(draw).collect()
 }
 
 /// The encoder's forward pass with stochastic depth (Huang et al. 2016).
-fn forward_dropping(encoder: &Vit, view: &Tensor, drops: &[Drop]) -> Result<Tensor> {
+fn forward_dropping(encoder: &Vit, view: &Tensor, paths: &[PathFactors]) -> Result<Tensor> {
     let patches = encoder.embed_patches(view)?;
     let prefix = encoder.prefix_tokens(view.dim(0)?)?;
     let mut x = Tensor::cat(&[&prefix, &patches], 1)?;
-    for (block, [attention, mlp]) in encoder.blocks().iter().zip(drops) {
-        x = (&x + block.attention(&x)?.broadcast_mul(attention)?)?;
-        x = (&x + block.mlp(&x)?.broadcast_mul(mlp)?)?;
+    for (block, paths) in encoder.blocks().iter().zip(paths) {
+        x = block.forward(&x, Some(paths))?;
     }
     Ok(encoder.forward_norm(&x)?)
 }

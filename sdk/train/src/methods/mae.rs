@@ -207,7 +207,7 @@ impl Mae {
             .reshape((b, 1 + n, width))?;
         let mut x = x.broadcast_add(&decoder.positions)?;
         for block in &decoder.blocks {
-            x = block.forward(&x)?;
+            x = block.forward(&x, None)?;
         }
         let hidden = indices(masks, |image, mask, rows| {
             rows.extend(hidden(mask).map(|patch| (image * (1 + n) + 1 + patch) as u32));
