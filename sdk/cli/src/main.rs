@@ -5,6 +5,7 @@
 
 mod commands;
 mod data;
+mod memory;
 mod output;
 mod progress;
 mod report;
@@ -14,10 +15,6 @@ use clap::{CommandFactory, Parser};
 use commands::Command;
 use output::Format;
 use std::process::ExitCode;
-
-/// Training allocates and frees the same large buffers at every step; the system's allocator gives them back to the kernel each time.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Self-supervised vision from unlabelled images to a decision.
 #[derive(Parser)]
@@ -31,6 +28,7 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
+    memory::keep_freed_memory();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),

@@ -8,7 +8,8 @@ use rayon::prelude::*;
 
 use super::product::{product, rows, rows_mut};
 use super::scratch::scratch;
-use super::{has_kernel, simd, slice, with_slice};
+use super::simd::{self, vectorised};
+use super::{has_kernel, slice, with_slice};
 
 /// Query rows of one task when there are fewer images than threads; fixed, so that results do not depend on the number of threads.
 const QUERY_ROWS: usize = 64;
@@ -74,28 +75,30 @@ pub(super) fn sizes(dims: &[usize], heads: usize) -> Result<(usize, Sizes)> {
     ))
 }
 
-/// Rows of `s` to `softmax(scale · s)`.
-#[inline(always)]
-fn softmax_rows((s, n, scale): (&mut [f32], usize, f32)) {
-    for row in s.chunks_exact_mut(n) {
-        let max = simd::max(row);
-        for v in row.iter_mut() {
-            *v = simd::exp((*v - max) * scale);
-        }
-        let inverse = 1.0 / simd::sum(row);
-        for v in row.iter_mut() {
-            *v *= inverse;
+vectorised! {
+    /// Rows of `s` to `softmax(scale · s)`.
+    fn softmax_rows(s: &mut [f32], n: usize, scale: f32) {
+        for row in s.chunks_exact_mut(n) {
+            let max = simd::max(row);
+            for v in row.iter_mut() {
+                *v = simd::exp((*v - max) * scale);
+            }
+            let inverse = 1.0 / simd::sum(row);
+            for v in row.iter_mut() {
+                *v *= inverse;
+            }
         }
     }
 }
 
-/// `ds = p ∘ (dp - Σ p ∘ dp) · scale`, written over `dp`.
-#[inline(always)]
-fn softmax_rows_grad((p, dp, n, scale): (&[f32], &mut [f32], usize, f32)) {
-    for (p, dp) in p.chunks_exact(n).zip(dp.chunks_exact_mut(n)) {
-        let mean = simd::dot(p, dp);
-        for (p, dp) in p.iter().zip(dp) {
-            *dp = p * (*dp - mean) * scale;
+vectorised! {
+    /// `ds = p ∘ (dp - Σ p ∘ dp) · scale`, written over `dp`.
+    fn softmax_rows_grad(p: &[f32], dp: &mut [f32], n: usize, scale: f32) {
+        for (p, dp) in p.chunks_exact(n).zip(dp.chunks_exact_mut(n)) {
+            let mean = simd::dot(p, dp);
+            for (p, dp) in p.iter().zip(dp) {
+                *dp = p * (*dp - mean) * scale;
+            }
         }
     }
 }
@@ -133,7 +136,7 @@ impl Sizes {
             self.part(qkv, 1, head).transpose(),
             1.0,
         );
-        simd::run(softmax_rows, (&mut *probs, n, self.scale()));
+        softmax_rows(&mut *probs, n, self.scale());
     }
 
     fn forward(&self, qkv: &[f32], first: usize, out: &mut [f32], probs: &mut [f32]) {
@@ -169,7 +172,7 @@ impl Sizes {
                 self.part(qkv, 2, head).transpose(),
                 1.0,
             );
-            simd::run(softmax_rows_grad, (&*p, &mut *dp, n, self.scale()));
+            softmax_rows_grad(&*p, &mut *dp, n, self.scale());
             let ds = rows(dp, n, n, n);
             product(
                 self.part_mut(dqkv, 0, head),

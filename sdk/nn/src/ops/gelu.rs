@@ -4,7 +4,8 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{has_kernel, simd, slice, with_slice};
+use super::simd::{self, vectorised};
+use super::{has_kernel, slice, with_slice};
 
 const SQRT_2_OVER_PI: f32 = 0.797_884_6;
 const CUBIC: f32 = 0.044_715;
@@ -44,54 +45,60 @@ fn sigmoid_of_twice(u: f32) -> f32 {
     1.0 / (1.0 + simd::exp(-2.0 * u))
 }
 
-#[inline(always)]
-fn tanh_form((x, y): (&[f32], &mut [f32])) {
-    for (x, y) in x.iter().zip(y) {
-        *y = x * sigmoid_of_twice(SQRT_2_OVER_PI * (x + CUBIC * x * x * x));
+vectorised! {
+    fn tanh_form(x: &[f32], y: &mut [f32]) {
+        for (x, y) in x.iter().zip(y) {
+            *y = x * sigmoid_of_twice(SQRT_2_OVER_PI * (x + CUBIC * x * x * x));
+        }
     }
 }
 
-#[inline(always)]
-fn tanh_form_grad((x, g, dx): (&[f32], &[f32], &mut [f32])) {
-    for ((x, g), dx) in x.iter().zip(g).zip(dx) {
-        let s = sigmoid_of_twice(SQRT_2_OVER_PI * (x + CUBIC * x * x * x));
-        let du = SQRT_2_OVER_PI * (1.0 + 3.0 * CUBIC * x * x);
-        *dx = g * (s + x * 2.0 * s * (1.0 - s) * du);
+vectorised! {
+    fn tanh_form_grad(x: &[f32], g: &[f32], dx: &mut [f32]) {
+        for ((x, g), dx) in x.iter().zip(g).zip(dx) {
+            let s = sigmoid_of_twice(SQRT_2_OVER_PI * (x + CUBIC * x * x * x));
+            let du = SQRT_2_OVER_PI * (1.0 + 3.0 * CUBIC * x * x);
+            *dx = g * (s + x * 2.0 * s * (1.0 - s) * du);
+        }
     }
 }
 
-/// The value over `x`, and `g` times the derivative over `g`.
-#[inline(always)]
-fn tanh_form_both((x, g): (&mut [f32], &mut [f32])) {
-    for (x, g) in x.iter_mut().zip(g) {
-        let s = sigmoid_of_twice(SQRT_2_OVER_PI * (*x + CUBIC * *x * *x * *x));
-        let du = SQRT_2_OVER_PI * (1.0 + 3.0 * CUBIC * *x * *x);
-        *g *= s + *x * 2.0 * s * (1.0 - s) * du;
-        *x *= s;
+vectorised! {
+    /// The value over `x`, and `g` times the derivative over `g`.
+    fn tanh_form_both(x: &mut [f32], g: &mut [f32]) {
+        for (x, g) in x.iter_mut().zip(g) {
+            let s = sigmoid_of_twice(SQRT_2_OVER_PI * (*x + CUBIC * *x * *x * *x));
+            let du = SQRT_2_OVER_PI * (1.0 + 3.0 * CUBIC * *x * *x);
+            *g *= s + *x * 2.0 * s * (1.0 - s) * du;
+            *x *= s;
+        }
     }
 }
 
-#[inline(always)]
-fn erf_form((x, y): (&[f32], &mut [f32])) {
-    for (x, y) in x.iter().zip(y) {
-        *y = 0.5 * x * (1.0 + simd::erf(x * std::f32::consts::FRAC_1_SQRT_2).0);
+vectorised! {
+    fn erf_form(x: &[f32], y: &mut [f32]) {
+        for (x, y) in x.iter().zip(y) {
+            *y = 0.5 * x * (1.0 + simd::erf(x * std::f32::consts::FRAC_1_SQRT_2).0);
+        }
     }
 }
 
-#[inline(always)]
-fn erf_form_both((x, g): (&mut [f32], &mut [f32])) {
-    for (x, g) in x.iter_mut().zip(g) {
-        let (erf, gauss) = simd::erf(*x * std::f32::consts::FRAC_1_SQRT_2);
-        *g *= 0.5 * (1.0 + erf) + *x * DENSITY * gauss;
-        *x *= 0.5 * (1.0 + erf);
+vectorised! {
+    fn erf_form_both(x: &mut [f32], g: &mut [f32]) {
+        for (x, g) in x.iter_mut().zip(g) {
+            let (erf, gauss) = simd::erf(*x * std::f32::consts::FRAC_1_SQRT_2);
+            *g *= 0.5 * (1.0 + erf) + *x * DENSITY * gauss;
+            *x *= 0.5 * (1.0 + erf);
+        }
     }
 }
 
-#[inline(always)]
-fn erf_form_grad((x, g, dx): (&[f32], &[f32], &mut [f32])) {
-    for ((x, g), dx) in x.iter().zip(g).zip(dx) {
-        let (erf, gauss) = simd::erf(x * std::f32::consts::FRAC_1_SQRT_2);
-        *dx = g * (0.5 * (1.0 + erf) + x * DENSITY * gauss);
+vectorised! {
+    fn erf_form_grad(x: &[f32], g: &[f32], dx: &mut [f32]) {
+        for ((x, g), dx) in x.iter().zip(g).zip(dx) {
+            let (erf, gauss) = simd::erf(x * std::f32::consts::FRAC_1_SQRT_2);
+            *dx = g * (0.5 * (1.0 + erf) + x * DENSITY * gauss);
+        }
     }
 }
 
@@ -101,8 +108,8 @@ impl Gelu {
         y.par_chunks_mut(CHUNK)
             .zip(x.par_chunks(CHUNK))
             .for_each(|(y, x)| match self {
-                Gelu::Tanh => simd::run(tanh_form, (x, y)),
-                Gelu::Erf => simd::run(erf_form, (x, y)),
+                Gelu::Tanh => tanh_form(x, y),
+                Gelu::Erf => erf_form(x, y),
             });
     }
 
@@ -111,8 +118,8 @@ impl Gelu {
         x.par_chunks_mut(CHUNK)
             .zip(g.par_chunks_mut(CHUNK))
             .for_each(|(x, g)| match self {
-                Gelu::Tanh => simd::run(tanh_form_both, (x, g)),
-                Gelu::Erf => simd::run(erf_form_both, (x, g)),
+                Gelu::Tanh => tanh_form_both(x, g),
+                Gelu::Erf => erf_form_both(x, g),
             });
     }
 }
@@ -136,8 +143,8 @@ impl CustomOp1 for Gelu {
                 dx.par_chunks_mut(CHUNK)
                     .zip(x.par_chunks(CHUNK).zip(g.par_chunks(CHUNK)))
                     .for_each(|(dx, (x, g))| match self {
-                        Gelu::Tanh => simd::run(tanh_form_grad, (x, g, dx)),
-                        Gelu::Erf => simd::run(erf_form_grad, (x, g, dx)),
+                        Gelu::Tanh => tanh_form_grad(x, g, dx),
+                        Gelu::Erf => erf_form_grad(x, g, dx),
                     });
                 Ok(dx)
             })

@@ -3,7 +3,8 @@
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::{ROWS_PER_SUM, has_kernel, simd, slice, with_slice};
+use super::simd::{self, vectorised};
+use super::{ROWS_PER_SUM, has_kernel, slice, with_slice};
 
 struct LayerNorm {
     eps: f32,
@@ -50,43 +51,45 @@ fn moments(x: &[f32], eps: f32) -> (f32, f32) {
     (mean, 1.0 / (var + eps).sqrt())
 }
 
-#[inline(always)]
-fn forward_rows((x, w, b, y, eps): (&[f32], &[f32], &[f32], &mut [f32], f32)) {
-    let d = w.len();
-    for (x, y) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)) {
-        let (mean, rstd) = moments(x, eps);
-        for i in 0..d {
-            y[i] = (x[i] - mean) * rstd * w[i] + b[i];
+vectorised! {
+    fn forward_rows(x: &[f32], w: &[f32], b: &[f32], y: &mut [f32], eps: f32) {
+        let d = w.len();
+        for (x, y) in x.chunks_exact(d).zip(y.chunks_exact_mut(d)) {
+            let (mean, rstd) = moments(x, eps);
+            for i in 0..d {
+                y[i] = (x[i] - mean) * rstd * w[i] + b[i];
+            }
         }
     }
 }
 
-/// With `x̂ = (x - mean) rstd` and `h = g w`: `dx += rstd (h - mean(h) - x̂ mean(h x̂))`. Returns the block's sums `[dw | db]`.
-#[inline(always)]
-fn backward_rows((x, w, g, dx, eps): (&[f32], &[f32], &[f32], &mut [f32], f32)) -> Vec<f32> {
-    let d = w.len();
-    let mut sums = vec![0f32; 2 * d];
-    let (dw, db) = sums.split_at_mut(d);
-    let (mut normed, mut h) = (vec![0f32; d], vec![0f32; d]);
-    let rows = x
+vectorised! {
+    /// With `x̂ = (x - mean) rstd` and `h = g w`: `dx += rstd (h - mean(h) - x̂ mean(h x̂))`. Returns the block's sums `[dw | db]`.
+    fn backward_rows(x: &[f32], w: &[f32], g: &[f32], dx: &mut [f32], eps: f32) -> Vec<f32> {
+        let d = w.len();
+        let mut sums = vec![0f32; 2 * d];
+        let (dw, db) = sums.split_at_mut(d);
+        let (mut normed, mut h) = (vec![0f32; d], vec![0f32; d]);
+        let rows = x
         .chunks_exact(d)
         .zip(g.chunks_exact(d))
         .zip(dx.chunks_exact_mut(d));
-    for ((x, g), dx) in rows {
-        let (mean, rstd) = moments(x, eps);
-        for i in 0..d {
-            normed[i] = (x[i] - mean) * rstd;
-            h[i] = g[i] * w[i];
-            dw[i] += g[i] * normed[i];
-            db[i] += g[i];
+        for ((x, g), dx) in rows {
+            let (mean, rstd) = moments(x, eps);
+            for i in 0..d {
+                normed[i] = (x[i] - mean) * rstd;
+                h[i] = g[i] * w[i];
+                dw[i] += g[i] * normed[i];
+                db[i] += g[i];
+            }
+            let mean_h = simd::sum(&h) / d as f32;
+            let mean_hx = simd::dot(&h, &normed) / d as f32;
+            for i in 0..d {
+                dx[i] += rstd * (h[i] - mean_h - normed[i] * mean_hx);
+            }
         }
-        let mean_h = simd::sum(&h) / d as f32;
-        let mean_hx = simd::dot(&h, &normed) / d as f32;
-        for i in 0..d {
-            dx[i] += rstd * (h[i] - mean_h - normed[i] * mean_hx);
-        }
+        sums
     }
-    sums
 }
 
 impl CustomOp3 for LayerNorm {
@@ -146,7 +149,7 @@ pub(super) fn forward_into(y: &mut [f32], x: &[f32], w: &[f32], b: &[f32], eps: 
     let block = w.len() * ROWS_PER_SUM;
     y.par_chunks_mut(block)
         .zip(x.par_chunks(block))
-        .for_each(|(y, x)| simd::run(forward_rows, (x, w, b, y, eps)));
+        .for_each(|(y, x)| forward_rows(x, w, b, y, eps));
 }
 
 /// Adds the gradient of `x` to `dx`; returns those of weight and bias, `[dw | db]`.
@@ -156,7 +159,7 @@ pub(super) fn backward_onto(dx: &mut [f32], x: &[f32], w: &[f32], g: &[f32], eps
     let partial: Vec<Vec<f32>> = dx
         .par_chunks_mut(block)
         .zip(x.par_chunks(block).zip(g.par_chunks(block)))
-        .map(|(dx, (x, g))| simd::run(backward_rows, (x, w, g, dx, eps)))
+        .map(|(dx, (x, g))| backward_rows(x, w, g, dx, eps))
         .collect();
     let mut sums = vec![0f32; 2 * d];
     for p in &partial {

@@ -5,7 +5,8 @@ use faer::Accum;
 use rayon::prelude::*;
 
 use super::product::{product_parallel, rows, rows_mut};
-use super::{ROWS_PER_SUM, has_kernel, simd, slice, with_slice};
+use super::simd::vectorised;
+use super::{ROWS_PER_SUM, has_kernel, slice, with_slice};
 
 struct Linear {
     /// Whether `x` may need a gradient; input images never do.
@@ -151,21 +152,22 @@ pub(super) fn fill_residual(y: &mut [f32], x: &[f32], bias: &[f32]) {
 
 /// Sum over rows of `g [M, N]`, gives `[N]`.
 pub(super) fn column_sums(g: &[f32], n: usize) -> Vec<f32> {
-    #[inline(always)]
-    fn kernel((block, n): (&[f32], usize)) -> Vec<f32> {
-        let mut sums = vec![0f32; n];
-        for row in block.chunks_exact(n) {
-            for (s, v) in sums.iter_mut().zip(row) {
-                *s += v;
+    vectorised! {
+        fn kernel(block: &[f32], n: usize) -> Vec<f32> {
+            let mut sums = vec![0f32; n];
+            for row in block.chunks_exact(n) {
+                for (s, v) in sums.iter_mut().zip(row) {
+                    *s += v;
+                }
             }
+            sums
         }
-        sums
     }
     let partial: Vec<Vec<f32>> = g
         .par_chunks(n * ROWS_PER_SUM)
-        .map(|block| simd::run(kernel, (block, n)))
+        .map(|block| kernel(block, n))
         .collect();
-    simd::run(kernel, (&partial.concat(), n))
+    kernel(&partial.concat(), n)
 }
 
 impl CustomOp2 for Linear {

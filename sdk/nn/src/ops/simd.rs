@@ -2,22 +2,60 @@
 
 use pulp::{Arch, Simd, WithSimd};
 
-struct Call<F, A>(F, A);
+/// A loop to compile for several instruction sets.
+pub(crate) trait Kernel<A> {
+    type Output;
 
-impl<F: FnOnce(A) -> R, A, R> WithSimd for Call<F, A> {
-    type Output = R;
+    /// Must be `#[inline(always)]`: only code that is inlined is compiled for the instruction set that was chosen.
+    fn call(args: A) -> Self::Output;
+}
+
+struct Call<K, A>(A, std::marker::PhantomData<K>);
+
+impl<K: Kernel<A>, A> WithSimd for Call<K, A> {
+    type Output = K::Output;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _simd: S) -> R {
-        (self.0)(self.1)
+    fn with_simd<S: Simd>(self, _simd: S) -> K::Output {
+        K::call(self.0)
     }
 }
 
-/// Runs `kernel(args)` compiled for the widest instruction set of this CPU. `kernel` must be `#[inline(always)]`.
+/// Runs a kernel compiled for the widest instruction set of this CPU.
 #[inline]
-pub(crate) fn run<F: FnOnce(A) -> R, A, R>(kernel: F, args: A) -> R {
-    Arch::new().dispatch(Call(kernel, args))
+pub(crate) fn run<K: Kernel<A>, A>(args: A) -> K::Output {
+    Arch::new().dispatch(Call::<K, A>(args, std::marker::PhantomData))
 }
+
+/// A function whose body is compiled for every instruction set that `pulp` knows, and chosen among them when it is called.
+macro_rules! vectorised {
+    ($(#[$meta:meta])* fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
+        $(#[$meta])*
+        fn $name($($arg: $type),*) $(-> $out)? {
+            struct Body;
+
+            impl $crate::ops::simd::Kernel<($($type,)*)> for Body {
+                type Output = $crate::ops::simd::output!($($out)?);
+
+                #[inline(always)]
+                fn call(($($arg,)*): ($($type,)*)) -> Self::Output $body
+            }
+
+            $crate::ops::simd::run::<Body, _>(($($arg,)*))
+        }
+    };
+}
+
+macro_rules! output {
+    () => {
+        ()
+    };
+    ($out:ty) => {
+        $out
+    };
+}
+
+pub(crate) use {output, vectorised};
 
 /// `e^x` by range reduction and a polynomial of degree 6 (Cephes `expf`); relative error below 2e-7 for |x| < 87, saturating outside.
 #[inline(always)]
