@@ -4,10 +4,12 @@ use std::time::Instant;
 
 use candle_core::{Device, Tensor};
 use rand_distr::{Distribution, StandardNormal};
+use ssl_edge_nn::ops;
 use ssl_edge_vision::{MultiCrop, stream};
 
 use crate::config::{MethodName, TrainConfig};
 use crate::error::Result;
+use crate::flops::step_flops;
 use crate::learner::Learner;
 use crate::loader::pool;
 use crate::methods::{Batch, DecoderConfig, HeadConfig, StepContext};
@@ -16,28 +18,43 @@ use crate::methods::{Batch, DecoderConfig, HeadConfig, StepContext};
 const WARM: u64 = 2;
 const RUNS: u64 = 5;
 
-/// Time of a training step.
+/// What a training step costs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BenchStep {
     /// Median milliseconds of forward, backward and update.
     pub ms: f64,
     /// Images per second.
     pub img_per_s: f64,
+    /// Milliseconds of the median step's loss.
+    pub forward_ms: f64,
+    /// Milliseconds of its gradients.
+    pub backward_ms: f64,
+    /// Milliseconds of its norms, optimiser and teacher.
+    pub update_ms: f64,
+    /// 10⁹ floating-point operations a second in the step's matrix products, over the whole step.
+    pub gflops: f64,
+    /// The same of one square product of 2048 by the same code: what the machine can do.
+    pub product_gflops: f64,
+    /// Most memory the process has held, in MiB; `None` where the system does not say.
+    pub peak_mib: Option<f64>,
 }
 
-/// Times a training step at the papers' sizes on random pixels: MAE on 224 pixels with the 512-wide, 8-block decoder;
-/// DINO on 2 crops of 224 and 8 of 96 pixels with 4096 prototypes, hidden width 2048 and bottleneck 256.
+/// Costs of a training step at the papers' sizes on random pixels: MAE on `size` pixels with the 512-wide, 8-block decoder;
+/// DINO on 2 crops of `size` and 8 of about `size` · 3/7 pixels (96 for 224) with 4096 prototypes, hidden width 2048 and
+/// bottleneck 256.
 ///
 /// # Errors
-/// An unknown architecture.
+/// An unknown architecture, a size that is not a whole number of patches.
 pub fn bench_step(
     method: MethodName,
     arch: &str,
+    size: u32,
     batch: usize,
     threads: usize,
 ) -> Result<BenchStep> {
     let mut config = TrainConfig::preset(method, arch, 1)?;
-    config.set_image_size(224);
+    let patch = config.encoder.patch as u32;
+    config.set_image_size(size);
     config.schedule.batch = batch;
     config.schedule.images = 1000 * batch as u64;
     if let Some(mae) = &mut config.mae {
@@ -48,7 +65,8 @@ pub fn bench_step(
         };
     }
     if let Some(dino) = &mut config.dino {
-        dino.crops = MultiCrop::dino(224, [0.4, 1.0], 96, [0.05, 0.4], 8);
+        let local = ((size * 3 / 7 + patch / 2) / patch).max(1) * patch;
+        dino.crops = MultiCrop::dino(size, [0.4, 1.0], local, [0.05, 0.4], 8);
         dino.head = HeadConfig {
             out_dim: 4096,
             hidden: 2048,
@@ -72,17 +90,48 @@ fn time(config: &TrainConfig) -> Result<BenchStep> {
             steps_per_epoch: config.steps(),
         };
         let start = Instant::now();
-        learner.step(&batch, &ctx)?;
+        let phases = learner.step(&batch, &ctx)?.seconds;
         if step >= WARM {
-            times.push(start.elapsed().as_secs_f64());
+            times.push((start.elapsed().as_secs_f64(), phases));
         }
     }
-    times.sort_by(f64::total_cmp);
-    let median = times[times.len() / 2];
+    let peak_mib = peak_mib();
+    drop(learner);
+    times.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (median, phases) = times[times.len() / 2];
     Ok(BenchStep {
         ms: 1e3 * median,
         img_per_s: config.schedule.batch as f64 / median,
+        forward_ms: 1e3 * phases.forward,
+        backward_ms: 1e3 * phases.backward,
+        update_ms: 1e3 * phases.update,
+        gflops: 1e-9 * step_flops(config)? / median,
+        product_gflops: product_gflops()?,
+        peak_mib,
     })
+}
+
+fn product_gflops() -> Result<f64> {
+    const SIDE: usize = 2048;
+    let random = || Tensor::rand(-1f32, 1.0, (SIDE, SIDE), &Device::Cpu);
+    let (a, b) = (random()?, random()?);
+    let mut best = f64::INFINITY;
+    for _ in 0..RUNS {
+        let start = Instant::now();
+        ops::linear(&a, &b, None)?;
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    Ok(2e-9 * (SIDE as f64).powi(3) / best)
+}
+
+/// The high-water mark of resident memory that Linux keeps.
+fn peak_mib() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib / 1024.0)
 }
 
 /// Standard normal pixels in the shapes that a configuration trains on.

@@ -68,7 +68,7 @@ pub struct DataConfig {
     pub folders: Vec<PathBuf>,
     /// An image whose shorter side is longer, in pixels, is scaled down to it when it is decoded; 0 keeps every image as it is.
     pub shorter_side: u32,
-    /// Memory for decoded images in MiB; those beyond it are decoded each time they are used. No result depends on it.
+    /// Memory for decoded images in MiB; those beyond it wait in a temporary file of the run folder. No result depends on it.
     pub cache_mib: usize,
     /// Threads that prepare the next batches; 0 takes half of the training threads. No result depends on it.
     pub threads: usize,

@@ -1,12 +1,13 @@
-//! Images of a run: decoded once, kept within a budget, in an order that depends on the seed alone.
+//! Images of a run: decoded once, kept in memory within a budget and on disk beyond it, in an order that depends on the seed alone.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
-use ssl_edge_vision::{Image, ImageFolder, Pixels, Skipped, decode_all, decode_file, stream};
+use ssl_edge_vision::{Image, ImageFolder, Pixels, Skipped, decode_all, stream};
 
+use crate::cache::{Cache, CacheWriter, Place};
 use crate::config::DataConfig;
 use crate::error::{Result, TrainError};
 use crate::methods::purpose;
@@ -17,24 +18,31 @@ const CHUNK: usize = 256;
 /// The readable images of a data set.
 pub(crate) struct Dataset {
     entries: Vec<Entry>,
-    shorter_side: Option<u32>,
+    on_disk: Option<Cache>,
     id: u64,
 }
 
 struct Entry {
     path: PathBuf,
-    cached: Option<Image>,
+    decoded: Decoded,
+}
+
+enum Decoded {
+    InMemory(Image),
+    OnDisk(Place),
 }
 
 impl Dataset {
     /// Finds and decodes every image once; unreadable ones are returned with their reason. Images stay in memory, in
-    /// order, while they fit into the budget.
-    pub(crate) fn open(config: &DataConfig) -> Result<(Self, Vec<Skipped>)> {
+    /// order, while they fit into the budget; the others go to a temporary file in `folder`.
+    pub(crate) fn open(config: &DataConfig, folder: &Path) -> Result<(Self, Vec<Skipped>)> {
+        let run = folder;
         let folder = ImageFolder::scan(&config.folders)?;
         let shorter_side = (config.shorter_side > 0).then_some(config.shorter_side);
         let mut skipped = folder.skipped;
         let mut entries = Vec::with_capacity(folder.files.len());
         let mut left = config.cache_mib.saturating_mul(1 << 20);
+        let mut writer = None;
         let mut id = Fnv::new();
         for files in folder.files.chunks(CHUNK) {
             let (images, broken) = decode_all(files, shorter_side);
@@ -43,12 +51,18 @@ impl Dataset {
                 let path = files[index].clone();
                 id.add_file(&path)?;
                 let bytes = memory(&image);
-                let keep = bytes <= left;
-                left = if keep { left - bytes } else { 0 };
-                entries.push(Entry {
-                    path,
-                    cached: keep.then_some(image),
-                });
+                let decoded = if bytes <= left {
+                    left -= bytes;
+                    Decoded::InMemory(image)
+                } else {
+                    left = 0;
+                    let writer = match &mut writer {
+                        Some(writer) => writer,
+                        none => none.insert(CacheWriter::new(run)?),
+                    };
+                    Decoded::OnDisk(writer.push(&image)?)
+                };
+                entries.push(Entry { path, decoded });
             }
         }
         if entries.is_empty() {
@@ -62,7 +76,7 @@ impl Dataset {
         }
         let dataset = Self {
             entries,
-            shorter_side,
+            on_disk: writer.map(CacheWriter::finish).transpose()?,
             id: id.0,
         };
         Ok((dataset, skipped))
@@ -74,7 +88,8 @@ impl Dataset {
 
     /// Images that stay in memory.
     pub(crate) fn cached(&self) -> usize {
-        self.entries.iter().filter(|e| e.cached.is_some()).count()
+        let in_memory = |e: &&Entry| matches!(e.decoded, Decoded::InMemory(_));
+        self.entries.iter().filter(in_memory).count()
     }
 
     /// Fingerprint of file names and sizes, in order.
@@ -86,21 +101,12 @@ impl Dataset {
         &self.entries[index].path
     }
 
-    /// The images of the given indices; those that are not in memory are decoded in parallel.
+    /// The images of the given indices; those on disk are copied in parallel.
     pub(crate) fn images(&self, indices: &[usize]) -> Result<Vec<Cow<'_, Image>>> {
-        let load = |&index: &usize| {
-            let entry = &self.entries[index];
-            if let Some(image) = &entry.cached {
-                return Ok(Cow::Borrowed(image));
-            }
-            let image = decode_file(&entry.path).map_err(|source| TrainError::Image {
-                path: entry.path.clone(),
-                source,
-            })?;
-            Ok(Cow::Owned(match self.shorter_side {
-                Some(side) => image.shrink(side),
-                None => image,
-            }))
+        let load = |&index: &usize| match (&self.entries[index].decoded, &self.on_disk) {
+            (Decoded::InMemory(image), _) => Ok(Cow::Borrowed(image)),
+            (Decoded::OnDisk(place), Some(cache)) => Ok(Cow::Owned(cache.image(place))),
+            (Decoded::OnDisk(_), None) => unreachable!("a place comes from the cache"),
         };
         indices.par_iter().map(load).collect()
     }

@@ -18,14 +18,6 @@ pub enum TrainError {
     /// A folder of images could not be used.
     #[error(transparent)]
     Dataset(#[from] ssl_edge_vision::DatasetError),
-    /// An image that could be read at the start of the run cannot be read now.
-    #[error("image {} could be read when the run started and cannot be read now", path.display())]
-    Image {
-        /// The image file.
-        path: PathBuf,
-        /// What the decoder says.
-        source: ssl_edge_vision::DecodeError,
-    },
     /// No file in the given folders is a readable image.
     #[error("none of the {files} image files can be read; the first: {first}")]
     NoReadableImage {
@@ -129,6 +121,14 @@ pub enum TrainError {
         samples: Vec<String>,
         /// The newest checkpoint.
         checkpoint: Option<PathBuf>,
+    },
+    /// Decoded images cannot be written to disk.
+    #[error("cannot keep decoded images in {}: {source}; free space there or keep more in memory: --set data.cache_mib=N", path.display())]
+    Cache {
+        /// The run folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
     },
     /// A file of a run cannot be read or written.
     #[error("cannot {action} {}: {source}", path.display())]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Instant;
 
 use ssl_edge_nn::backward;
 use ssl_edge_nn::optim::{AdamW, GradNorms, Update};
@@ -26,6 +27,16 @@ pub(crate) struct Step {
     pub(crate) lr: f64,
     pub(crate) weight_decay: f64,
     pub(crate) grad_norm: f64,
+    pub(crate) seconds: Phases,
+}
+
+/// Seconds of the parts of a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Phases {
+    pub(crate) forward: f64,
+    pub(crate) backward: f64,
+    /// Norms, clipping, optimiser, teacher.
+    pub(crate) update: f64,
 }
 
 impl Learner {
@@ -97,13 +108,16 @@ impl Learner {
             samples: Vec::new(),
             checkpoint: None,
         };
+        let start = Instant::now();
         let loss = self.method.loss(batch, ctx)?;
+        let forward = start.elapsed().as_secs_f64();
         let value = f64::from(loss.to_scalar::<f32>()?);
         if !value.is_finite() {
             return Err(non_finite("loss", value, f64::NAN));
         }
         let grads = backward(&loss)?;
         drop(loss);
+        let backward = start.elapsed().as_secs_f64() - forward;
         let params = self.method.params();
         let norms = GradNorms::of(params, &grads, &|name| self.method.is_trained(name, ctx))?;
         if !norms.global().is_finite() {
@@ -126,6 +140,11 @@ impl Learner {
             lr,
             weight_decay,
             grad_norm: norms.global(),
+            seconds: Phases {
+                forward,
+                backward,
+                update: start.elapsed().as_secs_f64() - forward - backward,
+            },
         })
     }
 }

@@ -15,10 +15,12 @@
 #![deny(missing_docs)]
 
 mod bench;
+mod cache;
 mod checkpoint;
 mod config;
 mod data;
 mod error;
+mod flops;
 mod learner;
 mod loader;
 pub mod methods;

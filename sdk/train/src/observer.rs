@@ -15,7 +15,7 @@ pub struct RunInfo {
     pub trained_parameters: usize,
     /// Readable images.
     pub images: usize,
-    /// Images whose decoded pixels stay in memory; the others are decoded each time.
+    /// Images whose decoded pixels stay in memory; the others are read from a temporary file in the run folder.
     pub cached: usize,
     /// Images in a batch.
     pub batch: usize,

@@ -20,6 +20,10 @@ use crate::probe::Probe;
 use crate::resolve::{changes, config_text, read_config};
 use crate::run::{CONFIG, METRICS};
 
+/// Share of the time spent waiting for images above which the user is told, and steps before it is judged.
+const MAX_WAIT: f64 = 0.1;
+const WAIT_STEPS: u64 = 30;
+
 /// Weight of the newest step in smoothed figures.
 const SMOOTHING: f64 = 0.05;
 
@@ -61,7 +65,7 @@ pub fn pretrain(
     }
     let started = Instant::now();
     pool(config.threads, "train")?.install(|| {
-        let (dataset, skipped) = Dataset::open(&config.data)?;
+        let (dataset, skipped) = Dataset::open(&config.data, folder)?;
         let mut session = Session::open(config, folder, observer, &dataset, skipped)?;
         let mut summary = session.run()?;
         summary.seconds = started.elapsed().as_secs_f64();
@@ -185,7 +189,7 @@ impl<'a> Session<'a> {
             self.probe(0, true, metrics, &mut probes)?;
         }
         let mut pace = Pace::default();
-        let (mut stop, mut warned) = (false, false);
+        let (mut stop, mut warned) = (false, Warned::default());
         while step < steps && !stop {
             let start = Instant::now();
             let batch = batches
@@ -206,10 +210,7 @@ impl<'a> Session<'a> {
             pace.add(start.elapsed().as_secs_f64(), waited);
             loss = Some(done.loss);
             self.report(metrics, &pace, step, &done)?;
-            if let Some(message) = self.learner.method.warning().filter(|_| !warned) {
-                self.observer.warned(&message);
-                warned = true;
-            }
+            self.warn(&pace, &mut warned);
             stop = self.observer.stop();
             let last = step == steps || stop;
             self.probe(step, last, metrics, &mut probes)?;
@@ -259,6 +260,29 @@ impl<'a> Session<'a> {
             eta_s: (self.config.steps() - step) as f64 * pace.seconds,
         });
         Ok(())
+    }
+
+    /// Says what looks wrong, each thing once.
+    fn warn(&self, pace: &Pace, warned: &mut Warned) {
+        if let Some(message) = self.learner.method.warning().filter(|_| !warned.method) {
+            self.observer.warned(&message);
+            warned.method = true;
+        }
+        let share = pace.waited / pace.seconds;
+        if pace.steps >= WAIT_STEPS && share > MAX_WAIT && !warned.waiting {
+            let (n, cached) = (self.dataset.len(), self.dataset.cached());
+            self.observer.warned(&format!(
+                "{:.0} % of the time is spent waiting for images; {}or lower data.shorter_side, or give more threads (data.threads={} now)",
+                100.0 * share,
+                if cached < n {
+                    format!("{cached} of {n} images are in memory: raise data.cache_mib, ")
+                } else {
+                    "ask less of each image (fewer crops, no blur), ".into()
+                },
+                self.config.data.threads,
+            ));
+            warned.waiting = true;
+        }
     }
 
     /// Scores the encoder where this is asked for and due.
@@ -321,6 +345,13 @@ impl<'a> Session<'a> {
         }
         error
     }
+}
+
+/// What the observer was warned of.
+#[derive(Default)]
+struct Warned {
+    method: bool,
+    waiting: bool,
 }
 
 /// Smoothed seconds of a step and of its wait for images.

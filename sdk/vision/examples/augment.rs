@@ -1,12 +1,12 @@
 //! Speed of the DINO augmentation: `cargo run --release -p ssl-edge-vision --example augment [threads]`.
 //!
-//! 64 images a batch, 2 global views of 128 px and 4 local views of 64 px each; prints images a second and the time of one
+//! 64 images a batch, 2 global views of 128 px and 8 local views of 64 px each; prints images a second and the time of one
 //! image on one thread, for grey and RGB sources.
 
 use std::time::Instant;
 
 use ssl_edge_vision::{
-    IMAGENET_MEAN, IMAGENET_STD, Image, MultiCrop, Pixels, Surface, multi_crop_batch,
+    IMAGENET_MEAN, IMAGENET_STD, Image, MultiCrop, Pixels, Station, Surface, multi_crop_batch,
 };
 
 const BATCH: usize = 64;
@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build()?;
-    println!("{threads} thread(s), batch {BATCH}, 2 x 128 px + 4 x 64 px");
+    println!("{threads} thread(s), batch {BATCH}, 2 x 128 px + 8 x 64 px");
     for size in [128, 200] {
         let gray: Vec<Image> = (0..BATCH as u64)
             .map(|seed| Station::new(seed).photo(Surface::ALL[seed as usize % 5], size, seed))
@@ -48,7 +48,7 @@ fn colour(image: &Image) -> Result<Image, ssl_edge_vision::FrameError> {
 }
 
 fn median_seconds(images: &[Image]) -> f64 {
-    let crops = MultiCrop::dino(128, [0.4, 1.0], 64, [0.05, 0.4], 4);
+    let crops = MultiCrop::dino(128, [0.4, 1.0], 64, [0.05, 0.4], 8);
     let refs: Vec<&Image> = images.iter().collect();
     let ids: Vec<u64> = (0..BATCH as u64).collect();
     let mut times: Vec<f64> = (0..ROUNDS as u64)

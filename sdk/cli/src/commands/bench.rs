@@ -37,6 +37,9 @@ pub(crate) struct StepArgs {
     /// Images in a batch
     #[arg(long, default_value_t = 16, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     batch: u32,
+    /// Side of the image in pixels, of DINO's global crops
+    #[arg(long, default_value_t = 224, value_name = "PX")]
+    size: u32,
     #[command(flatten)]
     threads: Threads,
 }
@@ -68,6 +71,19 @@ struct Report {
     method: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     engine: Option<&'static str>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    step: Option<StepCosts>,
+}
+
+/// What a training step's time is made of.
+#[derive(Serialize)]
+struct StepCosts {
+    forward_ms: f64,
+    backward_ms: f64,
+    update_ms: f64,
+    gflops: f64,
+    product_gflops: f64,
+    peak_mib: Option<f64>,
 }
 
 /// Runs the benchmark that was asked for.
@@ -82,18 +98,38 @@ pub(crate) fn run(command: &BenchCommand, format: Format) -> Result<()> {
             .as_deref()
             .or(report.engine)
             .unwrap_or_default();
-        format!(
+        let total = format!(
             "{what} {}: {:.1} ms, {:.2} img/s (median; batch {}, {} threads)",
             report.arch, report.ms, report.img_per_s, report.batch, report.threads
-        )
+        );
+        match &report.step {
+            Some(costs) => format!("{total}\n{}", describe(costs)),
+            None => total,
+        }
     })
+}
+
+fn describe(costs: &StepCosts) -> String {
+    let memory = costs
+        .peak_mib
+        .map(|mib| format!("; at most {mib:.0} MiB"))
+        .unwrap_or_default();
+    format!(
+        "forward {:.0} ms, backward {:.0} ms, update {:.0} ms; {:.0} GFLOP/s, {:.0} % of a large product's {:.0}{memory}",
+        costs.forward_ms,
+        costs.backward_ms,
+        costs.update_ms,
+        costs.gflops,
+        100.0 * costs.gflops / costs.product_gflops,
+        costs.product_gflops,
+    )
 }
 
 fn step(args: &StepArgs) -> Result<Report> {
     args.threads.apply();
     let method: MethodName = args.method.parse()?;
     let (batch, threads) = (args.batch as usize, args.threads.count());
-    let time = bench_step(method, &args.arch, batch, threads)?;
+    let time = bench_step(method, &args.arch, args.size, batch, threads)?;
     Ok(Report {
         ms: time.ms,
         img_per_s: time.img_per_s,
@@ -102,6 +138,14 @@ fn step(args: &StepArgs) -> Result<Report> {
         threads,
         method: Some(args.method.clone()),
         engine: None,
+        step: Some(StepCosts {
+            forward_ms: time.forward_ms,
+            backward_ms: time.backward_ms,
+            update_ms: time.update_ms,
+            gflops: time.gflops,
+            product_gflops: time.product_gflops,
+            peak_mib: time.peak_mib,
+        }),
     })
 }
 
@@ -137,6 +181,7 @@ fn encode(args: &EncodeArgs) -> Result<Report> {
         threads,
         method: None,
         engine: Some(args.engine.kind().name()),
+        step: None,
     })
 }
 

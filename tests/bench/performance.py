@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+"""Writes docs/performance.md: training steps of ssl-edge beside PyTorch, in turns on this machine, with their breakdown and scaling.
+
+    pip install torch==2.11.0 timm numpy
+    cargo build --release -p ssl-edge-cli
+    performance.py --ssl-edge target/release/ssl-edge --out docs/performance.md [--threads 2] [--rounds 2]
+
+Keep the machine quiet meanwhile: it takes about twenty minutes on two cores. Each round runs both programs once, one after the other;
+a figure is the median over rounds, a ratio the median of the rounds' ratios. A ratio above 1 means that ssl-edge is faster.
+"""
+import argparse, datetime, json, os, platform, statistics, subprocess, sys
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ARCHS = {"vit_t16": "vit_ti16", "vit_s16": "vit_s16", "vit_b16": "vit_b16"}
+BATCH = {"mae": 16, "dino": 4}
+
+
+def last_json(command):
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{done.stderr}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def ours(a, method, arch, batch, threads=None, size=224):
+    return last_json([a.ssl_edge, "bench", "step", "--json", "--method", method, "--arch", arch, "--batch", str(batch),
+                      "--threads", str(threads or a.threads), "--size", str(size)])
+
+
+def peer(a, method, arch, batch):
+    return last_json([sys.executable, os.path.join(HERE, "reference.py"), method, "--arch", ARCHS[arch], "--batch", str(batch),
+                      "--runs", "3", "--threads", str(a.threads)])
+
+
+def table(head, rows):
+    line = lambda cells: "| " + " | ".join(str(c) for c in cells) + " |"
+    return "\n".join([line(head), line(["---"] * len(head)), *map(line, rows)])
+
+
+def beside(a):
+    steps, parts = [], []
+    for method in ("mae", "dino"):
+        for arch in ARCHS:
+            batch = BATCH[method]
+            rounds = [(ours(a, method, arch, batch), peer(a, method, arch, batch)) for _ in range(a.rounds)]
+            middle = lambda of: statistics.median(map(of, rounds))
+            own = sorted((o for o, _ in rounds), key=lambda o: o["ms"])[len(rounds) // 2]
+            steps.append([method.upper(), arch, batch, f"{middle(lambda r: r[0]['ms']):,.0f}", f"{middle(lambda r: r[0]['img_per_s']):.2f}",
+                          f"{middle(lambda r: r[1]['ms']):,.0f}", f"{middle(lambda r: r[1]['ms'] / r[0]['ms']):.2f}",
+                          f"{own['peak_mib']:,.0f}", f"{rounds[0][1]['peak_mib']:,.0f}"])
+            parts.append([method.upper(), arch, f"{own['forward_ms']:,.0f}", f"{own['backward_ms']:,.0f}", f"{own['update_ms']:,.0f}",
+                          f"{own['gflops']:.0f}", f"{100 * own['gflops'] / own['product_gflops']:.0f} %"])
+            print(json.dumps({"method": method, "arch": arch, "rounds": rounds}), file=sys.stderr, flush=True)
+    return (table(["step", "encoder", "batch", "ssl-edge ms", "img/s", "PyTorch ms", "ratio", "ssl-edge MiB", "PyTorch MiB"], steps),
+            table(["step", "encoder", "forward ms", "backward ms", "update ms", "GFLOP/s", "of a product"], parts))
+
+
+def scaling(a):
+    by_batch = [(b, ours(a, "mae", "vit_s16", b)) for b in (2, 4, 8, 16, 32)]
+    by_size = [(s, ours(a, "mae", "vit_s16", 8, size=s)) for s in (96, 160, 224, 320)]
+    by_threads = [(t, ours(a, "mae", "vit_s16", 8, threads=t)) for t in range(1, (os.cpu_count() or 1) + 1)]
+    row = lambda x, o: [x, f"{o['ms']:,.0f}", f"{o['img_per_s']:.2f}", f"{o['gflops']:.0f}", f"{o['peak_mib']:,.0f}"]
+    head = lambda x: [x, "ms", "img/s", "GFLOP/s", "MiB"]
+    return [table(head("batch"), [row(*x) for x in by_batch]),
+            table(head("image side (batch 8)"), [row(f"{s} ({(s // 16) ** 2} patches)", o) for s, o in by_size]),
+            table(head("threads (batch 8)"), [row(*x) for x in by_threads])]
+
+
+def machine():
+    model = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), platform.processor())
+    wide = "AVX-512" if " avx512f " in open("/proc/cpuinfo").read() else "AVX2"
+    gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{os.cpu_count()} cores of {model} ({wide}), {gib:.0f} GiB, {platform.system()} {platform.machine()}"
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--ssl-edge", required=True)
+    p.add_argument("--out", required=True)
+    p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--rounds", type=int, default=2)
+    a = p.parse_args()
+    import torch
+
+    steps, parts = beside(a)
+    batch, size, threads = scaling(a)
+    text = open(os.path.join(HERE, "performance.template.md")).read()
+    fill = {"machine": machine(), "date": datetime.date.today().isoformat(), "torch": torch.__version__.split("+")[0], "threads": a.threads,
+            "rounds": a.rounds, "steps": steps, "parts": parts, "by_batch": batch, "by_size": size, "by_threads": threads}
+    for key, value in fill.items():
+        text = text.replace("{{" + key + "}}", str(value))
+    with open(a.out, "w") as f:
+        f.write(text)
+
+
+main()
