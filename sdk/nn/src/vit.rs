@@ -223,6 +223,11 @@ impl Block {
     pub fn forward(&self, x: &Tensor, paths: Option<&PathFactors>) -> Result<Tensor, Error> {
         Ok(ops::block(x, &self.0, paths)?)
     }
+
+    /// The first token of the result alone, `[B, T, D]` to `[B, 1, D]`, for a sixth of the work.
+    pub fn forward_first(&self, x: &Tensor, paths: Option<&PathFactors>) -> Result<Tensor, Error> {
+        Ok(ops::block_first_token(x, &self.0, paths)?)
+    }
 }
 
 impl Vit {
@@ -286,6 +291,21 @@ impl Vit {
         let patches = self.embed_patches(images)?;
         let prefix = self.prefix_tokens(images.dim(0)?)?;
         self.forward_tokens(&Tensor::cat(&[&prefix, &patches], 1)?)
+    }
+
+    /// CLS after the final norm: `images [B, 3, H, W]` to `[B, D]`. `paths` are the factors of every block, or none at all.
+    pub fn forward_cls(&self, images: &Tensor, paths: &[PathFactors]) -> Result<Tensor, Error> {
+        let patches = self.embed_patches(images)?;
+        let prefix = self.prefix_tokens(images.dim(0)?)?;
+        let mut x = Tensor::cat(&[&prefix, &patches], 1)?;
+        let last = self.blocks.len() - 1;
+        for (i, block) in self.blocks.iter().enumerate() {
+            x = match i == last {
+                false => block.forward(&x, paths.get(i))?,
+                true => block.forward_first(&x, paths.get(i))?,
+            };
+        }
+        Ok(self.forward_norm(&x)?.squeeze(1)?)
     }
 
     /// Patch embedding plus positions: `[B, 3, H, W]` to `[B, N, D]`.

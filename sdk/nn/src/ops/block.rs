@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp2, D, Layout, Result, Shape, Tensor, bail};
 use faer::Accum;
 use rayon::prelude::*;
 
@@ -80,22 +80,74 @@ pub fn block_reference(
     paths: Option<&PathFactors>,
 ) -> Result<Tensor> {
     let p = params;
-    let apply = |layer: &Affine, x: &Tensor| linear::linear(x, &layer.weight, Some(&layer.bias));
-    let norm =
-        |layer: &Affine, x: &Tensor| layer_norm::layer_norm(x, &layer.weight, &layer.bias, p.eps);
-    let factor = |branch: Tensor, i: usize| match paths {
-        None => Ok(branch),
-        Some(paths) => {
-            let factors = Tensor::new(paths[i].as_slice(), x.device())?.to_dtype(x.dtype())?;
-            branch.broadcast_mul(&factors.reshape(((), 1, 1))?)
-        }
+    let qkv = p.qkv.linear(&p.norm1.norm(x, p.eps)?)?;
+    let attended = super::attention(&qkv, p.heads)?;
+    p.after_attention(x, &attended, paths)
+}
+
+/// The block's first token alone, `[B, T, D]` to `[B, 1, D]`. Whoever reads nothing but CLS needs keys and values of all
+/// tokens in the last block, but one query and one token's MLP: a sixth of the block.
+pub fn block_first_token(
+    x: &Tensor,
+    params: &BlockParams,
+    paths: Option<&PathFactors>,
+) -> Result<Tensor> {
+    let p = params;
+    let (b, tokens, d) = x.dims3()?;
+    let head_dim = sizes(x.dims(), p.heads)?.dim / p.heads;
+    let rows = |first: usize, n: usize| -> Result<Affine> {
+        Ok(Affine {
+            weight: p.qkv.weight.narrow(0, first * d, n * d)?,
+            bias: p.qkv.bias.narrow(0, first * d, n * d)?,
+        })
     };
-    let qkv = apply(&p.qkv, &norm(&p.norm1, x)?)?;
-    let attended = apply(&p.proj, &super::attention(&qkv, p.heads)?)?;
-    let x = (x + factor(attended, 0)?)?;
-    let hidden = apply(&p.fc1, &norm(&p.norm2, &x)?)?;
-    let mlp = apply(&p.fc2, &super::gelu(&hidden, p.gelu)?)?;
-    &x + factor(mlp, 1)?
+    let normed = p.norm1.norm(x, p.eps)?;
+    let q = rows(0, 1)?.linear(&normed.narrow(1, 0, 1)?)?;
+    let q = q.reshape((b, p.heads, 1, head_dim))?;
+    let kv = rows(1, 2)?.linear(&normed)?;
+    let kv = kv
+        .reshape((b, tokens, 2, p.heads, head_dim))?
+        .permute((2, 0, 3, 1, 4))?; // [2, B, heads, T, d]
+    let (k, v) = (kv.get(0)?.contiguous()?, kv.get(1)?.contiguous()?);
+    let scores = (q.matmul(&k.t()?.contiguous()?)? / (head_dim as f64).sqrt())?; // [B, heads, 1, T]
+    let exp = scores
+        .broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?
+        .exp()?;
+    let probs = exp.broadcast_div(&exp.sum_keepdim(D::Minus1)?)?;
+    let attended = probs.matmul(&v)?.reshape((b, 1, d))?;
+    p.after_attention(&x.narrow(1, 0, 1)?, &attended, paths)
+}
+
+impl Affine {
+    fn linear(&self, x: &Tensor) -> Result<Tensor> {
+        linear::linear(x, &self.weight, Some(&self.bias))
+    }
+
+    fn norm(&self, x: &Tensor, eps: f64) -> Result<Tensor> {
+        layer_norm::layer_norm(x, &self.weight, &self.bias, eps)
+    }
+}
+
+impl BlockParams {
+    /// Projection, residuals and MLP.
+    fn after_attention(
+        &self,
+        x: &Tensor,
+        attended: &Tensor,
+        paths: Option<&PathFactors>,
+    ) -> Result<Tensor> {
+        let factor = |branch: Tensor, i: usize| match paths {
+            None => Ok(branch),
+            Some(paths) => {
+                let factors = Tensor::new(paths[i].as_slice(), x.device())?.to_dtype(x.dtype())?;
+                branch.broadcast_mul(&factors.reshape(((), 1, 1))?)
+            }
+        };
+        let x = (x + factor(self.proj.linear(attended)?, 0)?)?;
+        let hidden = self.fc1.linear(&self.norm2.norm(&x, self.eps)?)?;
+        let mlp = self.fc2.linear(&super::gelu(&hidden, self.gelu)?)?;
+        &x + factor(mlp, 1)?
+    }
 }
 
 /// Sizes of the attention inside a block on `x [B, T, D]`.
@@ -476,6 +528,20 @@ mod tests {
                     )?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn the_first_token_alone_is_the_blocks() -> Result<()> {
+        let paths = [vec![0.0, 1.25, 1.25], vec![2.0, 0.0, 2.0]];
+        for paths in [None, Some(&paths)] {
+            kernel_equals_reference(
+                &|a| block_first_token(&a[0], &params(a, 3, Gelu::Tanh), paths),
+                &|a| block_reference(&a[0], &params(a, 3, Gelu::Tanh), paths)?.narrow(1, 0, 1),
+                &args(3, 37, 48, 96)?,
+                2e-5,
+            )?;
         }
         Ok(())
     }

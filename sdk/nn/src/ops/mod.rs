@@ -14,7 +14,7 @@ mod scratch;
 mod simd;
 
 pub use attention::{attention, attention_reference};
-pub use block::{Affine, BlockParams, PathFactors, block, block_reference};
+pub use block::{Affine, BlockParams, PathFactors, block, block_first_token, block_reference};
 pub use gelu::{Gelu, gelu, gelu_reference};
 pub use layer_norm::{layer_norm, layer_norm_reference};
 pub use linear::{linear, linear_of_input, linear_reference};

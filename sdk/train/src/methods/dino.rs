@@ -141,14 +141,11 @@ impl Network {
     }
 
     /// Logits `[rows, K]` of crops at several resolutions: one pass of the encoder for each, one of the head.
-    fn forward(&self, views: &[Tensor], drop: &[Vec<PathFactors>]) -> Result<Tensor> {
+    fn forward(&self, views: &[Tensor], paths: &[Vec<PathFactors>]) -> Result<Tensor> {
         let mut tokens = Vec::with_capacity(views.len());
         for (i, view) in views.iter().enumerate() {
-            let x = match drop.get(i) {
-                Some(drop) => forward_dropping(&self.encoder, view, drop)?,
-                None => self.encoder.forward(view)?,
-            };
-            tokens.push(x.narrow(1, 0, 1)?.squeeze(1)?);
+            let paths = paths.get(i).map_or(&[][..], Vec::as_slice);
+            tokens.push(self.encoder.forward_cls(view, paths)?);
         }
         self.head.forward(&Tensor::cat(&tokens, 0)?)
     }
@@ -331,7 +328,7 @@ const CENTER: &str = "center";
 const UNIFORM: f64 = 0.99;
 const COLLAPSE_STEPS: u32 = 50;
 
-/// Factors of one residual branch, one per image: 0 or 1 / (1 - rate).
+/// Factors of one residual branch, one per image, for stochastic depth (Huang et al. 2016): 0 or 1 / (1 - rate).
 fn keep_factors(images: usize, rate: f64, rng: &mut impl Rng) -> Vec<f32> {
     let kept = (1.0 / (1.0 - rate)) as f32;
     let draw = |_| {
@@ -339,15 +336,4 @@ fn keep_factors(images: usize, rate: f64, rng: &mut impl Rng) -> Vec<f32> {
         if uniform < rate { 0.0 } else { kept }
     };
     (0..images).map(draw).collect()
-}
-
-/// The encoder's forward pass with stochastic depth (Huang et al. 2016).
-fn forward_dropping(encoder: &Vit, view: &Tensor, paths: &[PathFactors]) -> Result<Tensor> {
-    let patches = encoder.embed_patches(view)?;
-    let prefix = encoder.prefix_tokens(view.dim(0)?)?;
-    let mut x = Tensor::cat(&[&prefix, &patches], 1)?;
-    for (block, paths) in encoder.blocks().iter().zip(paths) {
-        x = block.forward(&x, Some(paths))?;
-    }
-    Ok(encoder.forward_norm(&x)?)
 }
