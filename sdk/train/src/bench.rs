@@ -6,6 +6,7 @@ use candle_core::{Device, Tensor};
 use rand_distr::{Distribution, StandardNormal};
 use ssl_edge_vision::{MultiCrop, stream};
 
+use crate::collective::Solo;
 use crate::config::{MethodName, TrainConfig};
 use crate::error::Result;
 use crate::learner::Learner;
@@ -70,6 +71,7 @@ fn time(config: &TrainConfig) -> Result<BenchStep> {
             step,
             steps: config.steps(),
             steps_per_epoch: config.steps(),
+            ranks: &Solo,
         };
         let start = Instant::now();
         learner.step(&batch, &ctx)?;
