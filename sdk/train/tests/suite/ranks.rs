@@ -94,7 +94,10 @@ fn difference(a: &Checkpoint, b: &Checkpoint) -> (f64, String) {
         for (name, tensor) in ours {
             let (x, y) = (values(tensor), values(&theirs[name]));
             let scale = y.iter().fold(1e-6f32, |m, v| m.max(v.abs()));
-            let apart = x.iter().zip(&y).fold(0f32, |m, (x, y)| m.max((x - y).abs()));
+            let apart = x
+                .iter()
+                .zip(&y)
+                .fold(0f32, |m, (x, y)| m.max((x - y).abs()));
             if f64::from(apart / scale) > worst.0 {
                 worst = (f64::from(apart / scale), name.clone());
             }
