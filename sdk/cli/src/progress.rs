@@ -107,8 +107,12 @@ fn describe_run(info: &RunInfo) -> String {
         0 => String::new(),
         step => format!(", going on from step {step}"),
     };
+    let ranks = match info.ranks {
+        1 => String::new(),
+        ranks => format!(" on each of {ranks} ranks"),
+    };
     format!(
-        "{} of {}: {} parameters, {} images ({} in memory), {} steps of {} images{from}, peak learning rate {:.2e}, {} threads",
+        "{} of {}: {} parameters, {} images ({} in memory), {} steps of {} images{from}, peak learning rate {:.2e}, {} threads{ranks}",
         info.method,
         info.arch,
         info.trained_parameters,

@@ -4,6 +4,9 @@
 //! [`pretrain`] runs it and tells an [`Observer`] how it goes; [`export_run`](crate::export::export_run) packs the result. A run that is
 //! stopped can be resumed and ends with the same bits.
 //!
+//! [`pretrain_over`] trains as one of several ranks that share every batch; [`collective::connect`] finds out whether `mpirun` or `srun`
+//! started this process as one (feature `mpi`), [`collective::Threads`] makes ranks within a process.
+//!
 //! ```no_run
 //! use ssl_edge::train::{MethodName, Request, RunOptions, pretrain};
 //! let request = Request {
@@ -19,11 +22,14 @@
 //! # Ok::<(), ssl_edge::train::TrainError>(())
 //! ```
 
+#[doc(inline)]
+pub use ssl_edge_train::collective;
+
 pub use ssl_edge_nn::optim::{AdamWConfig, Clip};
 pub use ssl_edge_nn::{Gelu, VitConfig};
 pub use ssl_edge_train::methods::{DecoderConfig, DinoConfig, HeadConfig, MaeConfig};
 pub use ssl_edge_train::{
     BenchStep, CheckpointConfig, DataConfig, MethodName, Observer, OptimizerConfig, ProbeConfig,
     ProbeScore, Progress, Request, RunInfo, RunOptions, RunSummary, ScheduleConfig, TrainConfig,
-    TrainError, bench_step, latest_checkpoint, pretrain,
+    TrainError, bench_step, latest_checkpoint, pretrain, pretrain_over,
 };

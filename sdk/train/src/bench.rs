@@ -7,6 +7,7 @@ use rand_distr::{Distribution, StandardNormal};
 use ssl_edge_nn::ops;
 use ssl_edge_vision::{MultiCrop, stream};
 
+use crate::collective::Solo;
 use crate::config::{MethodName, TrainConfig};
 use crate::error::Result;
 use crate::flops::step_flops;
@@ -88,6 +89,7 @@ fn time(config: &TrainConfig) -> Result<BenchStep> {
             step,
             steps: config.steps(),
             steps_per_epoch: config.steps(),
+            ranks: &Solo,
         };
         let start = Instant::now();
         let phases = learner.step(&batch, &ctx)?.seconds;

@@ -60,7 +60,7 @@ impl Checkpoint {
         fs::create_dir_all(&parent).map_err(TrainError::io("create", &parent))?;
         let temporary = parent.join(TEMPORARY);
         remove(&temporary)?;
-        let target = parent.join(format!("{:08}", self.state.step));
+        let target = checkpoint_folder(run, self.state.step);
         let written = self.write(&temporary).and_then(|()| {
             remove(&target)?;
             fs::rename(&temporary, &target).map_err(TrainError::io("rename to", &target))?;
@@ -126,6 +126,16 @@ pub fn read_state(folder: &Path) -> Result<State> {
 /// The newest complete checkpoint of a run, if it has one.
 pub fn latest_checkpoint(run: &Path) -> Result<Option<PathBuf>> {
     Ok(list(run)?.pop().map(|(_, path)| path))
+}
+
+/// The step of the newest complete checkpoint of a run, if it has one.
+pub(crate) fn latest_step(run: &Path) -> Result<Option<u64>> {
+    Ok(list(run)?.pop().map(|(step, _)| step))
+}
+
+/// The folder of a step's checkpoint.
+pub(crate) fn checkpoint_folder(run: &Path, step: u64) -> PathBuf {
+    run.join(FOLDER).join(format!("{step:08}"))
 }
 
 /// Tensors of which a method's encoder is made: the teacher's where there is a teacher, else the trained ones.

@@ -82,7 +82,7 @@ pub struct DataConfig {
 pub struct ScheduleConfig {
     /// Images seen in the whole run, counting repeats; the run has `images / batch` steps.
     pub images: u64,
-    /// Images in a batch.
+    /// Images in a batch, of all ranks together.
     pub batch: usize,
     /// Part of the run over which the learning rate rises from 0, 0 to 1.
     pub warmup: f64,

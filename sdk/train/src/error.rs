@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::collective::{CollectiveError, names};
+
 /// Why training could not start, go on or be read back.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -99,10 +101,53 @@ pub enum TrainError {
         /// Images now.
         now: usize,
     },
+    /// The batch cannot be cut into equal parts for the ranks.
+    #[error(
+        "schedule.batch {batch} is the batch of all {world} ranks together and must be a multiple of their number; \
+         use `--set schedule.batch={}` or another number of ranks",
+        (batch / world).max(1) * world
+    )]
+    BatchOverRanks {
+        /// Images in a batch of all ranks.
+        batch: usize,
+        /// Number of ranks.
+        world: usize,
+    },
+    /// The ranks do not compute the same thing.
+    #[error("{} and rank 0 have different {what}; {remedy}", names(ranks))]
+    RanksDiffer {
+        /// The ranks that differ from rank 0.
+        ranks: Vec<usize>,
+        /// What differs.
+        what: &'static str,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The ranks cannot go on together.
+    #[error(transparent)]
+    Collective(#[from] CollectiveError),
+    /// Several processes were started and this program cannot connect them.
+    #[error(
+        "{variable} says that {world} processes were started together, and this program was built without MPI: each would train the whole run. \
+         Build it with `cargo install --path sdk/cli --features mpi`, or start one process"
+    )]
+    WithoutMpi {
+        /// Processes started.
+        world: usize,
+        /// The environment variable that says so.
+        variable: &'static str,
+    },
+    /// What the launcher says of the processes cannot be used.
+    #[error("{message}")]
+    Launcher {
+        /// What is wrong and what to do.
+        message: String,
+    },
     /// The loss or the gradient is infinite or not a number; no weight was changed by this step.
     #[error(
-        "{what} is {value} at step {step} (learning rate {lr:.3e}, gradient norm {grad_norm}); images: {}. {}. \
+        "{what} is {value}{} at step {step} (learning rate {lr:.3e}, gradient norm {grad_norm}); images: {}. {}. \
          Lower optimizer.base_lr, or check these images",
+        rank.map_or(String::new(), |rank| format!(" on rank {rank}")),
         samples.join(", "),
         match checkpoint { Some(path) => format!("The last checkpoint stands: {}", path.display()), None => "No checkpoint was written yet".into() }
     )]
@@ -117,7 +162,9 @@ pub enum TrainError {
         lr: f64,
         /// Norm of all gradients together; not a number where the loss already failed.
         grad_norm: f64,
-        /// The images of the batch.
+        /// The rank, where there are several and one of them is known to be the source.
+        rank: Option<usize>,
+        /// The images of that rank's part of the batch; of the whole batch where no rank is named.
         samples: Vec<String>,
         /// The newest checkpoint.
         checkpoint: Option<PathBuf>,

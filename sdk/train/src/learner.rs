@@ -9,8 +9,9 @@ use ssl_edge_nn::optim::{AdamW, GradNorms, Update};
 use ssl_edge_nn::schedule::cosine;
 
 use crate::checkpoint::Checkpoint;
+use crate::collective::{average_gradients, gather_f64};
 use crate::config::TrainConfig;
-use crate::data::Dataset;
+use crate::data::{Dataset, Fnv};
 use crate::error::{Result, TrainError};
 use crate::methods::{self, Batch, Method, StepContext};
 
@@ -79,7 +80,7 @@ impl Learner {
         Ok(state.step)
     }
 
-    /// One update of the weights. On error no weight has changed.
+    /// One update of the weights, the same on all ranks. On error no weight has changed.
     pub(crate) fn step(&mut self, batch: &Batch, ctx: &StepContext) -> Result<Step> {
         let o = &self.config.optimizer;
         let warmup = (self.config.schedule.warmup * ctx.steps as f64) as u64;
@@ -99,9 +100,11 @@ impl Learner {
             0.0,
             ctx.step,
         );
-        let non_finite = |what, value, grad_norm| TrainError::NonFinite {
+        let ranks = ctx.ranks;
+        let non_finite = |what, (rank, value), grad_norm| TrainError::NonFinite {
             what,
             value,
+            rank,
             step: ctx.step,
             lr,
             grad_norm,
@@ -111,21 +114,31 @@ impl Learner {
         let start = Instant::now();
         let loss = self.method.loss(batch, ctx)?;
         let forward = start.elapsed().as_secs_f64();
-        let value = f64::from(loss.to_scalar::<f32>()?);
-        if !value.is_finite() {
-            return Err(non_finite("loss", value, f64::NAN));
+        let losses = gather_f64(ranks, f64::from(loss.to_scalar::<f32>()?))?;
+        if let Some(found) = first_non_finite(&losses) {
+            return Err(non_finite("loss", found, f64::NAN));
         }
-        let grads = backward(&loss)?;
+        let mut grads = backward(&loss)?;
         drop(loss);
         let backward = start.elapsed().as_secs_f64() - forward;
         let params = self.method.params();
-        let norms = GradNorms::of(params, &grads, &|name| self.method.is_trained(name, ctx))?;
-        if !norms.global().is_finite() {
-            return Err(non_finite("gradient norm", norms.global(), norms.global()));
+        let is_trained = |name: &str| self.method.is_trained(name, ctx);
+        if ranks.world() > 1 {
+            // The mean would not tell whose gradient it was.
+            let own = GradNorms::of(params, &grads, &is_trained)?.global();
+            if let Some(found) = first_non_finite(&gather_f64(ranks, own)?) {
+                return Err(non_finite("gradient norm", found, found.1));
+            }
+            average_gradients(ranks, params, &mut grads, &is_trained)?;
+        }
+        let norms = GradNorms::of(params, &grads, &is_trained)?;
+        let norm = norms.global();
+        if !norm.is_finite() {
+            return Err(non_finite("gradient norm", (None, norm), norm));
         }
         let factors: BTreeMap<&str, f64> = params
             .iter()
-            .filter(|(name, _)| self.method.is_trained(name, ctx))
+            .filter(|(name, _)| is_trained(name))
             .map(|(name, _)| (name, o.clip.factor(&norms, name)))
             .collect();
         let update = Update {
@@ -136,10 +149,10 @@ impl Learner {
         self.optimizer.step(params, &grads, &update)?;
         self.method.after_step(ctx)?;
         Ok(Step {
-            loss: value,
+            loss: losses.iter().sum::<f64>() / losses.len() as f64,
             lr,
             weight_decay,
-            grad_norm: norms.global(),
+            grad_norm: norm,
             seconds: Phases {
                 forward,
                 backward,
@@ -147,4 +160,23 @@ impl Learner {
             },
         })
     }
+
+    /// Fingerprint of everything that must be the same on all ranks after every step.
+    pub(crate) fn fingerprint(&self) -> Result<u64> {
+        let mut hash = Fnv::new();
+        for tensors in [self.method.params().to_map(), self.method.state()?] {
+            for tensor in tensors.values() {
+                for value in tensor.flatten_all()?.to_vec1::<f32>()? {
+                    hash.add(&value.to_le_bytes());
+                }
+            }
+        }
+        Ok(hash.value())
+    }
+}
+
+/// The first value that is not finite, with its rank where there are several.
+fn first_non_finite(values: &[f64]) -> Option<(Option<usize>, f64)> {
+    let rank = values.iter().position(|value| !value.is_finite())?;
+    Some(((values.len() > 1).then_some(rank), values[rank]))
 }

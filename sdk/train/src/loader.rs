@@ -8,24 +8,27 @@ use candle_core::{Device, Tensor};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use ssl_edge_vision::{Image, multi_crop_batch, view_batch};
 
+use crate::collective::Share;
 use crate::config::{MethodName, TrainConfig};
 use crate::data::{Dataset, Sampler};
 use crate::error::{Result, TrainError};
 use crate::methods::Batch;
 
-/// Makes the batch of any step; the result depends on the configuration, the images and the step alone.
+/// Makes a rank's part of the batch of any step; the result depends on the configuration, the images and the step alone.
 pub(crate) struct Loader<'a> {
     config: &'a TrainConfig,
     dataset: &'a Dataset,
     sampler: Sampler,
+    share: Share,
 }
 
 impl<'a> Loader<'a> {
-    pub(crate) fn new(config: &'a TrainConfig, dataset: &'a Dataset) -> Result<Self> {
+    pub(crate) fn new(config: &'a TrainConfig, dataset: &'a Dataset, share: Share) -> Result<Self> {
         Ok(Self {
             config,
             dataset,
             sampler: Sampler::new(config.seed, dataset.len(), config.schedule.batch)?,
+            share,
         })
     }
 
@@ -34,7 +37,7 @@ impl<'a> Loader<'a> {
     }
 
     pub(crate) fn batch(&mut self, step: u64) -> Result<Batch> {
-        let samples = self.sampler.batch(step).to_vec();
+        let samples = self.share.of(self.sampler.batch(step)).to_vec();
         let images = self.dataset.images(&samples)?;
         let images: Vec<&Image> = images.iter().map(AsRef::as_ref).collect();
         let ids: Vec<u64> = samples.iter().map(|&sample| sample as u64).collect();

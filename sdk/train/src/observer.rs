@@ -17,7 +17,7 @@ pub struct RunInfo {
     pub images: usize,
     /// Images whose decoded pixels stay in memory; the others are read from a temporary file in the run folder.
     pub cached: usize,
-    /// Images in a batch.
+    /// Images in a batch, of all ranks together.
     pub batch: usize,
     /// Steps in one pass over the images.
     pub steps_per_epoch: u64,
@@ -27,8 +27,10 @@ pub struct RunInfo {
     pub steps: u64,
     /// Peak learning rate after scaling with the batch.
     pub peak_lr: f64,
-    /// Threads of the training step.
+    /// Threads of the training step, on each rank.
     pub threads: usize,
+    /// Ranks that share every batch; 1 for a process alone.
+    pub ranks: usize,
 }
 
 /// One finished step.
@@ -65,7 +67,8 @@ pub struct ProbeScore {
     pub val: usize,
 }
 
-/// Receives what happens during a run. Every method has an empty default; they are called from the training thread.
+/// Receives what happens during a run. Every method has an empty default; they are called from the training thread, on rank 0
+/// only.
 pub trait Observer: Send + Sync {
     /// The run is about to start or to go on.
     fn started(&self, _info: &RunInfo) {}

@@ -7,6 +7,7 @@ use ssl_edge_vision::ImageFolder;
 use toml::{Table, Value};
 
 use crate::config::{MethodName, ProbeConfig, TrainConfig, rejected};
+use crate::data::Fnv;
 use crate::error::{Result, TrainError};
 
 /// What a user asks for.
@@ -28,7 +29,7 @@ pub struct Request {
     pub probe: Option<PathBuf>,
 }
 
-/// Keys that may differ between a run and its resumption, as no result depends on them or the run checks them itself.
+/// Keys that may differ between a run and its resumption, and between ranks, as no result depends on them or the run checks them itself.
 const FREE: [&str; 7] = [
     "threads",
     "data.threads",
@@ -94,6 +95,26 @@ pub(crate) fn config_text(config: &TrainConfig) -> Result<String> {
     toml::to_string(config).map_err(rejected)
 }
 
+/// Fingerprint of the settings that decide what a run computes.
+pub(crate) fn fingerprint(config: &TrainConfig) -> Result<u64> {
+    let mut settings = Vec::new();
+    flatten("", &Value::Table(to_table(config)?), &mut settings);
+    settings.sort();
+    let mut hash = Fnv::new();
+    for (key, value) in settings.iter().filter(|(key, _)| !is_free(key)) {
+        hash.add(format!("{key}={value}\n").as_bytes());
+    }
+    Ok(hash.value())
+}
+
+/// Whether a setting may differ between parts of one run.
+fn is_free(key: &str) -> bool {
+    FREE.iter().any(|free| match free.ends_with('.') {
+        true => key.starts_with(free),
+        false => key == *free,
+    })
+}
+
 /// Settings that differ and matter, as `key: then -> now`.
 pub(crate) fn changes(then: &TrainConfig, now: &TrainConfig) -> Result<Vec<String>> {
     let (mut old, mut new) = (Vec::new(), Vec::new());
@@ -106,13 +127,7 @@ pub(crate) fn changes(then: &TrainConfig, now: &TrainConfig) -> Result<Vec<Strin
     let mut keys: Vec<&String> = old.iter().chain(&new).map(|(key, _)| key).collect();
     keys.sort();
     keys.dedup();
-    keys.retain(|key| {
-        let free = |free: &str| match free.ends_with('.') {
-            true => key.starts_with(free),
-            false => key.as_str() == free,
-        };
-        !FREE.iter().any(|f| free(f)) && find(&old, key) != find(&new, key)
-    });
+    keys.retain(|key| !is_free(key) && find(&old, key) != find(&new, key));
     let describe = |key: &String| format!("{key}: {} -> {}", find(&old, key), find(&new, key));
     Ok(keys.into_iter().map(describe).collect())
 }

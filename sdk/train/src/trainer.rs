@@ -7,25 +7,21 @@ use std::time::Instant;
 
 use ssl_edge_vision::Skipped;
 
-use crate::checkpoint::{Checkpoint, State, latest_checkpoint, write_safely};
+use crate::checkpoint::{Checkpoint, State, checkpoint_folder, write_safely};
+use crate::collective::{Collective, Share, Solo, same_on_all};
 use crate::config::TrainConfig;
-use crate::data::Dataset;
+use crate::data::{Dataset, Sampler};
 use crate::error::{Result, TrainError};
 use crate::learner::{Learner, Step};
 use crate::loader::{Loader, pool};
 use crate::methods::{Batch, StepContext};
 use crate::metrics::{Metrics, ProbeLine, StepLine};
 use crate::observer::{Observer, ProbeScore, Progress, RunInfo, RunSummary};
+use crate::pace::{Pace, Warned, advice_on_waiting};
 use crate::probe::Probe;
-use crate::resolve::{changes, config_text, read_config};
+use crate::resolve::{config_text, fingerprint};
 use crate::run::{CONFIG, METRICS};
-
-/// Share of the time spent waiting for images above which the user is told, and steps before it is judged.
-const MAX_WAIT: f64 = 0.1;
-const WAIT_STEPS: u64 = 30;
-
-/// Weight of the newest step in smoothed figures.
-const SMOOTHING: f64 = 0.05;
+use crate::start::{check_folder, newest_checkpoint};
 
 /// Where a run is written and whether it goes on.
 #[derive(Clone, Debug)]
@@ -49,47 +45,85 @@ pub fn pretrain(
     options: &RunOptions,
     observer: &dyn Observer,
 ) -> Result<RunSummary> {
-    config.validate()?;
-    let folder = &options.folder;
-    let exists = [CONFIG, METRICS, "checkpoints"]
-        .iter()
-        .any(|name| folder.join(name).exists());
-    match (exists, options.resume) {
-        (true, false) => {
-            return Err(TrainError::RunExists {
-                path: folder.clone(),
-            });
+    pretrain_over(config, options, observer, &Solo)
+}
+
+/// As [`pretrain`], as one of several ranks that share every batch; all of them call this with the same configuration.
+///
+/// `schedule.batch` is the batch of all ranks together. The weights are those of one process up to the rounding of sums over
+/// the batch, and the same on all ranks; engines that sum in a fixed order give the same bits in every run. Rank 0 writes the
+/// run folder, calls `observer` and scores the probe; to resume, all ranks must be able to read the folder. When a rank
+/// returns an error or panics, it tells the others, and they return an error with its name.
+///
+/// # Errors
+/// Those of [`pretrain`]; a batch that is not a multiple of the number of ranks; ranks with other settings, images or weights
+/// than rank 0; [`TrainError::Collective`] where another rank failed, ended or did not come in time.
+pub fn pretrain_over(
+    config: &TrainConfig,
+    options: &RunOptions,
+    observer: &dyn Observer,
+    ranks: &dyn Collective,
+) -> Result<RunSummary> {
+    let _guard = PanicGuard(ranks);
+    let observer = if ranks.rank() == 0 { observer } else { &() };
+    let done = train(config, options, observer, ranks);
+    match &done {
+        Ok(_) | Err(TrainError::Collective(_)) => {}
+        Err(error) => ranks.fail(&error.to_string()),
+    }
+    done
+}
+
+/// Tells the other ranks of a panic.
+struct PanicGuard<'a>(&'a dyn Collective);
+
+impl Drop for PanicGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail("it panicked; see its messages");
         }
-        (_, true) => check_same(config, folder)?,
-        (false, false) => {}
+    }
+}
+
+fn train(
+    config: &TrainConfig,
+    options: &RunOptions,
+    observer: &dyn Observer,
+    ranks: &dyn Collective,
+) -> Result<RunSummary> {
+    config.validate()?;
+    let share = Share::new(config.schedule.batch, ranks.rank(), ranks.world())?;
+    let remedy = "start all ranks with the same configuration";
+    same_on_all(ranks, "settings", fingerprint(config)?, remedy)?;
+    if ranks.rank() == 0 {
+        check_folder(config, &options.folder, options.resume)?;
     }
     let started = Instant::now();
     pool(config.threads, "train")?.install(|| {
-        let (dataset, skipped) = Dataset::open(&config.data, folder)?;
-        let mut session = Session::open(config, folder, observer, &dataset, skipped)?;
+        let (dataset, skipped) = Dataset::open(&config.data, &options.folder)?;
+        let remedy = "give all ranks folders with the same files, all readable";
+        same_on_all(ranks, "images", dataset.id(), remedy)?;
+        let world = World { ranks, share };
+        let mut session =
+            Session::open(config, &options.folder, observer, &dataset, skipped, world)?;
         let mut summary = session.run()?;
         summary.seconds = started.elapsed().as_secs_f64();
         Ok(summary)
     })
 }
 
-fn check_same(config: &TrainConfig, folder: &Path) -> Result<()> {
-    let path = folder.join(CONFIG);
-    if !path.is_file() {
-        return Err(TrainError::NoRun {
-            path: folder.into(),
-            what: "run to resume",
-            remedy: "start it without --resume",
-        });
-    }
-    let changes = changes(&read_config(&path)?, config)?;
-    if changes.is_empty() {
-        return Ok(());
-    }
-    Err(TrainError::ConfigChanged {
-        path: folder.into(),
-        changes,
-    })
+/// The ranks and the part of each batch that is this one's.
+#[derive(Clone, Copy)]
+struct World<'a> {
+    ranks: &'a dyn Collective,
+    share: Share,
+}
+
+/// What rank 0 decides after a step.
+#[derive(Clone, Copy)]
+struct Decision {
+    stop: bool,
+    save: bool,
 }
 
 struct Session<'a> {
@@ -97,7 +131,10 @@ struct Session<'a> {
     folder: &'a Path,
     observer: &'a dyn Observer,
     dataset: &'a Dataset,
+    world: World<'a>,
+    /// On rank 0 alone, as the next.
     probe: Option<Probe>,
+    metrics: Option<Metrics>,
     learner: Learner,
     first_step: u64,
     steps_per_epoch: u64,
@@ -112,35 +149,41 @@ impl<'a> Session<'a> {
         observer: &'a dyn Observer,
         dataset: &'a Dataset,
         mut skipped: Vec<Skipped>,
+        world: World<'a>,
     ) -> Result<Self> {
-        let steps_per_epoch = Loader::new(config, dataset)?.steps_per_epoch();
+        let is_first = world.ranks.rank() == 0;
+        let steps_per_epoch = Loader::new(config, dataset, world.share)?.steps_per_epoch();
         let probe = match &config.probe {
-            Some(settings) => {
+            Some(settings) if is_first => {
                 let (probe, more) = Probe::open(settings, &config.preprocess)?;
                 skipped.extend(more);
                 Some(probe)
             }
-            None => None,
+            _ => None,
         };
         for file in &skipped {
             observer.skipped(&file.path, &file.reason);
         }
         let mut learner = Learner::new(config)?;
-        let checkpoint = latest_checkpoint(folder)?;
+        let checkpoint = newest_checkpoint(folder, world.ranks)?;
         let first_step = match &checkpoint {
             Some(checkpoint) => learner.resume(checkpoint, dataset, folder)?,
             None => 0,
         };
-        fs::create_dir_all(folder).map_err(TrainError::io("create", folder))?;
-        if !folder.join(CONFIG).exists() {
-            write_safely(&folder.join(CONFIG), config_text(config)?.as_bytes())?;
+        if is_first {
+            fs::create_dir_all(folder).map_err(TrainError::io("create", folder))?;
+            if !folder.join(CONFIG).exists() {
+                write_safely(&folder.join(CONFIG), config_text(config)?.as_bytes())?;
+            }
         }
         Ok(Self {
             config,
             folder,
             observer,
             dataset,
+            world,
             probe,
+            metrics: None,
             learner,
             first_step,
             steps_per_epoch,
@@ -162,31 +205,32 @@ impl<'a> Session<'a> {
             steps: self.config.steps(),
             peak_lr: self.config.peak_lr(),
             threads: rayon::current_num_threads(),
+            ranks: self.world.ranks.world(),
         }
     }
 
     fn run(&mut self) -> Result<RunSummary> {
         self.observer.started(&self.info());
-        let mut metrics = Metrics::open(&self.folder.join(METRICS), self.first_step)?;
+        if self.world.ranks.rank() == 0 {
+            let path = self.folder.join(METRICS);
+            self.metrics = Some(Metrics::open(&path, self.first_step)?);
+        }
+        self.check_weights()?;
         let steps = self.first_step..self.config.steps();
         std::thread::scope(|scope| {
-            let loader = Loader::new(self.config, self.dataset)?;
+            let loader = Loader::new(self.config, self.dataset, self.world.share)?;
             let batches = loader.prefetch(steps, scope, rayon::current_num_threads())?;
-            self.steps(&batches, &mut metrics)
+            self.steps(&batches)
         })
     }
 
-    fn steps(
-        &mut self,
-        batches: &Receiver<Result<Batch>>,
-        metrics: &mut Metrics,
-    ) -> Result<RunSummary> {
+    fn steps(&mut self, batches: &Receiver<Result<Batch>>) -> Result<RunSummary> {
         let steps = self.config.steps();
         let mut step = self.first_step;
         let mut loss = None;
         let mut probes = Vec::new();
         if step == 0 {
-            self.probe(0, true, metrics, &mut probes)?;
+            self.probe(0, true, &mut probes)?;
         }
         let mut pace = Pace::default();
         let (mut stop, mut warned) = (false, Warned::default());
@@ -201,23 +245,24 @@ impl<'a> Session<'a> {
                 step,
                 steps,
                 steps_per_epoch: self.steps_per_epoch,
+                ranks: self.world.ranks,
             };
-            let done = self
-                .learner
-                .step(&batch, &ctx)
-                .map_err(|e| self.explain(e, &batch))?;
+            let done = self.learner.step(&batch, &ctx);
+            let done = done.map_err(|e| self.explain(e))?;
             step += 1;
             pace.add(start.elapsed().as_secs_f64(), waited);
             loss = Some(done.loss);
-            self.report(metrics, &pace, step, &done)?;
+            self.report(&pace, step, &done)?;
             self.warn(&pace, &mut warned);
-            stop = self.observer.stop();
-            let last = step == steps || stop;
-            self.probe(step, last, metrics, &mut probes)?;
-            if last || step.is_multiple_of(self.config.checkpoint.every_steps) {
+            let decision = self.decide(step)?;
+            stop = decision.stop;
+            self.probe(step, stop || step == steps, &mut probes)?;
+            if decision.save {
                 self.save(step)?;
             }
         }
+        // A run is done on every rank when it is safely on disk.
+        self.world.ranks.barrier()?;
         Ok(RunSummary {
             run: self.folder.into(),
             checkpoint: self
@@ -234,7 +279,32 @@ impl<'a> Session<'a> {
         })
     }
 
-    fn report(&self, metrics: &mut Metrics, pace: &Pace, step: u64, done: &Step) -> Result<()> {
+    /// Whether to stop and to save, as rank 0 says, whose observer and settings decide.
+    fn decide(&self, step: u64) -> Result<Decision> {
+        let stop = self.observer.stop();
+        let is_due = step.is_multiple_of(self.config.checkpoint.every_steps);
+        let save = stop || is_due || step == self.config.steps();
+        let mut words = [u64::from(stop), u64::from(save)];
+        self.world.ranks.broadcast(0, &mut words)?;
+        let [stop, save] = words.map(|word| word == 1);
+        Ok(Decision { stop, save })
+    }
+
+    /// Checks that the weights have the same bits on all ranks, as equal updates of equal weights must.
+    fn check_weights(&self) -> Result<()> {
+        let ranks = self.world.ranks;
+        if ranks.world() == 1 {
+            return Ok(());
+        }
+        let remedy = "run all ranks from the same build on machines of one kind, \
+                      and go on with --resume from the last checkpoint";
+        same_on_all(ranks, "weights", self.learner.fingerprint()?, remedy)
+    }
+
+    fn report(&mut self, pace: &Pace, step: u64, done: &Step) -> Result<()> {
+        let Some(metrics) = &mut self.metrics else {
+            return Ok(());
+        };
         let batch = self.config.schedule.batch;
         let img_per_s = batch as f64 / pace.seconds;
         metrics.write(&StepLine {
@@ -268,32 +338,18 @@ impl<'a> Session<'a> {
             self.observer.warned(&message);
             warned.method = true;
         }
-        let share = pace.waited / pace.seconds;
-        if pace.steps >= WAIT_STEPS && share > MAX_WAIT && !warned.waiting {
+        if let Some(share) = pace.long_wait().filter(|_| !warned.waiting) {
             let (n, cached) = (self.dataset.len(), self.dataset.cached());
-            self.observer.warned(&format!(
-                "{:.0} % of the time is spent waiting for images; {}or lower data.shorter_side, or give more threads (data.threads={} now)",
-                100.0 * share,
-                if cached < n {
-                    format!("{cached} of {n} images are in memory: raise data.cache_mib, ")
-                } else {
-                    "ask less of each image (fewer crops, no blur), ".into()
-                },
-                self.config.data.threads,
-            ));
+            self.observer.warned(&advice_on_waiting(share, n, cached));
             warned.waiting = true;
         }
     }
 
     /// Scores the encoder where this is asked for and due.
-    fn probe(
-        &self,
-        step: u64,
-        due: bool,
-        metrics: &mut Metrics,
-        scores: &mut Vec<ProbeScore>,
-    ) -> Result<()> {
-        let (Some(probe), Some(settings)) = (&self.probe, &self.config.probe) else {
+    fn probe(&mut self, step: u64, due: bool, scores: &mut Vec<ProbeScore>) -> Result<()> {
+        let (Some(probe), Some(settings), Some(metrics)) =
+            (&self.probe, &self.config.probe, &mut self.metrics)
+        else {
             return Ok(());
         };
         if !due && !step.is_multiple_of(settings.every_steps) {
@@ -310,6 +366,11 @@ impl<'a> Session<'a> {
     }
 
     fn save(&mut self, step: u64) -> Result<()> {
+        self.check_weights()?;
+        if self.world.ranks.rank() > 0 {
+            self.checkpoint = Some(checkpoint_folder(self.folder, step));
+            return Ok(());
+        }
         let checkpoint = Checkpoint {
             state: State {
                 schema: 1,
@@ -329,44 +390,29 @@ impl<'a> Session<'a> {
     }
 
     /// Adds images and checkpoint to an error about a number that is not finite.
-    fn explain(&self, mut error: TrainError, batch: &Batch) -> TrainError {
-        if let TrainError::NonFinite {
+    fn explain(&self, mut error: TrainError) -> TrainError {
+        let TrainError::NonFinite {
+            step,
+            rank,
             samples,
             checkpoint,
             ..
         } = &mut error
-        {
-            *samples = batch
-                .samples
+        else {
+            return error;
+        };
+        let batch = self.config.schedule.batch;
+        let world = self.world.ranks.world();
+        if let Ok(mut sampler) = Sampler::new(self.config.seed, self.dataset.len(), batch) {
+            let all = sampler.batch(*step);
+            let share = rank.and_then(|rank| Share::new(batch, rank, world).ok());
+            *samples = share
+                .map_or(all, |share| share.of(all))
                 .iter()
                 .map(|&i| self.dataset.path(i).display().to_string())
                 .collect();
-            *checkpoint = self.checkpoint.clone();
         }
+        *checkpoint = self.checkpoint.clone();
         error
-    }
-}
-
-/// What the observer was warned of.
-#[derive(Default)]
-struct Warned {
-    method: bool,
-    waiting: bool,
-}
-
-/// Smoothed seconds of a step and of its wait for images.
-#[derive(Default)]
-struct Pace {
-    steps: u64,
-    seconds: f64,
-    waited: f64,
-}
-
-impl Pace {
-    fn add(&mut self, seconds: f64, waited: f64) {
-        self.steps += 1;
-        let weight = SMOOTHING.max(1.0 / self.steps as f64);
-        self.seconds += weight * (seconds - self.seconds);
-        self.waited += weight * (waited - self.waited);
     }
 }

@@ -7,8 +7,12 @@ use anyhow::{Context, Result};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
-use ssl_edge::train::{MethodName, Request, RunOptions, RunSummary, VitConfig, pretrain};
+use ssl_edge::train::collective::{Collective, TIMEOUT, connect};
+use ssl_edge::train::{
+    MethodName, Request, RunOptions, RunSummary, TrainConfig, VitConfig, pretrain_over,
+};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Train an encoder on unlabelled images.
 #[derive(Args)]
@@ -37,6 +41,9 @@ pub(crate) struct PretrainArgs {
     /// Go on from the newest checkpoint in the run folder
     #[arg(long)]
     resume: bool,
+    /// Under mpirun or srun: how long a process waits for the others before it stops
+    #[arg(long, value_name = "SECONDS", default_value_t = TIMEOUT.as_secs(), value_parser = clap::value_parser!(u64).range(1..))]
+    rank_timeout: u64,
     #[command(flatten)]
     threads: Threads,
 }
@@ -53,9 +60,42 @@ struct Report {
     skipped: usize,
 }
 
-/// Trains to the end and says where the result is.
+/// Trains to the end and says where the result is; as one of several processes where a launcher started them.
 pub(crate) fn run(args: &PretrainArgs, format: Format) -> Result<()> {
     args.threads.apply();
+    let ranks = connect(Duration::from_secs(args.rank_timeout))?;
+    let summary = train(args, ranks.as_ref()).with_context(|| {
+        let place = match ranks.world() {
+            1 => String::new(),
+            world => format!("rank {} of {world}: ", ranks.rank()),
+        };
+        format!("{place}the run {} did not finish", args.out.display())
+    })?;
+    if ranks.rank() > 0 {
+        return Ok(());
+    }
+    note(format_args!(
+        "next: ssl-edge export {} --out encoder.sslb",
+        args.out.display()
+    ));
+    format.print(&report(summary), human)
+}
+
+fn train(args: &PretrainArgs, ranks: &dyn Collective) -> Result<RunSummary> {
+    let config = configuration(args).inspect_err(|error| ranks.fail(&format!("{error:#}")))?;
+    let options = RunOptions {
+        folder: args.out.clone(),
+        resume: args.resume,
+    };
+    Ok(pretrain_over(
+        &config,
+        &options,
+        observer().as_ref(),
+        ranks,
+    )?)
+}
+
+fn configuration(args: &PretrainArgs) -> Result<TrainConfig> {
     let mut set = args.set.clone();
     if !set.iter().any(|text| text.starts_with("threads=")) {
         set.push(format!("threads={}", args.threads.count()));
@@ -68,18 +108,7 @@ pub(crate) fn run(args: &PretrainArgs, format: Format) -> Result<()> {
         set,
         probe: args.probe.clone(),
     };
-    let config = request.resolve()?;
-    let options = RunOptions {
-        folder: args.out.clone(),
-        resume: args.resume,
-    };
-    let summary = pretrain(&config, &options, observer().as_ref())
-        .with_context(|| format!("the run {} did not finish", args.out.display()))?;
-    note(format_args!(
-        "next: ssl-edge export {} --out encoder.sslb",
-        args.out.display()
-    ));
-    format.print(&report(summary), human)
+    Ok(request.resolve()?)
 }
 
 fn report(summary: RunSummary) -> Report {

@@ -3,12 +3,13 @@
 use super::Threads;
 use crate::output::{Format, Table, note, percent};
 use crate::progress::observer;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::Serialize;
 use ssl_edge::encoder::{Encoder, EngineKind, Options, Pooling, embed_files};
 use ssl_edge::export::{ExportOptions, export_run, random_bundle};
 use ssl_edge::job::{CalibrateOptions, EncoderId, FitOptions, Job, SampleMeta, calibrate};
+use ssl_edge::train::collective::launched;
 use ssl_edge::train::{MethodName, Request, RunOptions, pretrain};
 use ssl_edge::vision::{ClassFolder, Station, Surface, decode_file, raw_pixels};
 use std::path::{Path, PathBuf};
@@ -66,6 +67,12 @@ struct Frames {
 
 /// Trains, exports, calibrates, inspects, and compares with what needs no training.
 pub(crate) fn run(args: &QuickstartArgs, format: Format) -> Result<()> {
+    if let Some(launch) = launched()? {
+        bail!(
+            "quickstart trains in one process and {} were started; start one, or use `ssl-edge pretrain`",
+            launch.world
+        );
+    }
     args.threads.apply();
     let start = Instant::now();
     let temporary;

@@ -24,6 +24,7 @@ use ssl_edge_vision::{MultiCrop, stream};
 use super::dino_head::{Head, LAST_LAYER};
 use super::{Batch, ENCODER, Method, StepContext, init_rng, purpose, redraw, strip};
 use crate::checkpoint::Tensors;
+use crate::collective::Collective;
 use crate::config::rejected;
 use crate::error::Result;
 use crate::ops::{multi_crop_cross_entropy, softmax_rows};
@@ -201,8 +202,13 @@ impl Dino {
         ctx.step < self.config.freeze_last_layer_epochs * ctx.steps_per_epoch
     }
 
-    /// `c = m c + (1 - m) mean(logits)` over rows of `[rows, K]`.
-    fn update_center(&mut self, logits: &[f32]) {
+    /// `c = m c + (1 - m) mean(logits)` over rows of `[rows, K]` on all ranks. Gives the mean of `entropy` over the ranks.
+    fn update_center(
+        &mut self,
+        logits: &[f32],
+        entropy: f64,
+        ranks: &dyn Collective,
+    ) -> Result<f64> {
         let width = self.center.len();
         let mut sums = vec![0f64; width];
         for row in logits.chunks_exact(width) {
@@ -210,30 +216,44 @@ impl Dino {
                 *sum += f64::from(*x);
             }
         }
-        let rows = (logits.len() / width) as f64;
+        sums.push(entropy);
+        ranks.all_reduce_sum_f64(&mut sums)?;
+        let entropy = sums.pop().unwrap_or(entropy) / ranks.world() as f64;
+        let rows = (logits.len() / width * ranks.world()) as f64;
         let m = self.config.center_momentum;
         for (c, sum) in self.center.iter_mut().zip(sums) {
             *c = (m * f64::from(*c) + (1.0 - m) * sum / rows) as f32;
         }
+        Ok(entropy)
     }
 
+    /// For each resolution and block, whether a row's residual branches are kept.
     fn drops(&self, batch: &Batch, ctx: &StepContext) -> Result<Vec<Vec<PathFactors>>> {
         if self.config.drop_path == 0.0 {
             return Ok(Vec::new());
         }
         let depth = self.student.encoder.blocks().len();
-        let draw = |(group, view): (usize, &Tensor)| {
-            let mut rng = stream(ctx.seed, ctx.step, group as u64, purpose::DROP_PATH);
-            (0..depth)
-                .map(|block| {
+        let n_images = batch.samples.len();
+        let mut n_views = 0;
+        let mut drops = Vec::with_capacity(batch.views.len());
+        for crops in &batch.views {
+            let rows = crops.dim(0)?;
+            let mut paths: Vec<PathFactors> = vec![[Vec::new(), Vec::new()]; depth];
+            for row in 0..rows {
+                let view = (n_views + row / n_images) as u64;
+                let sample = batch.samples[row % n_images] as u64;
+                let mut rng = stream(ctx.seed, ctx.step, sample, purpose::DROP_PATH + view);
+                for (block, branches) in paths.iter_mut().enumerate() {
                     let rate = self.config.drop_path * block as f64 / (depth - 1).max(1) as f64;
-                    let images = view.dim(0)?;
-                    let mut factors = || keep_factors(images, rate, &mut rng);
-                    Ok([factors(), factors()])
-                })
-                .collect()
-        };
-        batch.views.iter().enumerate().map(draw).collect()
+                    for branch in branches {
+                        branch.push(keep_factor(rate, &mut rng));
+                    }
+                }
+            }
+            n_views += rows / n_images;
+            drops.push(paths);
+        }
+        Ok(drops)
     }
 }
 
@@ -262,7 +282,7 @@ impl Method for Dino {
             .student
             .forward(&batch.views, &self.drops(batch, ctx)?)?;
         let loss = multi_crop_cross_entropy(&student, &targets, self.config.student_temperature)?;
-        self.update_center(&logits);
+        let entropy = self.update_center(&logits, entropy, ctx.ranks)?;
         let uniform = entropy > UNIFORM * (self.center.len() as f64).ln();
         self.n_collapsed = if uniform { self.n_collapsed + 1 } else { 0 };
         self.figures = BTreeMap::from([
@@ -328,12 +348,12 @@ const CENTER: &str = "center";
 const UNIFORM: f64 = 0.99;
 const COLLAPSE_STEPS: u32 = 50;
 
-/// Factors of one residual branch, one per image, for stochastic depth (Huang et al. 2016): 0 or 1 / (1 - rate).
-fn keep_factors(images: usize, rate: f64, rng: &mut impl Rng) -> Vec<f32> {
-    let kept = (1.0 / (1.0 - rate)) as f32;
-    let draw = |_| {
-        let uniform = (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
-        if uniform < rate { 0.0 } else { kept }
-    };
-    (0..images).map(draw).collect()
+/// Factor of one image's residual branch: 0 with probability `rate`, else 1 / (1 - rate).
+fn keep_factor(rate: f64, rng: &mut impl Rng) -> f32 {
+    let uniform = (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+    if uniform < rate {
+        0.0
+    } else {
+        (1.0 / (1.0 - rate)) as f32
+    }
 }

@@ -15,6 +15,7 @@ use ssl_edge_nn::{Init, Params, VitConfig};
 use ssl_edge_vision::stream;
 
 use crate::checkpoint::Tensors;
+use crate::collective::Collective;
 use crate::config::{MethodName, TrainConfig};
 use crate::error::Result;
 
@@ -26,10 +27,11 @@ pub(crate) mod purpose {
     pub(crate) const INIT: u64 = 1;
     pub(crate) const SHUFFLE: u64 = 2;
     pub(crate) const MASK: u64 = 3;
-    pub(crate) const DROP_PATH: u64 = 4;
+    /// Of view `v`: `DROP_PATH + v`.
+    pub(crate) const DROP_PATH: u64 = 1 << 16;
 }
 
-/// Images of one step, as a method needs them.
+/// A rank's part of the images of one step, as a method needs them.
 #[derive(Clone, Debug)]
 pub struct Batch {
     /// Index of each image in the data set, `B` of them.
@@ -39,9 +41,9 @@ pub struct Batch {
     pub views: Vec<Tensor>,
 }
 
-/// Where in the run a step is.
+/// Where in the run a step is, and with whom it is made.
 #[derive(Clone, Copy, Debug)]
-pub struct StepContext {
+pub struct StepContext<'a> {
     /// Seed of the run.
     pub seed: u64,
     /// Steps done before this one.
@@ -50,6 +52,9 @@ pub struct StepContext {
     pub steps: u64,
     /// Steps in one pass over the images.
     pub steps_per_epoch: u64,
+    /// The ranks that share the step's batch. What a method keeps of a batch's statistics it takes over all of them, so
+    /// that it stays the same on every rank.
+    pub ranks: &'a dyn Collective,
 }
 
 /// A self-supervised method: its networks, its loss and what it does after each step.
@@ -63,7 +68,9 @@ pub trait Method: Send {
     /// Whether a parameter is updated in this step.
     fn is_trained(&self, name: &str, ctx: &StepContext) -> bool;
 
-    /// Loss of a batch, a scalar with a graph to every trained parameter.
+    /// Loss of this rank's part of the batch, a mean over its images: a scalar with a graph to every trained parameter.
+    ///
+    /// What is random about an image depends on seed, step and the image's index in the data set, not on its place in `batch`.
     fn loss(&mut self, batch: &Batch, ctx: &StepContext) -> Result<Tensor>;
 
     /// Called after the weights were updated.

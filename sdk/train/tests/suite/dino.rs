@@ -1,14 +1,16 @@
 use candle_core::Tensor;
+use ssl_edge_train::collective::Solo;
 use ssl_edge_train::methods::{Dino, Method, StepContext};
 use ssl_edge_train::{MethodName, Tensors, TrainConfig};
 
 use crate::common::{batch, tiny, values};
 
-const CTX: StepContext = StepContext {
+const CTX: StepContext<'static> = StepContext {
     seed: 5,
     step: 4,
     steps: 10,
     steps_per_epoch: 3,
+    ranks: &Solo,
 };
 
 fn model(change: impl FnOnce(&mut TrainConfig)) -> Dino {

@@ -1,16 +1,18 @@
 use candle_core::{DType, Device, Tensor};
 use ssl_edge_nn::ops;
 use ssl_edge_train::MethodName;
+use ssl_edge_train::collective::Solo;
 use ssl_edge_train::methods::{Mae, Masking, Method, StepContext, random_masking};
 use ssl_edge_vision::stream;
 
 use crate::common::{Recorder, Workbench, batch, run, tiny, values};
 
-const CTX: StepContext = StepContext {
+const CTX: StepContext<'static> = StepContext {
     seed: 5,
     step: 0,
     steps: 10,
     steps_per_epoch: 3,
+    ranks: &Solo,
 };
 
 fn model(norm_pix: bool) -> Mae {

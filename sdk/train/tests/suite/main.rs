@@ -4,5 +4,8 @@ mod common;
 mod dino;
 mod failures;
 mod mae;
+#[cfg(feature = "mpi")]
+mod mpi;
+mod ranks;
 mod requests;
 mod resume;
