@@ -3,7 +3,6 @@
 use super::Threads;
 use crate::output::{Format, note};
 use crate::progress::observer;
-use crate::report::chain;
 use anyhow::{Context, Result};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
@@ -83,7 +82,7 @@ pub(crate) fn run(args: &PretrainArgs, format: Format) -> Result<()> {
 }
 
 fn train(args: &PretrainArgs, ranks: &dyn Collective) -> Result<RunSummary> {
-    let config = configuration(args).inspect_err(|error| ranks.fail(&chain(error)))?;
+    let config = configuration(args).inspect_err(|error| ranks.fail(&format!("{error:#}")))?;
     let options = RunOptions {
         folder: args.out.clone(),
         resume: args.resume,
