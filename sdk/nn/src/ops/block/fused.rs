@@ -1,0 +1,289 @@
+//! The block's CPU kernel: forward and backward by hand, in buffers that are used again.
+//!
+//! It keeps 9 values per channel and token for the backward (`qkv`, the attended values, `x₁`, the MLP's hidden ones) where the
+//! separate ops keep 18, and adds residuals and parameter gradients where they are computed. Norms and GELU are computed again in
+//! the backward: a pass over memory is dearer than their arithmetic.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
+use faer::Accum;
+use rayon::prelude::*;
+
+use super::{Affine, BlockParams, PathFactors, sizes};
+use crate::grads::accumulate;
+use crate::ops::attention::Sizes;
+use crate::ops::product::{product_parallel, rows, rows_mut};
+use crate::ops::scratch::{Scratch, scratch};
+use crate::ops::{Values, layer_norm, linear, slice};
+
+pub(super) struct Fused {
+    params: Arc<BlockParams>,
+    paths: Option<PathFactors>,
+    saved: Mutex<Option<Saved>>,
+}
+
+/// What the backward reads, of `M = B·T` tokens.
+#[derive(Debug)]
+struct Saved {
+    qkv: Scratch,      // [M, 3·D]
+    attended: Scratch, // [M, D]
+    x1: Scratch,       // [M, D]
+    hidden: Scratch,   // [M, H], before GELU
+}
+
+/// Values of an [`Affine`] whose product maps `k` to `n` channels.
+struct Layer<'a> {
+    weight: Values<'a>,
+    bias: Values<'a>,
+    tensors: &'a Affine,
+}
+
+impl<'a> Layer<'a> {
+    fn of(affine: &'a Affine) -> Result<Self> {
+        Ok(Self {
+            weight: Values::of(&affine.weight)?,
+            bias: Values::of(&affine.bias)?,
+            tensors: affine,
+        })
+    }
+
+    /// Channels in and out.
+    fn sizes(&self) -> (usize, usize) {
+        let n = self.bias.len();
+        (self.weight.len() / n, n)
+    }
+
+    /// `y = x Wᵀ + b`.
+    fn linear(&self, y: &mut [f32], x: &[f32]) {
+        linear::fill_rows(y, &self.bias);
+        self.add_product(y, x);
+    }
+
+    /// `y = residual + f (x Wᵀ + b)`, with a factor `f` for every `tokens` rows.
+    fn linear_onto(
+        &self,
+        y: &mut [f32],
+        residual: &[f32],
+        x: &[f32],
+        paths: Option<(&[f32], usize)>,
+    ) {
+        let Some((factors, tokens)) = paths else {
+            linear::fill_residual(y, residual, &self.bias);
+            return self.add_product(y, x);
+        };
+        self.linear(y, x);
+        let image = tokens * self.bias.len();
+        y.par_chunks_mut(image)
+            .zip(residual.par_chunks(image).zip(factors))
+            .for_each(|(y, (residual, factor))| {
+                y.iter_mut()
+                    .zip(residual)
+                    .for_each(|(y, r)| *y = r + factor * *y);
+            });
+    }
+
+    fn add_product(&self, y: &mut [f32], x: &[f32]) {
+        let (k, n) = self.sizes();
+        let m = x.len() / k;
+        let weight = rows(&self.weight, n, k, k).transpose();
+        product_parallel(rows_mut(y, m, n, n), Accum::Add, rows(x, m, k, k), weight);
+    }
+
+    /// `dx = g W`.
+    fn grad_input(&self, dx: &mut [f32], g: &[f32]) {
+        let (k, n) = self.sizes();
+        let m = g.len() / n;
+        let weight = rows(&self.weight, n, k, k);
+        product_parallel(
+            rows_mut(dx, m, k, k),
+            Accum::Replace,
+            rows(g, m, n, n),
+            weight,
+        );
+    }
+
+    /// Adds `gᵀ x` and the sums of `g` to the parameters' gradients.
+    fn grad_params(&self, x: &[f32], g: &[f32]) -> Result<()> {
+        let (k, n) = self.sizes();
+        let m = x.len() / k;
+        accumulate(&self.tensors.weight, |dw, first| {
+            let accum = if first { Accum::Replace } else { Accum::Add };
+            let g = rows(g, m, n, n).transpose();
+            product_parallel(rows_mut(dw, n, k, k), accum, g, rows(x, m, k, k));
+        })?;
+        accumulate(&self.tensors.bias, |db, _| {
+            add(db, &linear::column_sums(g, n))
+        })
+    }
+
+    fn norm(&self, y: &mut [f32], x: &[f32], eps: f32) {
+        layer_norm::forward_into(y, x, &self.weight, &self.bias, eps);
+    }
+
+    /// Adds the gradient of `x` to `dx` and those of the parameters to theirs.
+    fn norm_backward(&self, dx: &mut [f32], x: &[f32], g: &[f32], eps: f32) -> Result<()> {
+        let sums = layer_norm::backward_onto(dx, x, &self.weight, g, eps);
+        let (dw, db) = sums.split_at(self.weight.len());
+        accumulate(&self.tensors.weight, |sum, _| add(sum, dw))?;
+        accumulate(&self.tensors.bias, |sum, _| add(sum, db))
+    }
+}
+
+fn add(sum: &mut [f32], values: &[f32]) {
+    sum.iter_mut().zip(values).for_each(|(s, v)| *s += v);
+}
+
+impl Fused {
+    pub(super) fn new(params: Arc<BlockParams>, paths: Option<PathFactors>) -> Self {
+        Self {
+            params,
+            paths,
+            saved: Mutex::new(None),
+        }
+    }
+
+    fn paths(&self, branch: usize, sizes: &Sizes) -> Option<(&[f32], usize)> {
+        self.paths
+            .as_ref()
+            .map(|paths| (paths[branch].as_slice(), sizes.tokens))
+    }
+
+    /// Everything up to the MLP's hidden values; `normed [M, D]` is for work.
+    fn to_hidden(&self, x: &[f32], sizes: &Sizes, normed: &mut [f32]) -> Result<Saved> {
+        let p = &*self.params;
+        let eps = p.eps as f32;
+        let mut qkv = scratch(3 * x.len());
+        Layer::of(&p.norm1)?.norm(normed, x, eps);
+        Layer::of(&p.qkv)?.linear(&mut qkv, normed);
+        let mut attended = scratch(x.len());
+        sizes.forward_into(&mut attended, &qkv);
+        let mut x1 = scratch(x.len());
+        Layer::of(&p.proj)?.linear_onto(&mut x1, x, &attended, self.paths(0, sizes));
+        let fc1 = Layer::of(&p.fc1)?;
+        let mut hidden = scratch(x.len() / sizes.dim * fc1.bias.len());
+        Layer::of(&p.norm2)?.norm(normed, &x1, eps);
+        fc1.linear(&mut hidden, normed);
+        Ok(Saved {
+            qkv,
+            attended,
+            x1,
+            hidden,
+        })
+    }
+
+    fn forward(&self, x: &[f32], sizes: &Sizes) -> Result<Vec<f32>> {
+        let mut normed = scratch(x.len());
+        let saved = self.to_hidden(x, sizes, &mut normed)?;
+        drop(normed);
+        let mut active = scratch(saved.hidden.len());
+        self.params.gelu.forward_into(&mut active, &saved.hidden);
+        let mut y = vec![0.0; x.len()];
+        Layer::of(&self.params.fc2)?.linear_onto(&mut y, &saved.x1, &active, self.paths(1, sizes));
+        if self.params.trained().next().is_some() {
+            *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = Some(saved);
+        }
+        Ok(y)
+    }
+
+    /// The gradient of `x` for the gradient `g` of the output.
+    fn backward(&self, x: &[f32], g: &[f32], sizes: &Sizes) -> Result<Vec<f32>> {
+        let p = &*self.params;
+        let eps = p.eps as f32;
+        let mut normed = scratch(x.len());
+        let saved = self
+            .saved
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Saved {
+            qkv,
+            attended,
+            x1,
+            mut hidden,
+        } = match saved {
+            Some(saved) => saved,
+            // a second backward pass over one graph
+            None => self.to_hidden(x, sizes, &mut normed)?,
+        };
+        let mut d_normed = scratch(x.len());
+        let mut dx = g.to_vec();
+
+        let mut d_hidden = scratch(hidden.len());
+        {
+            let fc2 = Layer::of(&p.fc2)?;
+            let scaled = self.scaled(1, &dx, sizes);
+            let d_branch = scaled.as_deref().unwrap_or(&dx);
+            fc2.grad_input(&mut d_hidden, d_branch);
+            p.gelu.value_and_grad(&mut hidden, &mut d_hidden);
+            fc2.grad_params(&hidden, d_branch)?;
+        }
+        let (norm2, fc1) = (Layer::of(&p.norm2)?, Layer::of(&p.fc1)?);
+        norm2.norm(&mut normed, &x1, eps);
+        fc1.grad_params(&normed, &d_hidden)?;
+        fc1.grad_input(&mut d_normed, &d_hidden);
+        norm2.norm_backward(&mut dx, &x1, &d_normed, eps)?;
+        drop((hidden, d_hidden));
+
+        let mut d_qkv = scratch(qkv.len());
+        {
+            let proj = Layer::of(&p.proj)?;
+            let scaled = self.scaled(0, &dx, sizes);
+            let d_branch = scaled.as_deref().unwrap_or(&dx);
+            proj.grad_params(&attended, d_branch)?;
+            let d_attended = &mut d_normed;
+            proj.grad_input(d_attended, d_branch);
+            sizes.backward_into(&mut d_qkv, &qkv, d_attended);
+        }
+        let (norm1, qkv) = (Layer::of(&p.norm1)?, Layer::of(&p.qkv)?);
+        norm1.norm(&mut normed, x, eps);
+        qkv.grad_params(&normed, &d_qkv)?;
+        qkv.grad_input(&mut d_normed, &d_qkv);
+        norm1.norm_backward(&mut dx, x, &d_normed, eps)?;
+        Ok(dx)
+    }
+
+    /// `g` times a branch's factors, where it has any.
+    fn scaled(&self, branch: usize, g: &[f32], sizes: &Sizes) -> Option<Scratch> {
+        let (factors, tokens) = self.paths(branch, sizes)?;
+        let mut out = scratch(g.len());
+        let image = tokens * sizes.dim;
+        out.par_chunks_mut(image)
+            .zip(g.par_chunks(image).zip(factors))
+            .for_each(|(out, (g, factor))| {
+                out.iter_mut().zip(g).for_each(|(o, g)| *o = factor * g);
+            });
+        Some(out)
+    }
+}
+
+impl CustomOp2 for Fused {
+    fn name(&self) -> &'static str {
+        "transformer_block"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        xl: &Layout,
+        _anchor: &CpuStorage,
+        _al: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let sizes = sizes(xl.dims(), self.params.heads)?;
+        let y = self.forward(slice(x, xl)?, &sizes)?;
+        Ok((CpuStorage::F32(y), xl.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        _anchor: &Tensor,
+        _res: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let sizes = sizes(x.dims(), self.params.heads)?;
+        let grad = grad.contiguous()?;
+        let dx = self.backward(&Values::of(x)?, &Values::of(&grad)?, &sizes)?;
+        Ok((Some(Tensor::from_vec(dx, x.shape(), x.device())?), None))
+    }
+}
