@@ -6,8 +6,8 @@ use candle_core::{Device, Tensor};
 use rand_distr::{Distribution, StandardNormal};
 use ssl_edge_train::methods::{Batch, DecoderConfig, HeadConfig};
 use ssl_edge_train::{
-    MethodName, Observer, Progress, RunOptions, RunSummary, Tensors, TrainConfig, TrainError,
-    pretrain,
+    Checkpoint, MethodName, Observer, Progress, RunOptions, RunSummary, Tensors, TrainConfig,
+    TrainError, latest_checkpoint, pretrain,
 };
 use ssl_edge_vision::{MultiCrop, stream};
 
@@ -173,4 +173,18 @@ pub(crate) fn assert_same(a: &Tensors, b: &Tensors) {
             assert_eq!(ints(a), ints(b), "{name}");
         }
     }
+}
+
+/// The newest checkpoint of a run.
+pub(crate) fn newest(folder: &Path) -> Checkpoint {
+    Checkpoint::load(&latest_checkpoint(folder).unwrap().unwrap()).unwrap()
+}
+
+/// Equal newest checkpoints, bit for bit.
+pub(crate) fn assert_equal_runs(a: &Path, b: &Path) {
+    let (a, b) = (newest(a), newest(b));
+    assert_eq!(a.state, b.state);
+    assert_same(&a.model, &b.model);
+    assert_same(&a.teacher, &b.teacher);
+    assert_same(&a.optim, &b.optim);
 }

@@ -5,9 +5,9 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use ssl_edge_train::collective::{Collective, CollectiveError, connect, launched};
-use ssl_edge_train::{Checkpoint, MethodName, RunOptions, latest_checkpoint, pretrain_over};
+use ssl_edge_train::{MethodName, RunOptions, pretrain_over};
 
-use crate::common::{Workbench, run, tiny, values};
+use crate::common::{Workbench, newest, run, tiny, values};
 
 /// Where the processes of one test find images and run folders.
 const FOLDER: &str = "SSL_EDGE_TEST_FOLDER";
@@ -42,10 +42,6 @@ fn assert_success(output: &Output) {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
-}
-
-fn newest(folder: &Path) -> Checkpoint {
-    Checkpoint::load(&latest_checkpoint(folder).unwrap().unwrap()).unwrap()
 }
 
 #[test]

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use ssl_edge_train::collective::{Collective, CollectiveError, Threads};
 use ssl_edge_train::{
     Checkpoint, MethodName, Observer, Progress, RunOptions, RunSummary, TrainConfig, TrainError,
-    latest_checkpoint, pretrain_over,
+    pretrain_over,
 };
 
-use crate::common::{Recorder, Workbench, assert_same, run, values, write_image};
+use crate::common::{Recorder, Workbench, assert_equal_runs, newest, run, values, write_image};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -60,18 +60,6 @@ fn comparable(bench: &Workbench, method: MethodName) -> TrainConfig {
     config.schedule.images = 12;
     config.optimizer.adamw.eps = 1e-3;
     config
-}
-
-fn newest(folder: &Path) -> Checkpoint {
-    Checkpoint::load(&latest_checkpoint(folder).unwrap().unwrap()).unwrap()
-}
-
-fn assert_equal_runs(a: &Path, b: &Path) {
-    let (a, b) = (newest(a), newest(b));
-    assert_eq!(a.state, b.state);
-    assert_same(&a.model, &b.model);
-    assert_same(&a.teacher, &b.teacher);
-    assert_same(&a.optim, &b.optim);
 }
 
 /// A figure of every step in the metrics.

@@ -1,20 +1,8 @@
 use std::fs;
 
-use ssl_edge_train::{Checkpoint, MethodName, TrainConfig, encoder_of, latest_checkpoint};
+use ssl_edge_train::{MethodName, TrainConfig, encoder_of};
 
-use crate::common::{Recorder, Workbench, assert_same, run, values};
-
-fn newest(folder: &std::path::Path) -> Checkpoint {
-    Checkpoint::load(&latest_checkpoint(folder).unwrap().unwrap()).unwrap()
-}
-
-fn assert_equal_runs(a: &std::path::Path, b: &std::path::Path) {
-    let (a, b) = (newest(a), newest(b));
-    assert_eq!(a.state, b.state);
-    assert_same(&a.model, &b.model);
-    assert_same(&a.teacher, &b.teacher);
-    assert_same(&a.optim, &b.optim);
-}
+use crate::common::{Recorder, Workbench, assert_equal_runs, newest, run, values};
 
 fn losses_in_metrics(folder: &std::path::Path) -> Vec<(u64, f64)> {
     let text = fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
