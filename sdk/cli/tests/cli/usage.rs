@@ -141,6 +141,7 @@ fn bench_measures_an_encoder_on_each_engine() {
             report["img_per_s"].as_f64().unwrap(),
         );
         assert!(ms > 0.0 && (ms * img_per_s - 1e3).abs() < 1.0, "{report}");
+        assert_eq!(report["engine"], engine);
     }
 }
 
