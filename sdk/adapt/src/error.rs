@@ -51,9 +51,9 @@ pub enum AdaptError {
         /// `NaN`, `inf` or `-inf`.
         value: f32,
     },
-    /// A head needs at least two classes.
+    /// A job needs a class, and a head two.
     #[error(
-        "a head needs at least two classes and there is {found}; add another class with at least one sample"
+        "there are too few classes to fit ({found}); add a class with at least one sample"
     )]
     TooFewClasses {
         /// `none`, or the only class.
@@ -82,6 +82,42 @@ pub enum AdaptError {
         value: String,
         /// What is allowed.
         range: &'static str,
+    },
+    /// A frame was taught twice.
+    #[error(
+        "`{frame}` is the frame that was taught as sample {sample} (`{source_of_sample}`), bit for bit; show another one, or check that the camera is running"
+    )]
+    Duplicate {
+        /// The frame.
+        frame: String,
+        /// The sample that it was taught as.
+        sample: u64,
+        /// Where that came from.
+        source_of_sample: String,
+    },
+    /// A frame was taught with two labels.
+    #[error(
+        "`{frame}` is to be `{class}` and was taught as `{class_of_sample}` (sample {sample}, `{source_of_sample}`); relabel that sample, or leave this frame out"
+    )]
+    Contradiction {
+        /// The frame.
+        frame: String,
+        /// The label it is to get.
+        class: String,
+        /// The sample that it was taught as.
+        sample: u64,
+        /// Where that came from.
+        source_of_sample: String,
+        /// Its label.
+        class_of_sample: String,
+    },
+    /// The job's features have no such part.
+    #[error("the job's features have no part `{name}`; its parts are {parts}")]
+    UnknownPart {
+        /// The name asked for.
+        name: String,
+        /// The parts that there are.
+        parts: String,
     },
     /// The job was changed after its last fit, or never fitted.
     #[error("the job is not fitted since its last change; call `fit` before `inspect`")]

@@ -23,6 +23,12 @@ pub enum Error {
     /// A job refuses.
     #[error(transparent)]
     Job(#[from] AdaptError),
+    /// A job looks at something that this program cannot make.
+    #[error("the job uses a feature `{name}` that this program does not make; update the program")]
+    UnknownPart {
+        /// The part's name.
+        name: String,
+    },
     /// All images of a class are broken.
     #[error(
         "class `{class}` has no image that can be read (the first of {broken}: {first}); replace its images, or remove the folder"

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`vision`] | frames as cameras deliver them, decoding, data sets, preprocessing, procedural surfaces, hand-made baseline features |
 //! | [`encoder`] | open a bundle (`.sslb`), choose an engine, turn frames into embeddings |
+//! | [`feature`] | what a job sees of a frame: poolings, and a texture descriptor |
 //! | [`job`] | teach classes from a handful of frames, fit, inspect, save (`.sslj`) |
 //! | [`eval`] | k-NN and few-shot accuracy of embeddings, baselines beside them |
 //! | `train` | feature `train`: pretrain encoders on unlabelled images with DINO or MAE |
@@ -65,6 +66,7 @@ mod error;
 pub mod eval;
 #[cfg(feature = "train")]
 pub mod export;
+pub mod feature;
 pub mod job;
 #[cfg(feature = "train")]
 pub mod train;

@@ -50,4 +50,4 @@ pub use picture::{Image, Pixels};
 pub use preprocess::{Fit, IMAGENET_MEAN, IMAGENET_STD, Preprocess, UnknownFit, preprocess_batch};
 pub use stream::{PURPOSE_VIEW, stream};
 pub use synth::{Station, Surface, SurfaceError};
-pub use texture::{HOG_LBP_LEN, hog_lbp, raw_pixels};
+pub use texture::{HOG_LBP_LEN, TEXTURE_SIDE, hog_lbp, raw_pixels, texture};

@@ -2,11 +2,14 @@
 
 mod fewshot;
 mod knn;
+mod openset;
 
-pub use fewshot::{FewshotHead, FewshotOptions, FewshotScore, fewshot};
+pub use fewshot::{FewshotOptions, FewshotScore, HeadChoice, fewshot};
+pub use openset::{OpensetOptions, OpensetScore, openset};
 pub use knn::{KnnScore, knn_accuracy};
 
 use crate::error::{AdaptError, check_embedding};
+use crate::parts::Layout;
 
 /// Labelled features, checked once.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +17,7 @@ pub struct LabelledSet<'a> {
     features: &'a [f32],
     labels: &'a [usize],
     dim: usize,
+    layout: Option<&'a Layout>,
 }
 
 impl<'a> LabelledSet<'a> {
@@ -44,6 +48,26 @@ impl<'a> LabelledSet<'a> {
             features,
             labels,
             dim,
+            layout: None,
+        })
+    }
+
+    /// The same with what each row consists of, from which [`HeadChoice::Auto`] chooses.
+    ///
+    /// # Errors
+    ///
+    /// A layout of another length.
+    pub fn with_layout(self, layout: &'a Layout) -> Result<Self, AdaptError> {
+        if layout.dim() != self.dim {
+            return Err(AdaptError::Shape {
+                what: "values of the layout",
+                expected: self.dim,
+                got: layout.dim(),
+            });
+        }
+        Ok(Self {
+            layout: Some(layout),
+            ..self
         })
     }
 
