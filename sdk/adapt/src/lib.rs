@@ -33,12 +33,15 @@
 
 #![deny(missing_docs)]
 
+pub mod anomaly;
 mod blocks;
 mod calibrate;
+pub mod drift;
 mod error;
 pub mod eval;
 mod file;
 mod fitted;
+pub mod golden;
 pub mod head;
 mod job;
 mod linalg;
