@@ -43,7 +43,7 @@ pub struct NeighbourOptions {
 impl Default for NeighbourOptions {
     fn default() -> Self {
         Self {
-            budget_bytes: 1 << 20,
+            budget_bytes: 1 << 18,
             storage: Storage::Int8,
             projection: 128,
             seed: 0,

@@ -1,8 +1,14 @@
 //! Measures of an encoder on labelled features: how well its embeddings separate classes, without a trained head of any size.
 
+mod anomaly;
+mod aupro;
+mod auroc;
 mod fewshot;
 mod knn;
 
+pub use anomaly::{AnomalySplit, anomaly_splits};
+pub use aupro::{PixelMetrics, PixelScores, regions};
+pub use auroc::{auroc, auroc_standard_error};
 pub use fewshot::{FewshotHead, FewshotOptions, FewshotScore, fewshot};
 pub use knn::{KnnScore, knn_accuracy};
 

@@ -1,5 +1,6 @@
 //! `eval`: how well an encoder separates labelled images.
 
+mod anomaly;
 mod fewshot;
 mod knn;
 
@@ -14,6 +15,8 @@ pub(crate) enum EvalCommand {
     Knn(knn::KnnArgs),
     /// Accuracy with few labelled images a class, beside raw pixels and HOG + LBP
     Fewshot(fewshot::FewshotArgs),
+    /// Anomaly detection from good parts only, beside raw pixels, HOG + LBP and random weights
+    Anomaly(Box<anomaly::AnomalyArgs>),
 }
 
 /// Runs the measure that was asked for.
@@ -21,5 +24,6 @@ pub(crate) fn run(command: &EvalCommand, format: Format) -> Result<()> {
     match command {
         EvalCommand::Knn(args) => knn::run(args, format),
         EvalCommand::Fewshot(args) => fewshot::run(args, format),
+        EvalCommand::Anomaly(args) => anomaly::run(args, format),
     }
 }
