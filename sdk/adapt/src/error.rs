@@ -167,6 +167,39 @@ pub enum AdaptError {
         /// Images to draw from it.
         shots: usize,
     },
+    /// Tokens, masks or pictures do not fit together.
+    #[error("{what}: {got} where {expected} is needed; {remedy}")]
+    GridShape {
+        /// What does not fit.
+        what: &'static str,
+        /// What was needed.
+        expected: String,
+        /// What was found.
+        got: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A mask leaves nothing of a frame.
+    #[error(
+        "{what}: every token is masked out; widen the region of interest or shrink the ignored areas"
+    )]
+    AllMasked {
+        /// The frame.
+        what: String,
+    },
+    /// A model of good parts needs a good part.
+    #[error("there is no good frame to learn from; teach at least one good part")]
+    NoGoodFrame,
+    /// More is taken out of statistics than they hold.
+    #[error(
+        "{removed} tokens are to be forgotten and only {held} were learned; forget only frames that were learned"
+    )]
+    NotLearned {
+        /// Tokens to take out.
+        removed: u64,
+        /// Tokens held.
+        held: u64,
+    },
     /// The file system refused.
     #[error("cannot {action} `{}`: {source}; {}", path.display(), remedy_for(source))]
     Io {
@@ -202,6 +235,12 @@ pub enum AdaptError {
         expected: u64,
         /// Bytes found.
         found: u64,
+    },
+    /// Another process is changing the job.
+    #[error("another process is changing `{}`; try again when it is done", path.display())]
+    Busy {
+        /// The job file.
+        path: PathBuf,
     },
     /// The file's content is damaged.
     #[error("`{}` is damaged ({why}); copy it again or restore a backup", path.display())]

@@ -20,7 +20,7 @@ use crate::safe_write::safe_write;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::Read;
 use std::path::Path;
 
@@ -97,6 +97,24 @@ impl Job {
         Ok(Self::restore(payload))
     }
 
+    /// Loads the job at `path`, applies `change`, and saves it: no other process that does the same comes between. The lock is a file beside the
+    /// job that the operating system frees when the process ends, however it ends.
+    ///
+    /// # Errors
+    ///
+    /// [`AdaptError::Busy`] while another process changes the job; as [`Job::load`] and [`Job::save`]; what `change` returns, the file is then as
+    /// it was.
+    pub fn edit<T, E: From<AdaptError>>(
+        path: &Path,
+        change: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let _lock = lock(path)?;
+        let mut job = Self::load(path)?;
+        let out = change(&mut job)?;
+        job.save(path)?;
+        Ok(out)
+    }
+
     fn restore(payload: Payload) -> Self {
         let mut job = Self::empty(payload.encoder, payload.layout.into_owned());
         job.classes = payload.classes.into_owned();
@@ -113,6 +131,32 @@ impl Job {
             fitted
         });
         job
+    }
+}
+
+/// The locked file beside `path`; dropping it frees the lock.
+fn lock(path: &Path) -> Result<File, AdaptError> {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".lock");
+    let beside = path.with_file_name(name);
+    let io = |source| AdaptError::Io {
+        action: "lock",
+        path: beside.clone(),
+        source,
+    };
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&beside)
+        .map_err(io)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(AdaptError::Busy {
+            path: path.to_owned(),
+        }),
+        Err(TryLockError::Error(source)) => Err(io(source)),
     }
 }
 

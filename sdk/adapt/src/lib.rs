@@ -33,14 +33,17 @@
 
 #![deny(missing_docs)]
 
+pub mod anomaly;
 mod blocks;
 mod calibrate;
 mod candidate;
 mod choose;
+pub mod drift;
 mod error;
 pub mod eval;
 mod file;
 mod fitted;
+pub mod golden;
 pub mod head;
 mod history;
 mod job;

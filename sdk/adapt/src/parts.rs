@@ -65,6 +65,12 @@ impl Layout {
         &self.parts
     }
 
+    /// Names of the preferred parts.
+    pub fn preferred_names(&self) -> Vec<&str> {
+        let name = |&i: &usize| self.parts[i].name.as_str();
+        self.preferred.iter().map(name).collect()
+    }
+
     /// Indices of the preferred parts.
     pub(crate) fn preferred(&self) -> &[usize] {
         &self.preferred

@@ -10,8 +10,8 @@
 //! ```
 
 use crate::Error;
-use crate::encoder::{Embedding, Encoder};
-use crate::feature::{feature_of_parts, layout, visit_files};
+use crate::encoder::{Embedding, Encoder, embed_files};
+use crate::feature::{feature_of_parts, layout};
 use crate::vision::{ClassFolder, Image, Skipped, decode_all};
 use std::path::PathBuf;
 
@@ -94,6 +94,26 @@ pub fn part_features(encoder: &Encoder, folder: &ClassFolder) -> Result<Features
     })
 }
 
+/// The same of images without labels; all of them get label 0.
+///
+/// # Errors
+/// As [`Encoder::embed_batch`].
+pub fn file_features(encoder: &Encoder, files: &[PathBuf]) -> Result<Features, Error> {
+    let layout = layout(encoder);
+    let mut values = Vec::new();
+    let skipped = embed_files(encoder, files, |_, image, embedding| {
+        values.extend(feature_of_parts(embedding, &image.frame(), layout.parts())?);
+        Ok(())
+    })?;
+    Ok(Features {
+        labels: vec![0; values.len() / layout.dim()],
+        values,
+        dim: layout.dim(),
+        layout,
+        skipped,
+    })
+}
+
 fn features(
     encoder: &Encoder,
     folder: &ClassFolder,
@@ -101,7 +121,7 @@ fn features(
     extract: impl Fn(&Image, &Embedding) -> Result<Vec<f32>, Error>,
 ) -> Result<Features, Error> {
     let (mut values, mut labels) = (Vec::new(), Vec::new());
-    let broken = visit_files(encoder, &paths(folder), |file, image, embedding| {
+    let broken = embed_files(encoder, &paths(folder), |file, image, embedding| {
         values.extend(extract(image, embedding)?);
         labels.push(folder.samples[file].1);
         Ok(())

@@ -11,12 +11,9 @@
 
 use crate::Error;
 use crate::encoder::{Embedding, Encoder, Pooling, l2_normalize};
-use crate::vision::{Frame, HOG_LBP_LEN, Image, Skipped, decode_all, texture};
+use crate::vision::{Frame, HOG_LBP_LEN, texture};
 use ssl_edge_adapt::{Layout, Part};
-use std::path::PathBuf;
 
-/// Files that are decoded and embedded together.
-const FILES_AT_ONCE: usize = 32;
 /// Share of the patch tokens that `salient` averages.
 const SALIENT: f64 = 0.1;
 
@@ -63,31 +60,6 @@ pub fn feature_of_parts(
         feature.extend(values);
     }
     Ok(feature)
-}
-
-/// Decodes and embeds `files`, and calls `visit` with the index of each file, its image and its embedding, in order. Returns the files that
-/// cannot be decoded.
-///
-/// # Errors
-/// As [`Encoder::embed_batch`], and what `visit` returns.
-pub fn visit_files(
-    encoder: &Encoder,
-    files: &[PathBuf],
-    mut visit: impl FnMut(usize, &Image, &Embedding) -> Result<(), Error>,
-) -> Result<Vec<Skipped>, Error> {
-    let mut skipped = Vec::new();
-    for (chunk_idx, chunk) in files.chunks(FILES_AT_ONCE).enumerate() {
-        let (images, broken) = decode_all(chunk, None);
-        skipped.extend(broken);
-        let frames: Vec<Frame<'_>> = images
-            .iter()
-            .map(|(_, image): &(usize, Image)| image.frame())
-            .collect();
-        for ((idx, image), embedding) in images.iter().zip(encoder.embed_batch(&frames)?) {
-            visit(chunk_idx * FILES_AT_ONCE + idx, image, &embedding)?;
-        }
-    }
-    Ok(skipped)
 }
 
 /// Mean of the patch tokens with the smallest cosine to the mean patch token, `[D]`.

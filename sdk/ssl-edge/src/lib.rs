@@ -8,6 +8,7 @@
 //! | [`encoder`] | open a bundle (`.sslb`), choose an engine, turn frames into embeddings |
 //! | [`feature`] | what a job sees of a frame: poolings, and a texture descriptor |
 //! | [`job`] | teach classes from a handful of frames, fit, inspect, save (`.sslj`) |
+//! | [`anomaly`] | good parts only: anomaly scores, heat maps, golden compare, drift |
 //! | [`eval`] | k-NN and few-shot accuracy of embeddings, baselines beside them |
 //! | `train` | feature `train`: pretrain encoders on unlabelled images with DINO or MAE |
 //! | `export` | feature `train`: make a bundle from a run, or from random weights |
@@ -61,6 +62,7 @@
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
+pub mod anomaly;
 pub mod encoder;
 mod error;
 pub mod eval;

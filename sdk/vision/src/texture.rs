@@ -74,14 +74,14 @@ fn resized_gray(image: &Image, width: u32, height: u32) -> Vec<f32> {
     })
 }
 
-fn luma(image: &Image) -> Vec<f32> {
+pub(crate) fn luma(image: &Image) -> Vec<f32> {
     match image.pixels() {
         Pixels::Gray8(v) | Pixels::Rgb8(v) => gray(v, image.channels(), 255.0),
         Pixels::Gray16(v) | Pixels::Rgb16(v) => gray(v, image.channels(), 65535.0),
     }
 }
 
-fn gray<T: Copy + Into<f32>>(samples: &[T], channels: usize, max: f32) -> Vec<f32> {
+pub(crate) fn gray<T: Copy + Into<f32>>(samples: &[T], channels: usize, max: f32) -> Vec<f32> {
     let weights = [0.299, 0.587, 0.114];
     let luma = |pixel: &[T]| {
         if let [v] = pixel {

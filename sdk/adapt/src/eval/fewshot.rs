@@ -153,13 +153,16 @@ pub(super) fn images_of_classes(
 
 /// Generator of one draw, keyed by all that names it.
 pub(super) fn stream(seed: u64, shots: usize, draw: usize) -> ChaCha8Rng {
+    stream_for(*b"fewshot\0", seed, shots, draw)
+}
+
+/// As [`stream`], for another `purpose`.
+pub(super) fn stream_for(purpose: [u8; 8], seed: u64, shots: usize, draw: usize) -> ChaCha8Rng {
     let mut key = [0; 32];
-    for (bytes, word) in key.chunks_exact_mut(8).zip([
-        seed,
-        shots as u64,
-        draw as u64,
-        u64::from_le_bytes(*b"fewshot\0"),
-    ]) {
+    for (bytes, word) in
+        key.chunks_exact_mut(8)
+            .zip([seed, shots as u64, draw as u64, u64::from_le_bytes(purpose)])
+    {
         bytes.copy_from_slice(&word.to_le_bytes());
     }
     ChaCha8Rng::from_seed(key)
@@ -185,7 +188,7 @@ pub(super) fn split(
 }
 
 /// Uniform in `0..n`, by rejection.
-fn below(rng: &mut ChaCha8Rng, n: usize) -> usize {
+pub(super) fn below(rng: &mut ChaCha8Rng, n: usize) -> usize {
     let n = n as u64;
     let limit = u64::MAX - u64::MAX % n;
     loop {

@@ -1,11 +1,17 @@
 //! Measures of an encoder on labelled features: how well its embeddings separate classes, without a trained head of any size.
 
+mod anomaly;
+mod aupro;
+mod auroc;
 mod fewshot;
 mod knn;
 mod openset;
 
 pub use fewshot::{FewshotOptions, FewshotScore, HeadChoice, fewshot};
 pub use openset::{OpensetOptions, OpensetScore, openset};
+pub use anomaly::{AnomalySplit, anomaly_splits};
+pub use aupro::{PixelMetrics, PixelScores, regions};
+pub use auroc::{auroc, auroc_standard_error};
 pub use knn::{KnnScore, knn_accuracy};
 
 use crate::error::{AdaptError, check_embedding};

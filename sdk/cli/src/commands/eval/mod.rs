@@ -1,5 +1,6 @@
 //! `eval`: how well an encoder separates labelled images.
 
+mod anomaly;
 mod fewshot;
 mod knn;
 mod openset;
@@ -17,6 +18,8 @@ pub(crate) enum EvalCommand {
     Fewshot(fewshot::FewshotArgs),
     /// How well frames of kinds that were not taught are told apart from those that were
     Openset(openset::OpensetArgs),
+    /// Anomaly detection from good parts only, beside raw pixels, HOG + LBP and random weights
+    Anomaly(Box<anomaly::AnomalyArgs>),
 }
 
 /// Runs the measure that was asked for.
@@ -25,5 +28,6 @@ pub(crate) fn run(command: &EvalCommand, format: Format) -> Result<()> {
         EvalCommand::Knn(args) => knn::run(args, format),
         EvalCommand::Fewshot(args) => fewshot::run(args, format),
         EvalCommand::Openset(args) => openset::run(args, format),
+        EvalCommand::Anomaly(args) => anomaly::run(args, format),
     }
 }
