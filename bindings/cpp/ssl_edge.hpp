@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -199,6 +200,11 @@ struct Verdict {
     bool unknown;
     float distance;
     std::uint64_t nearest_sample_id;
+    /// How typical the frame is of what was taught, 0 to 1.
+    float p_value;
+    /// Whether the part may pass; no value for a job without a good class.
+    std::optional<bool> ok;
+    std::uint64_t revision;
 };
 
 /// What a fit found.
@@ -207,6 +213,19 @@ struct FitReport {
     std::size_t n_classes;
     std::size_t n_suspects;
     float loo_accuracy;
+    float loo_low;
+    float loo_high;
+    float calibration_error;
+    float unknown_rate;
+    std::uint32_t head;
+    std::uint32_t needs_more_class_id;
+};
+
+/// How to fit; see ssl_edge_fit_options.
+struct FitOptions {
+    std::uint32_t head = 0;
+    bool search = false;
+    float unknown_rate = 0.05f;
 };
 
 /// Classes, samples and the classifier fitted on them.
@@ -215,6 +234,13 @@ public:
     static Result<Job> create(const Encoder &encoder) {
         ssl_edge_job *raw = nullptr;
         const auto status = ssl_edge_job_new(encoder.raw(), &raw);
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        return Job(raw);
+    }
+
+    static Result<Job> create_for_embeddings(const Encoder &encoder) {
+        ssl_edge_job *raw = nullptr;
+        const auto status = ssl_edge_job_new_for_embeddings(encoder.raw(), &raw);
         if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
         return Job(raw);
     }
@@ -286,18 +312,73 @@ public:
         return Result<void>(ssl_edge_job_remove_sample(raw_.get(), sample_id));
     }
 
-    Result<FitReport> fit() {
+    Result<void> set_operator(const std::string &name, std::int64_t unix_time) {
+        return Result<void>(ssl_edge_job_set_operator(raw_.get(), name.c_str(), unix_time));
+    }
+
+    Result<void> rename_class(std::uint32_t class_id, const std::string &name) {
+        return Result<void>(ssl_edge_job_rename_class(raw_.get(), class_id, name.c_str()));
+    }
+
+    Result<void> set_good(std::uint32_t class_id, bool good) {
+        return Result<void>(ssl_edge_job_set_good(raw_.get(), class_id, good ? 1 : 0));
+    }
+
+    Result<void> set_cost(std::uint32_t class_id, double cost) {
+        return Result<void>(ssl_edge_job_set_cost(raw_.get(), class_id, cost));
+    }
+
+    Result<void> remove_class(std::uint32_t class_id) {
+        return Result<void>(ssl_edge_job_remove_class(raw_.get(), class_id));
+    }
+
+    Result<void> merge_classes(std::uint32_t class_id, std::uint32_t into) {
+        return Result<void>(ssl_edge_job_merge_classes(raw_.get(), class_id, into));
+    }
+
+    Result<void> relabel_sample(std::uint64_t sample_id, std::uint32_t class_id) {
+        return Result<void>(ssl_edge_job_relabel_sample(raw_.get(), sample_id, class_id));
+    }
+
+    /// The revision whose change was taken back; 0 if there was nothing to take back.
+    Result<std::uint64_t> undo() {
+        std::uint64_t revision = 0;
+        const auto status = ssl_edge_job_undo(raw_.get(), &revision);
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        return revision;
+    }
+
+    Result<FitReport> fit(const FitOptions &options = {}) {
+        ssl_edge_fit_options raw_options;
+        ssl_edge_fit_options_init(&raw_options, sizeof raw_options);
+        raw_options.head = options.head;
+        raw_options.search = options.search ? 1 : 0;
+        raw_options.unknown_rate = options.unknown_rate;
         ssl_edge_fit_report raw;
         ssl_edge_fit_report_init(&raw, sizeof raw);
-        const auto status = ssl_edge_job_fit(raw_.get(), &raw);
+        const auto status = ssl_edge_job_fit_with_options(raw_.get(), &raw_options, &raw);
         if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
-        return FitReport{raw.n_samples, raw.n_classes, raw.n_suspects, raw.loo_accuracy};
+        return FitReport{raw.n_samples,         raw.n_classes,    raw.n_suspects, raw.loo_accuracy, raw.loo_low, raw.loo_high,
+                         raw.calibration_error, raw.unknown_rate, raw.head,       raw.needs_more_class_id};
     }
 
     Result<Verdict> inspect(const Encoder &encoder, const Frame &frame) const {
         ssl_edge_verdict raw;
         ssl_edge_verdict_init(&raw, sizeof raw);
         return verdict(ssl_edge_job_inspect(raw_.get(), encoder.raw(), frame.raw(), &raw), raw);
+    }
+
+    /// The score of each class, in the order of classes().
+    Result<std::vector<float>> scores(const Encoder &encoder, const Frame &frame) const {
+        std::size_t count = 0;
+        auto status = ssl_edge_job_class_count(raw_.get(), &count);
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        std::vector<float> scores(count);
+        ssl_edge_verdict raw;
+        ssl_edge_verdict_init(&raw, sizeof raw);
+        status = ssl_edge_job_inspect_scores(raw_.get(), encoder.raw(), frame.raw(), &raw, scores.data(), scores.size());
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        return scores;
     }
 
     Result<Verdict> inspect_embedding(const std::vector<float> &embedding) const {
@@ -319,7 +400,8 @@ private:
         if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
         auto name = class_name(raw.class_id);
         if (!name) return name.error();
-        return Verdict{raw.class_id, std::move(name).value(), raw.score, raw.unknown != 0, raw.distance, raw.nearest_sample_id};
+        return Verdict{raw.class_id, std::move(name).value(), raw.score, raw.unknown != 0, raw.distance, raw.nearest_sample_id,
+                       raw.p_value, raw.ok < 0 ? std::nullopt : std::optional<bool>(raw.ok == 1), raw.revision};
     }
 
     std::unique_ptr<ssl_edge_job, Free> raw_;

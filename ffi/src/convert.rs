@@ -35,6 +35,10 @@ impl From<AdaptError> for Failure {
             AdaptError::TooFewClasses { .. }
             | AdaptError::EmptyClass { .. }
             | AdaptError::Degenerate { .. } => Status::CannotFit,
+            AdaptError::Duplicate { .. } | AdaptError::Contradiction { .. } => {
+                Status::AlreadyTaught
+            }
+            AdaptError::BadOption { .. } => Status::InvalidArgument,
             AdaptError::NotFitted => Status::NotFitted,
             AdaptError::EncoderMismatch { .. } => Status::WrongEncoder,
             AdaptError::Io { .. } => Status::Io,
@@ -45,5 +49,15 @@ impl From<AdaptError> for Failure {
             _ => Status::Internal,
         };
         Self::new(status, error.to_string())
+    }
+}
+
+impl From<sdk::Error> for Failure {
+    fn from(error: sdk::Error) -> Self {
+        match error {
+            sdk::Error::Encoder(error) => error.into(),
+            sdk::Error::Job(error) => error.into(),
+            other => Self::new(Status::Internal, other.to_string()),
+        }
     }
 }

@@ -20,6 +20,7 @@
 
 mod convert;
 pub mod encoder;
+pub mod fit;
 pub mod frame;
 mod guard;
 pub mod job;

@@ -41,7 +41,7 @@ pub enum ssl_edge_status {
     UnknownSample = 15,
     /// The class name is empty or taken.
     InvalidClassName = 16,
-    /// The samples do not allow a fit: fewer than two classes, a class without a sample, or all embeddings equal.
+    /// The samples do not allow a fit: no class, a class without a sample, or all embeddings equal.
     CannotFit = 17,
     /// The job was changed since its last fit, or never fitted.
     NotFitted = 18,
@@ -49,6 +49,8 @@ pub enum ssl_edge_status {
     Internal = 19,
     /// The library panicked inside: report it with the error text, and free the object that was in use.
     Panicked = 20,
+    /// The frame was taught already, bit for bit: with the same label, or with another one.
+    AlreadyTaught = 21,
 }
 
 /// A failed call: the status that it returns and the text that it leaves.

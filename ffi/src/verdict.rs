@@ -1,9 +1,10 @@
 //! What the library says about a frame, and about a fit.
 
+use crate::fit::ssl_edge_head;
 use crate::guard::guard;
 use crate::pointer::{Sized32, init_struct};
 use crate::status::ssl_edge_status;
-use sdk::job::{FitReport, Verdict};
+use sdk::job::{FitReport, Job, Verdict};
 use std::mem::offset_of;
 
 /// What a job says about one frame. Fill it with ssl_edge_verdict_init before the first use; it can be used again and again.
@@ -24,9 +25,15 @@ pub struct ssl_edge_verdict {
     pub unknown: u32,
     /// Zero.
     pub reserved: u32,
+    /// How typical the frame is of what was taught, 0 to 1: small for a frame unlike it, never below 1 / (samples + 1).
+    pub p_value: f32,
+    /// 1 if the part may pass (its class is good and the frame not unknown), 0 if not, -1 for a job without a good class.
+    pub ok: i32,
+    /// The job's revision that gave the verdict: the number of its changes.
+    pub revision: u64,
 }
 
-// SAFETY: repr(C), struct_size first, six 4-byte numbers and, at offset 16, one of eight bytes: no padding.
+// SAFETY: repr(C), struct_size first, 4-byte numbers and, at offsets 16 and 40, one of eight bytes: no padding.
 unsafe impl Sized32 for ssl_edge_verdict {
     const NAME: &'static str = "ssl_edge_verdict";
     const FIRST_SIZE: usize = offset_of!(ssl_edge_verdict, reserved) + size_of::<u32>();
@@ -41,6 +48,9 @@ unsafe impl Sized32 for ssl_edge_verdict {
             nearest_sample_id: 0,
             unknown: 0,
             reserved: 0,
+            p_value: 0.0,
+            ok: -1,
+            revision: 0,
         }
     }
 }
@@ -60,9 +70,21 @@ pub struct ssl_edge_fit_report {
     /// The share of samples, 0 to 1, that are classified right by a fit without them: the accuracy to expect on the line.
     /// Negative if no class has two samples, so that nothing can be left out.
     pub loo_accuracy: f32,
+    /// Lower end of the 95 % interval of loo_accuracy; negative as that.
+    pub loo_low: f32,
+    /// Upper end of it.
+    pub loo_high: f32,
+    /// Expected calibration error of the scores, by leave-one-out; negative as loo_accuracy.
+    pub calibration_error: f32,
+    /// Share of frames of the taught kinds that may be called unknown, as far as the samples can promise; negative if none is.
+    pub unknown_rate: f32,
+    /// A value of ssl_edge_head: the head that was fitted; 0 for a job of one class.
+    pub head: u32,
+    /// The class of which more samples would help most; the first class for a job of one class.
+    pub needs_more_class_id: u32,
 }
 
-// SAFETY: repr(C), struct_size first, five 4-byte numbers: no padding.
+// SAFETY: repr(C), struct_size first, eleven 4-byte numbers: no padding.
 unsafe impl Sized32 for ssl_edge_fit_report {
     const NAME: &'static str = "ssl_edge_fit_report";
     const FIRST_SIZE: usize = offset_of!(ssl_edge_fit_report, loo_accuracy) + size_of::<f32>();
@@ -74,6 +96,12 @@ unsafe impl Sized32 for ssl_edge_fit_report {
             n_classes: 0,
             n_suspects: 0,
             loo_accuracy: -1.0,
+            loo_low: -1.0,
+            loo_high: -1.0,
+            calibration_error: -1.0,
+            unknown_rate: -1.0,
+            head: 0,
+            needs_more_class_id: 0,
         }
     }
 }
@@ -86,18 +114,32 @@ impl From<&Verdict> for ssl_edge_verdict {
             distance: verdict.distance,
             nearest_sample_id: verdict.nearest.0,
             unknown: u32::from(verdict.unknown),
+            p_value: verdict.p_value,
+            ok: verdict.ok.map_or(-1, i32::from),
+            revision: verdict.revision,
             ..Self::defaults()
         }
     }
 }
 
-impl From<&FitReport> for ssl_edge_fit_report {
-    fn from(report: &FitReport) -> Self {
+impl ssl_edge_fit_report {
+    /// What a fit of `job` found.
+    pub(crate) fn of(job: &Job, report: &FitReport) -> Self {
+        let share = |of: Option<f64>| of.map_or(-1.0, |share| share as f32);
+        let needs_more = report.needs_more.and_then(|class| job.classes().get(class));
         Self {
             n_samples: report.n as u32,
             n_classes: report.confusion.n_classes as u32,
             n_suspects: report.suspects.len() as u32,
-            loo_accuracy: report.loo_accuracy.map_or(-1.0, |accuracy| accuracy as f32),
+            loo_accuracy: share(report.loo_accuracy),
+            loo_low: share(report.loo_interval.map(|(low, _)| low)),
+            loo_high: share(report.loo_interval.map(|(_, high)| high)),
+            calibration_error: share(report.reliability.map(|of| of.ece)),
+            unknown_rate: share(report.unknown.promised),
+            head: report
+                .head
+                .map_or(0, |kind| ssl_edge_head::from(kind) as u32),
+            needs_more_class_id: needs_more.map_or(0, |class| class.id.0),
             ..Self::defaults()
         }
     }

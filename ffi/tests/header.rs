@@ -19,6 +19,7 @@ fn generated() -> String {
         "frame.rs",
         "encoder.rs",
         "verdict.rs",
+        "fit.rs",
         "job/mod.rs",
     ] {
         builder = builder.with_src(sources.join(file));

@@ -1,17 +1,20 @@
 //! Jobs: making, fitting, inspecting, saving and loading them.
 
 use crate::encoder::ssl_edge_encoder;
+use crate::fit::ssl_edge_fit_options;
 use crate::frame::{self, ssl_edge_frame};
 use crate::guard::guard;
-use crate::pointer::{self, Output, OutputStruct, reference, slice};
+use crate::pointer::{self, Output, OutputBuffer, OutputStruct, read_struct, reference, slice};
 use crate::status::{Failure, ssl_edge_status};
 use crate::verdict::{ssl_edge_fit_report, ssl_edge_verdict};
-use sdk::encoder::feature_of;
-use sdk::job::{AdaptError, FitOptions, Job, encoder_id, job_for};
+use sdk::job::{
+    AdaptError, FitOptions, Job, Verdict, check_encoder, feature_for, job_for, job_for_embeddings,
+};
 use sdk::vision::Frame;
 use std::ffi::c_char;
 use std::sync::RwLock;
 
+pub mod change;
 pub mod classes;
 pub mod samples;
 
@@ -45,11 +48,31 @@ impl ssl_edge_job {
         check: impl FnOnce(&Job) -> Result<(), Failure>,
     ) -> Result<Vec<f32>, Failure> {
         encoder.with(|encoder| {
-            self.read(|job| {
-                job.check_encoder(&encoder_id(encoder))?;
-                check(job)
+            let layout = self.read(|job| {
+                check_encoder(encoder, job)?;
+                check(job)?;
+                Ok(job.clone_empty())
             })?;
-            Ok(feature_of(encoder, frame)?)
+            Ok(feature_for(
+                encoder,
+                &layout,
+                &encoder.embed(frame)?,
+                frame,
+            )?)
+        })
+    }
+
+    fn inspect(&self, encoder: &ssl_edge_encoder, frame: &Frame<'_>) -> Result<Verdict, Failure> {
+        let feature = self.feature(encoder, frame, |job| {
+            Ok(job.report().map(|_| ()).ok_or(AdaptError::NotFitted)?)
+        })?;
+        self.read(|job| Ok(job.inspect(&feature)?))
+    }
+
+    fn fit(&self, options: &FitOptions) -> Result<ssl_edge_fit_report, Failure> {
+        self.change(|job| {
+            let found = job.fit(options)?;
+            Ok(ssl_edge_fit_report::of(job, &found))
         })
     }
 
@@ -67,7 +90,8 @@ fn poisoned() -> Failure {
     Failure::new(ssl_edge_status::Panicked, text)
 }
 
-/// Makes a job without classes for the embeddings of one encoder. The job keeps the encoder's hash, not the encoder.
+/// Makes a job without classes for frames. It sees the encoder's embedding of a frame and a texture descriptor beside it, and keeps the encoder's
+/// hash, not the encoder.
 ///
 /// @param encoder  the encoder
 /// @param job      the new job; free it with ssl_edge_job_free
@@ -87,6 +111,26 @@ pub unsafe extern "C" fn ssl_edge_job_new(
     })
 }
 
+/// Makes a job without classes for the embeddings that ssl_edge_encoder_embed gives, where frames are not at hand when it is taught or asked: for
+/// ssl_edge_job_add_embedding and ssl_edge_job_inspect_embedding. It does without the texture descriptor.
+///
+/// @param encoder  the encoder
+/// @param job      the new job; free it with ssl_edge_job_free
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ssl_edge_job_new_for_embeddings(
+    encoder: *const ssl_edge_encoder,
+    job: *mut *mut ssl_edge_job,
+) -> ssl_edge_status {
+    guard(|| {
+        // SAFETY: each pointer is NULL or what its type says, for the time of this call.
+        let (encoder, output) =
+            unsafe { (reference(encoder, "encoder")?, Output::new(job, "job")?) };
+        let made = encoder.with(|encoder| Ok(job_for_embeddings(encoder)))?;
+        output.write(ssl_edge_job::handle(made));
+        Ok(())
+    })
+}
+
 /// Frees a job without saving it. NULL does nothing.
 ///
 /// @param job  not used by any thread, now or later
@@ -102,9 +146,10 @@ pub unsafe extern "C" fn ssl_edge_job_free(job: *mut ssl_edge_job) {
     });
 }
 
-/// Fits the classifier on all samples: milliseconds.
+/// Fits the classifier on all samples, as the last fit did or at first with the defaults: milliseconds. A job of one class has nothing to separate;
+/// it tells what is unlike it.
 ///
-/// @param job     at least two classes, each with a sample
+/// @param job     each of its classes has a sample
 /// @param report  filled by ssl_edge_fit_report_init before
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ssl_edge_job_fit(
@@ -114,8 +159,28 @@ pub unsafe extern "C" fn ssl_edge_job_fit(
     guard(|| {
         // SAFETY: each pointer is NULL or what its type says, for the time of this call.
         let (job, output) = unsafe { (reference(job, "job")?, OutputStruct::new(report)?) };
-        let found = job.change(|job| Ok(job.fit(&FitOptions::default())?))?;
-        output.write(&ssl_edge_fit_report::from(&found));
+        output.write(&job.fit(&FitOptions::default())?);
+        Ok(())
+    })
+}
+
+/// As ssl_edge_job_fit, with options.
+///
+/// @param job      each of its classes has a sample
+/// @param options  filled by ssl_edge_fit_options_init before
+/// @param report   filled by ssl_edge_fit_report_init before
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ssl_edge_job_fit_with_options(
+    job: *mut ssl_edge_job,
+    options: *const ssl_edge_fit_options,
+    report: *mut ssl_edge_fit_report,
+) -> ssl_edge_status {
+    guard(|| {
+        // SAFETY: each pointer is NULL or what its type says, for the time of this call.
+        let (job, options) = unsafe { (reference(job, "job")?, read_struct(options)?) };
+        // SAFETY: as above.
+        let output = unsafe { OutputStruct::new(report) }?;
+        output.write(&job.fit(&options.resolve()?)?);
         Ok(())
     })
 }
@@ -138,12 +203,38 @@ pub unsafe extern "C" fn ssl_edge_job_inspect(
         let (job, encoder) = unsafe { (reference(job, "job")?, reference(encoder, "encoder")?) };
         // SAFETY: as above.
         let (frame, output) = unsafe { (frame::borrow(frame)?, OutputStruct::new(verdict)?) };
-        let feature = job.feature(encoder, &frame, |job| {
-            Ok(job.report().map(|_| ()).ok_or(AdaptError::NotFitted)?)
-        })?;
-        output.write(&ssl_edge_verdict::from(
-            &job.read(|job| Ok(job.inspect(&feature)?))?,
-        ));
+        output.write(&ssl_edge_verdict::from(&job.inspect(encoder, &frame)?));
+        Ok(())
+    })
+}
+
+/// The verdict on a frame, and the score of each class.
+///
+/// @param job       fitted since its last change
+/// @param encoder   the job's encoder
+/// @param frame     the pixels
+/// @param verdict   filled by ssl_edge_verdict_init before
+/// @param scores    a buffer for one score a class, in the order of ssl_edge_job_class_at; they add up to 1
+/// @param capacity  floats of the buffer, at least ssl_edge_job_class_count
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ssl_edge_job_inspect_scores(
+    job: *const ssl_edge_job,
+    encoder: *const ssl_edge_encoder,
+    frame: *const ssl_edge_frame,
+    verdict: *mut ssl_edge_verdict,
+    scores: *mut f32,
+    capacity: usize,
+) -> ssl_edge_status {
+    guard(|| {
+        // SAFETY: each pointer is NULL or what its type says, for the time of this call.
+        let (job, encoder) = unsafe { (reference(job, "job")?, reference(encoder, "encoder")?) };
+        // SAFETY: as above.
+        let (frame, output) = unsafe { (frame::borrow(frame)?, OutputStruct::new(verdict)?) };
+        let found = job.inspect(encoder, &frame)?;
+        // SAFETY: NULL or a buffer of `capacity` floats.
+        let buffer = unsafe { OutputBuffer::new(scores, capacity, found.scores.len(), "scores") }?;
+        buffer.write(&found.scores);
+        output.write(&ssl_edge_verdict::from(&found));
         Ok(())
     })
 }

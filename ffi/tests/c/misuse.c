@@ -328,7 +328,7 @@ int main(int argc, char **argv) {
     same_pixels(onnx);
     gray_formats(encoder);
     ssl_edge_job *job = NULL;
-    EXPECT(OK, ssl_edge_job_new(encoder, &job));
+    EXPECT(OK, ssl_edge_job_new_for_embeddings(encoder, &job));
     names(job);
     samples(job, encoder, other);
     files(job, argv[1], argv[3]);

@@ -32,6 +32,7 @@ int main(int argc, char **argv) {
     ssl_edge_frame frame;
     ssl_edge_verdict verdict;
     ssl_edge_fit_report report;
+    ssl_edge_fit_options fit_options;
     size_t dim = 0, size = 0;
     uint32_t class_id = 0, number = 0;
     uint64_t sample_id = 0;
@@ -42,6 +43,7 @@ int main(int argc, char **argv) {
     must(ssl_edge_encoder_info_init(&info, sizeof info));
     must(ssl_edge_verdict_init(&verdict, sizeof verdict));
     must(ssl_edge_fit_report_init(&report, sizeof report));
+    must(ssl_edge_fit_options_init(&fit_options, sizeof fit_options));
     must(ssl_edge_frame_init(&frame, sizeof frame));
     frame.format = SSL_EDGE_PIXEL_FORMAT_GRAY8;
     frame.data = pixels;

@@ -46,7 +46,7 @@ int main(int argc, char **argv) {
     CHECK(embedding.size() == encoder.info().value().dim);
     CHECK(encoder.embed(frame.with_roi(60, 0, 50, 50)).error().status() == SSL_EDGE_STATUS_INVALID_FRAME);
 
-    auto job = ssl_edge::Job::create(encoder).value();
+    auto job = ssl_edge::Job::create_for_embeddings(encoder).value();
     const auto even = job.add_class("even").value();
     const auto odd = job.add_class("odd").value();
     CHECK(job.add_class("odd").error().status() == SSL_EDGE_STATUS_INVALID_CLASS_NAME);

@@ -191,7 +191,10 @@ impl<'s> Closed<'s> {
             .rev()
             .map(|&lambda| (lambda, self.leave_one_out(lambda)))
             .collect();
-        let hits: Vec<usize> = tried.iter().map(|(_, scores)| hits(scores, support)).collect();
+        let hits: Vec<usize> = tried
+            .iter()
+            .map(|(_, scores)| hits(scores, support))
+            .collect();
         let most = hits.iter().max();
         let mut best: Option<(f64, Vec<f64>, Option<Calibration>)> = None;
         for ((lambda, scores), _) in tried

@@ -251,12 +251,18 @@ fn check(payload: &Payload) -> Result<(), String> {
     if payload.layout.dim() != payload.encoder.dim {
         return Err("the parts do not make the feature".into());
     }
-    if !payload.classes.iter().all(|class| class.cost > 0.0 && class.cost.is_finite()) {
+    if !payload
+        .classes
+        .iter()
+        .all(|class| class.cost > 0.0 && class.cost.is_finite())
+    {
         return Err("a class has no cost above 0".into());
     }
     let n_parts = payload.layout.parts().len();
     let choice = payload.choice.as_ref();
-    if choice.is_some_and(|c| c.1.is_empty() || !c.1.is_sorted_by(|a, b| a < b) || c.1.iter().any(|&i| i >= n_parts)) {
+    if choice.is_some_and(|c| {
+        c.1.is_empty() || !c.1.is_sorted_by(|a, b| a < b) || c.1.iter().any(|&i| i >= n_parts)
+    }) {
         return Err("the chosen parts are not there".into());
     }
     for sample in payload.samples.iter() {

@@ -54,6 +54,7 @@ mod safe_write;
 mod support;
 mod unknown;
 
+pub use choose::Tried;
 pub use error::AdaptError;
 pub use fitted::{Confusion, FitOptions, FitReport};
 pub use head::HeadKind;
@@ -61,7 +62,6 @@ pub use history::{Action, Record};
 pub use job::{
     Class, ClassId, EncoderId, Explanation, Job, Migration, Sample, SampleId, SampleMeta, Verdict,
 };
-pub use choose::Tried;
 pub use parts::{Layout, Part};
 pub use reliability::{Reliability, wilson};
 pub use support::Support;

@@ -34,7 +34,11 @@ impl Reliability {
                 .sum::<f64>();
         }
         // count · |mean confidence - share right| is the difference of the sums.
-        let ece = bins.iter().map(|(sum, hits)| (sum - hits).abs()).sum::<f64>() / n;
+        let ece = bins
+            .iter()
+            .map(|(sum, hits)| (sum - hits).abs())
+            .sum::<f64>()
+            / n;
         (n > 0.0).then_some(Self {
             ece,
             brier: brier / n,
@@ -60,7 +64,10 @@ mod tests {
         // The ends are the shares p for which |hits/n - p| = z √(p (1 - p) / n).
         for (hits, n) in [(0.0, 5.0), (3.0, 7.0), (10.0, 10.0), (81.0, 263.0)] {
             let (low, high) = wilson(hits, n);
-            for p in [low, high].into_iter().filter(|p| *p > 1e-12 && *p < 1.0 - 1e-12) {
+            for p in [low, high]
+                .into_iter()
+                .filter(|p| *p > 1e-12 && *p < 1.0 - 1e-12)
+            {
                 let z = (hits / n - p).abs() / (p * (1.0 - p) / n).sqrt();
                 assert!((z - Z).abs() < 1e-9, "{hits} of {n}: {p}");
             }

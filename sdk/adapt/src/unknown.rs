@@ -95,7 +95,10 @@ pub fn leave_one_out_distances(support: &Support) -> Vec<f64> {
 }
 
 /// The same for rows of norm 1 and the rows that `counts`.
-pub(crate) fn nearest_others(unit: &Matrix<f32>, counts: impl Fn(usize) -> bool + Sync) -> Vec<f64> {
+pub(crate) fn nearest_others(
+    unit: &Matrix<f32>,
+    counts: impl Fn(usize) -> bool + Sync,
+) -> Vec<f64> {
     let blocks = blocks::map(unit.rows, |rows| {
         let cosines = unit.rows_times_transposed(rows.clone(), unit);
         rows.enumerate()

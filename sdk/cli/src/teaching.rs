@@ -61,8 +61,15 @@ pub(crate) fn class_named<'j>(job: &'j Job, name: &str) -> Result<&'j Class> {
     if let Some(class) = job.class_named(name) {
         return Ok(class);
     }
-    let names: Vec<&str> = job.classes().iter().map(|class| class.name.as_str()).collect();
-    bail!("the job has no class `{name}`; its classes are {}", names.join(", "))
+    let names: Vec<&str> = job
+        .classes()
+        .iter()
+        .map(|class| class.name.as_str())
+        .collect();
+    bail!(
+        "the job has no class `{name}`; its classes are {}",
+        names.join(", ")
+    )
 }
 
 /// A job and its last fit.
@@ -106,11 +113,18 @@ impl Summary {
     /// Of a job that was fitted with this report.
     pub(crate) fn of(path: &Path, job: &Job, fit: &FitReport) -> Self {
         let count = |class: &Class| {
-            let of_class = job.samples().iter().filter(|sample| sample.class == class.id);
+            let of_class = job
+                .samples()
+                .iter()
+                .filter(|sample| sample.class == class.id);
             of_class.count()
         };
         let n_classes = fit.confusion.n_classes;
-        let row = |truth| (0..n_classes).map(|p| fit.confusion.get(truth, p)).collect();
+        let row = |truth| {
+            (0..n_classes)
+                .map(|p| fit.confusion.get(truth, p))
+                .collect()
+        };
         Self {
             job: path.to_owned(),
             revision: job.revision(),
@@ -142,7 +156,9 @@ impl Summary {
                     Some(format!("{} (sample {})", sample.meta.source, id.0))
                 })
                 .collect(),
-            needs_more: fit.needs_more.map(|class| job.classes()[class].name.clone()),
+            needs_more: fit
+                .needs_more
+                .map(|class| job.classes()[class].name.clone()),
             unknown_rate: fit.unknown.promised,
             compared: fit
                 .tried
@@ -194,7 +210,12 @@ impl Summary {
     fn table(&self) -> String {
         let mut heads = vec!["true class", "samples"];
         let n_columns = self.confusion.len();
-        heads.extend(self.classes.iter().take(n_columns).map(|class| class.name.as_str()));
+        heads.extend(
+            self.classes
+                .iter()
+                .take(n_columns)
+                .map(|class| class.name.as_str()),
+        );
         let mut table = Table::new(&heads);
         for (class, counts) in self.classes.iter().zip(&self.confusion) {
             let mut cells = vec![class.name.clone(), class.samples.to_string()];

@@ -15,10 +15,11 @@ use crate::feature::{feature_of_parts, layout};
 use crate::vision::{ClassFolder, Image, Skipped, decode_all};
 use std::path::PathBuf;
 
-pub use ssl_edge_adapt::{AdaptError, Layout, Part};
 pub use ssl_edge_adapt::eval::{
-    FewshotOptions, FewshotScore, HeadChoice, OpensetOptions, OpensetScore, openset, KnnScore, LabelledSet, fewshot, knn_accuracy,
+    FewshotOptions, FewshotScore, HeadChoice, KnnScore, LabelledSet, OpensetOptions, OpensetScore,
+    fewshot, knn_accuracy, openset,
 };
+pub use ssl_edge_adapt::{AdaptError, Layout, Part};
 
 /// Features of the images of a [`ClassFolder`].
 #[derive(Clone, Debug)]
@@ -80,7 +81,9 @@ impl Features {
 /// As [`Encoder::embed_batch`].
 pub fn encoder_features(encoder: &Encoder, folder: &ClassFolder) -> Result<Features, Error> {
     let layout = Layout::single(encoder.feature_dim());
-    features(encoder, folder, layout, |_, embedding| Ok(encoder.feature(embedding)))
+    features(encoder, folder, layout, |_, embedding| {
+        Ok(encoder.feature(embedding))
+    })
 }
 
 /// All [`parts`](crate::feature) of the features of all images.

@@ -71,7 +71,11 @@ fn salient(embedding: &Embedding) -> Vec<f32> {
             product += f64::from(*t) * f64::from(*m);
             square += f64::from(*t).powi(2);
         }
-        if square > 0.0 { product / square.sqrt() } else { f64::INFINITY }
+        if square > 0.0 {
+            product / square.sqrt()
+        } else {
+            f64::INFINITY
+        }
     };
     let mut order: Vec<(f64, &[f32])> = embedding
         .patches
@@ -82,7 +86,9 @@ fn salient(embedding: &Embedding) -> Vec<f32> {
     let n = ((order.len() as f64 * SALIENT) as usize).max(1);
     let mut sum = vec![0.0f64; dim];
     for (_, token) in &order[..n.min(order.len())] {
-        sum.iter_mut().zip(*token).for_each(|(s, t)| *s += f64::from(*t));
+        sum.iter_mut()
+            .zip(*token)
+            .for_each(|(s, t)| *s += f64::from(*t));
     }
     sum.into_iter().map(|s| (s / n as f64) as f32).collect()
 }

@@ -175,7 +175,11 @@ pub fn teach(
             None => job.add_class(name)?,
         });
     }
-    let files: Vec<PathBuf> = folder.samples.iter().map(|(path, _)| path.clone()).collect();
+    let files: Vec<PathBuf> = folder
+        .samples
+        .iter()
+        .map(|(path, _)| path.clone())
+        .collect();
     let mut taught = vec![0usize; classes.len()];
     let mut twice = Vec::new();
     let broken = embed_files(encoder, &files, |file, image, embedding| {

@@ -52,10 +52,18 @@ impl<'s> LogisticProblem<'s> {
             return Err(AdaptError::Degenerate { n: support.len() });
         }
         if support.len() > support.dim() {
-            return Ok(Self { support, mean, coordinates: centred, basis: None, unit });
+            return Ok(Self {
+                support,
+                mean,
+                coordinates: centred,
+                basis: None,
+                unit,
+            });
         }
         let (values, vectors) = eigen(&centred.row_gram())?;
-        let kept: Vec<usize> = (0..values.len()).filter(|&j| values[j] > 1e-10 * total).collect();
+        let kept: Vec<usize> = (0..values.len())
+            .filter(|&j| values[j] > 1e-10 * total)
+            .collect();
         let mut coordinates = Matrix::zeros(support.len(), kept.len());
         let mut factors = Matrix::zeros(support.len(), kept.len());
         for i in 0..support.len() {
@@ -66,7 +74,13 @@ impl<'s> LogisticProblem<'s> {
             }
         }
         let basis = Some(factors.transposed_times(&centred));
-        Ok(Self { support, mean, coordinates, basis, unit })
+        Ok(Self {
+            support,
+            mean,
+            coordinates,
+            basis,
+            unit,
+        })
     }
 
     /// Mean squared distance of the samples from their mean: the unit in which λ is natural.
@@ -106,20 +120,30 @@ impl<'s> LogisticProblem<'s> {
 
     fn optimum(&self, lambda: f64, start: &[f64]) -> Theta {
         let mut theta = start.to_vec();
-        let stop = Stop { gradient: PRECISION * self.unit.sqrt(), steps: 1000 };
+        let stop = Stop {
+            gradient: PRECISION * self.unit.sqrt(),
+            steps: 1000,
+        };
         let all = self.weights(|_| true);
-        minimise(&mut theta, &stop, |theta, gradient| self.loss(theta, gradient, lambda, &all));
+        minimise(&mut theta, &stop, |theta, gradient| {
+            self.loss(theta, gradient, lambda, &all)
+        });
         theta
     }
 
     fn leave_out(&self, lambda: f64, optimum: &[f64]) -> Vec<f64> {
         let (n, n_classes) = (self.support.len(), self.support.n_classes());
         let n_groups = n.min(FOLDS);
-        let stop = Stop { gradient: LOO_PRECISION * self.unit.sqrt() / n_classes as f64, steps: 100 };
+        let stop = Stop {
+            gradient: LOO_PRECISION * self.unit.sqrt() / n_classes as f64,
+            steps: 100,
+        };
         let groups = blocks::each(n_groups, |group| {
             let weights = self.weights(|i| i % n_groups != group);
             let mut theta = optimum.to_vec();
-            minimise(&mut theta, &stop, |theta, gradient| self.loss(theta, gradient, lambda, &weights));
+            minimise(&mut theta, &stop, |theta, gradient| {
+                self.loss(theta, gradient, lambda, &weights)
+            });
             let members = (group..n).step_by(n_groups);
             members.map(|i| self.logits(&theta, i)).collect::<Vec<_>>()
         });
@@ -137,10 +161,18 @@ impl<'s> LogisticProblem<'s> {
     fn weights(&self, counts: impl Fn(usize) -> bool) -> Vec<f64> {
         let mut of_class = vec![0usize; self.support.n_classes()];
         let labels = self.support.labels();
-        labels.iter().enumerate().filter(|(i, _)| counts(*i)).for_each(|(_, &label)| of_class[label] += 1);
+        labels
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| counts(*i))
+            .for_each(|(_, &label)| of_class[label] += 1);
         let present = of_class.iter().filter(|n| **n > 0).count() as f64;
         let weight = |(i, &label): (usize, &usize)| {
-            if counts(i) { 1.0 / (present * of_class[label] as f64) } else { 0.0 }
+            if counts(i) {
+                1.0 / (present * of_class[label] as f64)
+            } else {
+                0.0
+            }
         };
         labels.iter().enumerate().map(weight).collect()
     }
@@ -161,7 +193,11 @@ impl<'s> LogisticProblem<'s> {
             *g = lambda * w;
         }
         gradient[split..].fill(0.0);
-        for (i, &weight) in weights.iter().enumerate().filter(|(_, weight)| **weight > 0.0) {
+        for (i, &weight) in weights
+            .iter()
+            .enumerate()
+            .filter(|(_, weight)| **weight > 0.0)
+        {
             let logits = self.logits(theta, i);
             let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let sum: f64 = logits.iter().map(|l| (l - max).exp()).sum();
@@ -182,12 +218,21 @@ impl<'s> LogisticProblem<'s> {
     fn head(&self, theta: &[f64]) -> Ridge {
         let n_classes = self.support.n_classes();
         let (weights, bias) = theta.split_at(n_classes * self.coordinates.cols);
-        let weights = Matrix { rows: n_classes, cols: self.coordinates.cols, data: weights.to_vec() };
+        let weights = Matrix {
+            rows: n_classes,
+            cols: self.coordinates.cols,
+            data: weights.to_vec(),
+        };
         let weights = match &self.basis {
             Some(basis) => weights.times(basis),
             None => weights,
         };
-        let bias = (0..n_classes).map(|c| bias[c] - dot(weights.row(c), &self.mean)).collect();
-        Ridge { weights: weights.data, bias }
+        let bias = (0..n_classes)
+            .map(|c| bias[c] - dot(weights.row(c), &self.mean))
+            .collect();
+        Ridge {
+            weights: weights.data,
+            bias,
+        }
     }
 }

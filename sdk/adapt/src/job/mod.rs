@@ -11,8 +11,8 @@ pub use merge::Migration;
 
 use crate::error::AdaptError;
 use crate::fitted::{FitReport, Fitted};
-use crate::history::Record;
 use crate::head::HeadKind;
+use crate::history::Record;
 use crate::parts::{Layout, Selection};
 use change::Undo;
 use serde::{Deserialize, Serialize};
@@ -114,6 +114,11 @@ impl Job {
             });
         }
         Ok(Self::empty(encoder, layout))
+    }
+
+    /// A job without classes that sees what this one sees.
+    pub fn clone_empty(&self) -> Self {
+        Self::empty(self.encoder, self.layout.clone())
     }
 
     pub(crate) fn empty(encoder: EncoderId, layout: Layout) -> Self {

@@ -93,5 +93,8 @@ fn human(line: &Line) -> String {
         Some(false) => "  NG",
         None => "",
     };
-    format!("{}  {}  {:.3}{ok}{unknown}", line.path, line.class, line.score)
+    format!(
+        "{}  {}  {:.3}{ok}{unknown}",
+        line.path, line.class, line.score
+    )
 }

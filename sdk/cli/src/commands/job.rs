@@ -195,7 +195,11 @@ pub(crate) fn run(command: &JobCommand, format: Format) -> Result<()> {
             let other = Job::load(&args.other)?;
             change(&args.change, format, |job| {
                 job.merge(&other).with_context(|| {
-                    format!("{} cannot be added to {}", args.other.display(), args.change.job.display())
+                    format!(
+                        "{} cannot be added to {}",
+                        args.other.display(),
+                        args.change.job.display()
+                    )
                 })?;
                 Ok(())
             })
@@ -206,27 +210,50 @@ pub(crate) fn run(command: &JobCommand, format: Format) -> Result<()> {
 
 fn edit(command: &EditCommand, format: Format) -> Result<()> {
     match command {
-        EditCommand::Forget { change: args, sample } => change(args, format, |job| {
+        EditCommand::Forget {
+            change: args,
+            sample,
+        } => change(args, format, |job| {
             job.remove_sample(SampleId(*sample))?;
             Ok(())
         }),
-        EditCommand::Relabel { change: args, sample, class } => change(args, format, |job| {
+        EditCommand::Relabel {
+            change: args,
+            sample,
+            class,
+        } => change(args, format, |job| {
             let class = class_named(job, class)?.id;
             Ok(job.relabel_sample(SampleId(*sample), class)?)
         }),
-        EditCommand::Rename { change: args, class, to } => change(args, format, |job| {
+        EditCommand::Rename {
+            change: args,
+            class,
+            to,
+        } => change(args, format, |job| {
             let class = class_named(job, class)?.id;
             Ok(job.rename_class(class, to)?)
         }),
-        EditCommand::MergeClasses { change: args, class, into } => change(args, format, |job| {
+        EditCommand::MergeClasses {
+            change: args,
+            class,
+            into,
+        } => change(args, format, |job| {
             let (from, into) = (class_named(job, class)?.id, class_named(job, into)?.id);
             Ok(job.merge_classes(from, into)?)
         }),
-        EditCommand::RemoveClass { change: args, class } => change(args, format, |job| {
+        EditCommand::RemoveClass {
+            change: args,
+            class,
+        } => change(args, format, |job| {
             let class = class_named(job, class)?.id;
             Ok(job.remove_class(class)?)
         }),
-        EditCommand::SetClass { change: args, class, good, cost } => {
+        EditCommand::SetClass {
+            change: args,
+            class,
+            good,
+            cost,
+        } => {
             if good.is_none() && cost.is_none() {
                 bail!("nothing to set; give --good or --cost");
             }
@@ -284,12 +311,19 @@ fn run_migrate(args: &MigrateArgs, format: Format) -> Result<()> {
     let moved = migrate(&encoder, &job, &args.change.fit.options()?)?;
     moved.job.save(&args.out)?;
     let report = Migrated {
-        before: moved.before.and_then(|before: FitReport| before.loo_accuracy),
+        before: moved
+            .before
+            .and_then(|before: FitReport| before.loo_accuracy),
         after: Summary::of(&args.out, &moved.job, &moved.after),
     };
     format.print(&report, |report| {
-        let before = report.before.map_or("unknown".into(), |share| format!("{:.1} %", 100.0 * share));
-        format!("{}\nwith the old encoder it was {before}", report.after.human())
+        let before = report
+            .before
+            .map_or("unknown".into(), |share| format!("{:.1} %", 100.0 * share));
+        format!(
+            "{}\nwith the old encoder it was {before}",
+            report.after.human()
+        )
     })
 }
 
@@ -306,16 +340,28 @@ fn show(path: &Path, format: Format) -> Result<()> {
     });
     let shown = Shown {
         summary: job.report().map(|report| Summary::of(path, &job, report)),
-        encoder: job.encoder().hash.iter().map(|byte| format!("{byte:02x}")).collect(),
+        encoder: job
+            .encoder()
+            .hash
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect(),
         fitted: job.report().is_some(),
         list: list.collect::<Result<_>>()?,
     };
     format.print(&shown, |shown| {
         let mut table = Table::new(&["source", "sample", "class"]);
         for line in &shown.list {
-            table.row(vec![line.source.clone(), line.sample.to_string(), line.class.clone()]);
+            table.row(vec![
+                line.source.clone(),
+                line.sample.to_string(),
+                line.class.clone(),
+            ]);
         }
-        let fit = shown.summary.as_ref().map_or("not fitted since its last change".into(), Summary::human);
+        let fit = shown
+            .summary
+            .as_ref()
+            .map_or("not fitted since its last change".into(), Summary::human);
         format!("{}\n{fit}", table.render())
     })
 }
@@ -329,7 +375,10 @@ fn log(path: &Path, format: Format) -> Result<()> {
             action: format!("{:?}", record.action),
         };
         format.print(&line, |line| {
-            format!("{:>5}  {}  {}  {}", line.revision, line.unix_time, line.by, line.action)
+            format!(
+                "{:>5}  {}  {}  {}",
+                line.revision, line.unix_time, line.by, line.action
+            )
         })?;
     }
     Ok(())

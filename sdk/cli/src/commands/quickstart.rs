@@ -195,7 +195,11 @@ impl Features {
         let encoder = Encoder::open(bundle, &Options { engine, threads })?;
         let empty = job_for(&encoder);
         let features = |folder: &ClassFolder| -> Result<Vec<Vec<f32>>> {
-            let files: Vec<PathBuf> = folder.samples.iter().map(|(path, _)| path.clone()).collect();
+            let files: Vec<PathBuf> = folder
+                .samples
+                .iter()
+                .map(|(path, _)| path.clone())
+                .collect();
             let mut features = Vec::with_capacity(files.len());
             embed_files(&encoder, &files, |_, image, embedding| {
                 features.push(feature_for(&encoder, &empty, embedding, &image.frame())?);

@@ -6,7 +6,9 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use ssl_edge::encoder::Pooling;
-use ssl_edge::eval::{Features, FewshotOptions, HeadChoice, fewshot, image_features, part_features};
+use ssl_edge::eval::{
+    Features, FewshotOptions, HeadChoice, fewshot, image_features, part_features,
+};
 use ssl_edge::vision::{ClassFolder, hog_lbp, raw_pixels};
 use std::path::PathBuf;
 

@@ -86,7 +86,11 @@ pub(crate) fn run(args: &OpensetArgs, format: Format) -> Result<()> {
         Ok(())
     };
     let preferred = known.layout.preferred_names();
-    let encoder_only: Vec<&str> = preferred.iter().copied().filter(|p| *p != "texture").collect();
+    let encoder_only: Vec<&str> = preferred
+        .iter()
+        .copied()
+        .filter(|p| *p != "texture")
+        .collect();
     for (features, parts) in [
         ("job", &preferred[..]),
         ("encoder", &encoder_only[..]),
@@ -116,7 +120,14 @@ fn row(features: &'static str, score: &OpensetScore) -> Score {
 }
 
 fn human(report: &Report) -> String {
-    let mut table = Table::new(&["features", "head", "shots", "AUROC", "FPR at 95 %", "accuracy"]);
+    let mut table = Table::new(&[
+        "features",
+        "head",
+        "shots",
+        "AUROC",
+        "FPR at 95 %",
+        "accuracy",
+    ]);
     for score in &report.results {
         table.row(vec![
             score.features.into(),
