@@ -112,7 +112,7 @@ enum ssl_edge_status
      */
     SSL_EDGE_STATUS_INVALID_CLASS_NAME = 16,
     /**
-     * The samples do not allow a fit: fewer than two classes, a class without a sample, or all embeddings equal.
+     * The samples do not allow a fit: no class, a class without a sample, or all embeddings equal.
      */
     SSL_EDGE_STATUS_CANNOT_FIT = 17,
     /**
@@ -127,6 +127,10 @@ enum ssl_edge_status
      * The library panicked inside: report it with the error text, and free the object that was in use.
      */
     SSL_EDGE_STATUS_PANICKED = 20,
+    /**
+     * The frame was taught already, bit for bit: with the same label, or with another one.
+     */
+    SSL_EDGE_STATUS_ALREADY_TAUGHT = 21,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -199,6 +203,47 @@ enum ssl_edge_engine
 typedef enum ssl_edge_engine ssl_edge_engine;
 #else
 typedef uint32_t ssl_edge_engine;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What separates the classes; the value of ssl_edge_fit_options.head.
+ */
+enum ssl_edge_head
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * Linear discriminant, its regularisation by leave-one-out.
+     */
+    SSL_EDGE_HEAD_DISCRIMINANT = 1,
+    /**
+     * Linear discriminant with a shrunk covariance: the one that jobs begin with.
+     */
+    SSL_EDGE_HEAD_LDA = 2,
+    /**
+     * Least squares.
+     */
+    SSL_EDGE_HEAD_RIDGE = 3,
+    /**
+     * Logistic regression; the slowest to fit.
+     */
+    SSL_EDGE_HEAD_LOGISTIC = 4,
+    /**
+     * Nearest class mean.
+     */
+    SSL_EDGE_HEAD_PROTOTYPE = 5,
+    /**
+     * Nearest samples.
+     */
+    SSL_EDGE_HEAD_KNN = 6,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum ssl_edge_head ssl_edge_head;
+#else
+typedef uint32_t ssl_edge_head;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
@@ -354,6 +399,18 @@ typedef struct ssl_edge_verdict {
      * Zero.
      */
     uint32_t reserved;
+    /**
+     * How typical the frame is of what was taught, 0 to 1: small for a frame unlike it, never below 1 / (samples + 1).
+     */
+    float p_value;
+    /**
+     * 1 if the part may pass (its class is good and the frame not unknown), 0 if not, -1 for a job without a good class.
+     */
+    int32_t ok;
+    /**
+     * The job's revision that gave the verdict: the number of its changes.
+     */
+    uint64_t revision;
 } ssl_edge_verdict;
 
 /**
@@ -381,7 +438,54 @@ typedef struct ssl_edge_fit_report {
      * Negative if no class has two samples, so that nothing can be left out.
      */
     float loo_accuracy;
+    /**
+     * Lower end of the 95 % interval of loo_accuracy; negative as that.
+     */
+    float loo_low;
+    /**
+     * Upper end of it.
+     */
+    float loo_high;
+    /**
+     * Expected calibration error of the scores, by leave-one-out; negative as loo_accuracy.
+     */
+    float calibration_error;
+    /**
+     * Share of frames of the taught kinds that may be called unknown, as far as the samples can promise; negative if none is.
+     */
+    float unknown_rate;
+    /**
+     * A value of ssl_edge_head: the head that was fitted; 0 for a job of one class.
+     */
+    uint32_t head;
+    /**
+     * The class of which more samples would help most; the first class for a job of one class.
+     */
+    uint32_t needs_more_class_id;
 } ssl_edge_fit_report;
+
+/**
+ * How to fit a job. Fill it with ssl_edge_fit_options_init before use.
+ */
+typedef struct ssl_edge_fit_options {
+    /**
+     * Size of this struct in bytes; set by ssl_edge_fit_options_init.
+     */
+    uint32_t struct_size;
+    /**
+     * A value of ssl_edge_head; after init 0, the head of the last fit.
+     */
+    uint32_t head;
+    /**
+     * 1 to compare heads and features by leave-one-out and change to others where they prove better (tens of milliseconds; head must be 0);
+     * after init 0.
+     */
+    uint32_t search;
+    /**
+     * Share of frames of the taught kinds that may be called unknown, 0 to below 1; after init 0.05. 0 turns that off.
+     */
+    float unknown_rate;
+} ssl_edge_fit_options;
 
 #ifdef __cplusplus
 extern "C" {
@@ -492,13 +596,32 @@ ssl_edge_status ssl_edge_verdict_init(struct ssl_edge_verdict *verdict, size_t s
 ssl_edge_status ssl_edge_fit_report_init(struct ssl_edge_fit_report *report, size_t struct_size);
 
 /**
- * Makes a job without classes for the embeddings of one encoder. The job keeps the encoder's hash, not the encoder.
+ * Fills fit options with their defaults and their size.
+ *
+ * @param options      the struct to fill
+ * @param struct_size  sizeof(ssl_edge_fit_options)
+ */
+ssl_edge_status ssl_edge_fit_options_init(struct ssl_edge_fit_options *options, size_t struct_size);
+
+/**
+ * Makes a job without classes for frames. It sees the encoder's embedding of a frame and a texture descriptor beside it, and keeps the encoder's
+ * hash, not the encoder.
  *
  * @param encoder  the encoder
  * @param job      the new job; free it with ssl_edge_job_free
  */
 ssl_edge_status ssl_edge_job_new(const struct ssl_edge_encoder *encoder,
                                  struct ssl_edge_job **job);
+
+/**
+ * Makes a job without classes for the embeddings that ssl_edge_encoder_embed gives, where frames are not at hand when it is taught or asked: for
+ * ssl_edge_job_add_embedding and ssl_edge_job_inspect_embedding. It does without the texture descriptor.
+ *
+ * @param encoder  the encoder
+ * @param job      the new job; free it with ssl_edge_job_free
+ */
+ssl_edge_status ssl_edge_job_new_for_embeddings(const struct ssl_edge_encoder *encoder,
+                                                struct ssl_edge_job **job);
 
 /**
  * Frees a job without saving it. NULL does nothing.
@@ -508,12 +631,25 @@ ssl_edge_status ssl_edge_job_new(const struct ssl_edge_encoder *encoder,
 void ssl_edge_job_free(struct ssl_edge_job *job);
 
 /**
- * Fits the classifier on all samples: milliseconds.
+ * Fits the classifier on all samples, as the last fit did or at first with the defaults: milliseconds. A job of one class has nothing to separate;
+ * it tells what is unlike it.
  *
- * @param job     at least two classes, each with a sample
+ * @param job     each of its classes has a sample
  * @param report  filled by ssl_edge_fit_report_init before
  */
-ssl_edge_status ssl_edge_job_fit(struct ssl_edge_job *job, struct ssl_edge_fit_report *report);
+ssl_edge_status ssl_edge_job_fit(struct ssl_edge_job *job,
+                                 struct ssl_edge_fit_report *report);
+
+/**
+ * As ssl_edge_job_fit, with options.
+ *
+ * @param job      each of its classes has a sample
+ * @param options  filled by ssl_edge_fit_options_init before
+ * @param report   filled by ssl_edge_fit_report_init before
+ */
+ssl_edge_status ssl_edge_job_fit_with_options(struct ssl_edge_job *job,
+                                              const struct ssl_edge_fit_options *options,
+                                              struct ssl_edge_fit_report *report);
 
 /**
  * The verdict on a frame.
@@ -527,6 +663,23 @@ ssl_edge_status ssl_edge_job_inspect(const struct ssl_edge_job *job,
                                      const struct ssl_edge_encoder *encoder,
                                      const struct ssl_edge_frame *frame,
                                      struct ssl_edge_verdict *verdict);
+
+/**
+ * The verdict on a frame, and the score of each class.
+ *
+ * @param job       fitted since its last change
+ * @param encoder   the job's encoder
+ * @param frame     the pixels
+ * @param verdict   filled by ssl_edge_verdict_init before
+ * @param scores    a buffer for one score a class, in the order of ssl_edge_job_class_at; they add up to 1
+ * @param capacity  floats of the buffer, at least ssl_edge_job_class_count
+ */
+ssl_edge_status ssl_edge_job_inspect_scores(const struct ssl_edge_job *job,
+                                            const struct ssl_edge_encoder *encoder,
+                                            const struct ssl_edge_frame *frame,
+                                            struct ssl_edge_verdict *verdict,
+                                            float *scores,
+                                            size_t capacity);
 
 /**
  * The verdict on an embedding that ssl_edge_encoder_embed gave.
@@ -556,6 +709,82 @@ ssl_edge_status ssl_edge_job_save(const struct ssl_edge_job *job, const char *pa
  * @param job   the job, fitted if it was saved so; free it with ssl_edge_job_free
  */
 ssl_edge_status ssl_edge_job_load(const char *path, struct ssl_edge_job **job);
+
+/**
+ * Says who works with the job from now on, and when, for its records.
+ *
+ * @param job        a job
+ * @param name       who; may be ""
+ * @param unix_time  when, in seconds since 1970-01-01 UTC; 0 if that does not matter
+ */
+ssl_edge_status ssl_edge_job_set_operator(struct ssl_edge_job *job, const char *name, int64_t unix_time);
+
+/**
+ * Gives a class another name. The job stays fitted.
+ *
+ * @param job       a job
+ * @param class_id  a class
+ * @param name      its name from now on, UTF-8, neither empty nor taken
+ */
+ssl_edge_status ssl_edge_job_rename_class(struct ssl_edge_job *job, uint32_t class_id, const char *name);
+
+/**
+ * Says whether a part of a class may pass; a new class may if its name is good, ok, pass or normal. The job stays fitted.
+ *
+ * @param job       a job
+ * @param class_id  a class
+ * @param good      1 if its parts may pass, 0 if not
+ */
+ssl_edge_status ssl_edge_job_set_good(struct ssl_edge_job *job,
+                                      uint32_t class_id,
+                                      uint32_t good);
+
+/**
+ * Sets what it costs to take a frame of a class for another one, beside the other classes (1 at first): a verdict is the class with the
+ * largest score times cost. The job stays fitted.
+ *
+ * @param job       a job
+ * @param class_id  a class
+ * @param cost      above 0
+ */
+ssl_edge_status ssl_edge_job_set_cost(struct ssl_edge_job *job,
+                                      uint32_t class_id,
+                                      double cost);
+
+/**
+ * Removes a class and its samples. The job must be fitted again.
+ *
+ * @param job       a job
+ * @param class_id  a class
+ */
+ssl_edge_status ssl_edge_job_remove_class(struct ssl_edge_job *job, uint32_t class_id);
+
+/**
+ * Gives all samples of a class to another one, and removes it. The job must be fitted again.
+ *
+ * @param job       a job
+ * @param class_id  the class that goes
+ * @param into      the class that stays
+ */
+ssl_edge_status ssl_edge_job_merge_classes(struct ssl_edge_job *job, uint32_t class_id, uint32_t into);
+
+/**
+ * Gives a sample another label. The job must be fitted again.
+ *
+ * @param job        a job
+ * @param sample_id  a sample
+ * @param class_id   what it shows
+ */
+ssl_edge_status ssl_edge_job_relabel_sample(struct ssl_edge_job *job, uint64_t sample_id, uint32_t class_id);
+
+/**
+ * Takes the last change of classes or samples back, up to 64 of them since the job was made or loaded. The job must be fitted again.
+ *
+ * @param job       a job
+ * @param revision  the revision whose change it was; 0 if there is nothing to take back
+ */
+ssl_edge_status ssl_edge_job_undo(struct ssl_edge_job *job,
+                                  uint64_t *revision);
 
 /**
  * Adds a class. The job must be fitted again.

@@ -230,9 +230,14 @@ pub unsafe extern "C" fn ssl_edge_job_inspect_scores(
         let (job, encoder) = unsafe { (reference(job, "job")?, reference(encoder, "encoder")?) };
         // SAFETY: as above.
         let (frame, output) = unsafe { (frame::borrow(frame)?, OutputStruct::new(verdict)?) };
-        let found = job.inspect(encoder, &frame)?;
+        let count = job.read(|job| Ok(job.classes().len()))?;
         // SAFETY: NULL or a buffer of `capacity` floats.
-        let buffer = unsafe { OutputBuffer::new(scores, capacity, found.scores.len(), "scores") }?;
+        let buffer = unsafe { OutputBuffer::new(scores, capacity, count, "scores") }?;
+        let found = job.inspect(encoder, &frame)?;
+        if found.scores.len() != count {
+            let text = "the classes changed during the inspection; inspect again";
+            return Err(Failure::new(ssl_edge_status::NotFitted, text));
+        }
         buffer.write(&found.scores);
         output.write(&ssl_edge_verdict::from(&found));
         Ok(())
