@@ -92,7 +92,7 @@ fn every_method_is_reported_with_the_agreed_keys() {
         )
     );
     let results = report["results"].as_array().unwrap();
-    assert_eq!(results.len(), 2 * 5 * 2);
+    assert_eq!(results.len(), 2 * 6 * 2);
     for row in results {
         for key in ["image_auroc", "pixel_auroc", "aupro"] {
             assert!(
