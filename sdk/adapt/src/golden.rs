@@ -210,25 +210,30 @@ impl Golden {
                 }
             }
         }
+        Statistics::of(&sum, &squares, &counts)
+    }
+}
+
+impl Statistics {
+    /// From sums and sums of squares at each position over `counts` tokens; the variance of a value is drawn towards that of all values.
+    fn of(sum: &Matrix<f64>, squares: &Matrix<f64>, counts: &[usize]) -> Self {
+        let (n, dim) = (sum.rows, sum.cols);
         let scatter = |at: usize, j: usize| {
             let count = counts[at].max(1) as f64;
             (squares.row(at)[j] - sum.row(at)[j].powi(2) / count).max(0.0)
         };
         let freedom: usize = counts.iter().map(|c| c.saturating_sub(1)).sum();
         let total: f64 = (0..n)
-            .map(|at| (0..self.dim).map(|j| scatter(at, j)).sum::<f64>())
+            .map(|at| (0..dim).map(|j| scatter(at, j)).sum::<f64>())
             .sum();
-        let overall = total / (freedom.max(1) * self.dim) as f64;
+        let overall = total / (freedom.max(1) * dim) as f64;
         // Golden parts that are all the same have no variance; what is then a difference is left to the smallest one that f32 tells apart.
         let floor = (overall * 1e-3).max(1e-12);
-        let mut mean = Matrix::zeros(n, self.dim);
-        let mut variance = Matrix::zeros(n, self.dim);
-        for at in 0..n {
-            let (count, own) = (
-                counts[at].max(1) as f64,
-                counts[at].saturating_sub(1) as f64,
-            );
-            for j in 0..self.dim {
+        let mut mean = Matrix::zeros(n, dim);
+        let mut variance = Matrix::zeros(n, dim);
+        for (at, &count) in counts.iter().enumerate() {
+            let (own, count) = (count.saturating_sub(1) as f64, count.max(1) as f64);
+            for j in 0..dim {
                 mean.row_mut(at)[j] = (sum.row(at)[j] / count) as f32;
                 let shrunk = (scatter(at, j) + PRIOR * overall) / (own + PRIOR);
                 // The mean itself is uncertain by a count-th of the variance.
@@ -236,14 +241,12 @@ impl Golden {
             }
         }
         let keep = counts.iter().map(|c| *c > 0).collect();
-        Statistics {
+        Self {
             mean: Plane { tokens: mean, keep },
             variance,
         }
     }
-}
 
-impl Statistics {
     /// Mean over the values of the squared deviation in units of the variance: near 1 for a good token.
     fn deviation(&self, token: &[f32], at: usize) -> f32 {
         let pairs = token

@@ -10,7 +10,7 @@ use faer::traits::{ComplexField, Conjugate};
 use faer::{Accum, Mat, MatMut, MatRef, Par};
 
 /// Row-major matrix.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Matrix<T = f64> {
     pub(crate) rows: usize,
     pub(crate) cols: usize,
@@ -24,6 +24,11 @@ impl<T: Scalar> Matrix<T> {
             cols,
             data: vec![T::default(); rows * cols],
         }
+    }
+
+    /// Whether the sizes fit together, which those read from a file need not.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.rows.checked_mul(self.cols) == Some(self.data.len())
     }
 
     pub(crate) fn row(&self, i: usize) -> &[T] {

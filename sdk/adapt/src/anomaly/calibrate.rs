@@ -6,6 +6,7 @@ use super::model::{Method, NormalModel, NormalOptions};
 use super::pca::TokenStatistics;
 use crate::error::AdaptError;
 use crate::linalg::Matrix;
+use serde::{Deserialize, Serialize};
 
 /// Most groups of which each is left out alone.
 const EXACT_GROUPS: usize = 32;
@@ -24,7 +25,7 @@ pub struct GoodFrame<'a> {
 }
 
 /// How good frames were scored without having been learned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HoldOut {
     /// Each part once left out, for up to 32 parts.
     Parts,
@@ -38,7 +39,7 @@ pub enum HoldOut {
 }
 
 /// Allowed rates of false alarms.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rates {
     /// Share of good frames that may be judged bad.
     pub frame: f64,
@@ -56,7 +57,7 @@ impl Default for Rates {
 }
 
 /// What calibration found.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NormalReport {
     /// Good frames scored.
     pub frames: usize,
@@ -115,8 +116,8 @@ impl NormalReport {
     }
 }
 
-/// A model of good parts, calibrated.
-#[derive(Clone, Debug, PartialEq)]
+/// A model of good parts, calibrated. One that was read from a file must pass [`Normal::check`] before it is used.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Normal {
     model: NormalModel,
     good: Conformal,
@@ -183,6 +184,25 @@ impl Normal {
     /// What calibration found.
     pub fn report(&self) -> &NormalReport {
         &self.report
+    }
+
+    /// Checks that all sizes and numbers fit together, after reading one from a file.
+    ///
+    /// # Errors
+    ///
+    /// [`AdaptError::GridShape`].
+    pub fn check(&self) -> Result<(), AdaptError> {
+        let thresholds = [self.report.frame.value, self.report.token.value];
+        let fits = self.model.is_whole() && self.good.is_whole();
+        if fits && thresholds.iter().all(|value| value.is_finite()) {
+            return Ok(());
+        }
+        Err(AdaptError::GridShape {
+            what: "model of good parts",
+            expected: "sizes that fit together and finite numbers".into(),
+            got: "others".into(),
+            remedy: "the file is damaged; copy it again or restore a backup",
+        })
     }
 
     /// The model of all good frames.

@@ -48,13 +48,13 @@ impl Default for NormalOptions {
 }
 
 /// What good parts look like.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NormalModel {
     options: NormalOptions,
     memory: Memory,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 enum Memory {
     Pca(Pca),
     Neighbours(Bank),
@@ -191,6 +191,14 @@ impl NormalModel {
     /// The score of a frame from those of its tokens: the mean of the worst.
     pub fn image_score(&self, scores: &TokenMap) -> f64 {
         scores.tail_mean(self.options.top_share)
+    }
+
+    pub(super) fn is_whole(&self) -> bool {
+        let fits = match &self.memory {
+            Memory::Pca(pca) => pca.is_whole(),
+            Memory::Neighbours(bank) => bank.is_whole(),
+        };
+        fits && check_share(&self.options).is_ok()
     }
 
     pub(super) fn score_prepared(&self, tokens: &Matrix<f32>) -> Vec<f32> {

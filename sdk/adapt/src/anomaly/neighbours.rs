@@ -52,7 +52,7 @@ impl Default for NeighbourOptions {
 }
 
 /// Good tokens of norm 1 to search in.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bank {
     dim: usize,
     /// Tokens that it was made from.
@@ -60,7 +60,7 @@ pub struct Bank {
     rows: Rows,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 enum Rows {
     F32(Matrix<f32>),
     Int8 { values: Vec<i8>, scales: Vec<f32> },
@@ -138,6 +138,20 @@ impl Bank {
             Rows::F32(rows) => size_of_val(&rows.data[..]),
             Rows::Int8 { values, scales } => values.len() + size_of_val(&scales[..]),
         }
+    }
+
+    pub(crate) fn is_whole(&self) -> bool {
+        let values = self.len().checked_mul(self.dim);
+        let fits = match &self.rows {
+            Rows::F32(rows) => {
+                rows.is_whole() && rows.cols == self.dim && rows.data.iter().all(|v| v.is_finite())
+            }
+            Rows::Int8 {
+                values: bytes,
+                scales,
+            } => values == Some(bytes.len()) && scales.iter().all(|s| s.is_finite()),
+        };
+        fits && self.dim > 0 && !self.is_empty()
     }
 
     pub(crate) fn dim(&self) -> usize {

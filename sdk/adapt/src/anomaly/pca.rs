@@ -146,7 +146,7 @@ impl Default for PcaOptions {
 }
 
 /// The principal subspace of good tokens.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Pca {
     mean: Vec<f32>,
     /// Orthonormal rows, `[r, D]`.
@@ -213,6 +213,12 @@ impl Pca {
     /// Bytes of mean and basis.
     pub fn bytes(&self) -> usize {
         size_of_val(&self.mean[..]) + size_of_val(&self.basis.data[..])
+    }
+
+    pub(crate) fn is_whole(&self) -> bool {
+        let finite = |values: &[f32]| values.iter().all(|v| v.is_finite());
+        let fits = self.basis.is_whole() && self.basis.cols == self.mean.len();
+        fits && !self.mean.is_empty() && finite(&self.mean) && finite(&self.basis.data)
     }
 
     pub(crate) fn dim(&self) -> usize {

@@ -4,8 +4,8 @@
 //! the embedding, the anomaly score, and the share of unknown frames. Each is designed for 6 times the run length asked for, so that all
 //! together give a false alarm no more often than that. When a chart alarms, the triage is this:
 //!
-//! 1. A chart of the camera alarms, or stands above half its limit: the camera changed, because its changes move everything else too.
-//! 2. More than half of the frames since the change are unlike the baseline by their embedding: the product changed.
+//! 1. A chart of the camera alarms, or stands above three quarters of its limit: the camera changed, because its changes move everything else too.
+//! 2. More than two thirds of the frames since the change are unlike the baseline by their embedding: the product changed.
 //! 3. Otherwise only some frames are unlike anything: a new kind of defect.
 
 mod cusum;
@@ -19,8 +19,12 @@ use crate::error::{AdaptError, check_embedding};
 const CHARTS: f64 = 6.0;
 /// Fewest good frames for a baseline.
 const MIN_FRAMES: usize = 5;
-/// p-value of the embedding from which downwards a frame is unlike the baseline.
-const UNLIKE: f64 = 0.25;
+/// p-value of the embedding from which downwards a frame is unlike the baseline, or the smallest that there is if that is larger.
+const UNLIKE: f64 = 0.1;
+/// Level of a camera chart, in limits, from which an alarm of another chart is put down to the camera.
+const CAMERA_LEVEL: f64 = 0.75;
+/// Share of unlike frames since the change from which the product changed.
+const MOST: f64 = 2.0 / 3.0;
 /// Variance of all values, in observations, beside that of one value.
 const PRIOR: f64 = 4.0;
 
@@ -211,10 +215,11 @@ impl DriftMonitor {
         alarms[TYPICALITY] = self.charts[TYPICALITY].cusum.push(frame.p_value);
         let gain = self.unknown_gain[usize::from(frame.unknown)];
         alarms[UNKNOWN] = self.charts[UNKNOWN].cusum.step(gain);
+        let is_unlike = unlike <= UNLIKE.max(self.embedding.left_out.floor()) + 1e-9;
         for chart in &mut self.charts {
             chart.unlike = match chart.cusum.frames() {
                 0 => 0,
-                _ => chart.unlike + u32::from(unlike <= UNLIKE),
+                _ => chart.unlike + u32::from(is_unlike),
             };
         }
         let Some(first) = alarms.iter().position(|alarm| *alarm) else {
@@ -246,13 +251,13 @@ impl DriftMonitor {
         let chart = &self.charts[alarmed];
         let frames = chart.cusum.frames();
         let unlike = f64::from(chart.unlike) / f64::from(frames.max(1));
-        let cause = if levels[worst] > 0.5 {
+        let cause = if levels[worst] > CAMERA_LEVEL {
             DriftCause::CameraChanged(match worst {
                 0 => CameraChange::Brightness,
                 1 => CameraChange::Focus,
                 _ => CameraChange::Saturation,
             })
-        } else if unlike > 0.5 {
+        } else if unlike > MOST {
             DriftCause::ProductChanged
         } else {
             DriftCause::NewKindOfDefect

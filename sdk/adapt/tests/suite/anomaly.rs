@@ -322,3 +322,38 @@ fn wrong_tokens_and_options_are_refused() {
     ));
     assert!(NormalModel::of_statistics(&held, &neighbours()).is_err());
 }
+
+/// What a file holds is checked before it is used: cutting any number of values from a model is found.
+#[test]
+fn a_model_survives_a_file_and_damage_is_found() {
+    let all = frames(13, 5);
+    let eight_bit = NormalOptions {
+        method: Method::Neighbours(NeighbourOptions::default()),
+        ..neighbours()
+    };
+    for options in [pca(0.9), neighbours(), eight_bit] {
+        let normal = Normal::fit(&good(&all), &options, &Rates::default()).unwrap();
+        let bytes = postcard::to_stdvec(&normal).unwrap();
+        let read: Normal = postcard::from_bytes(&bytes).unwrap();
+        read.check().unwrap();
+        assert_eq!(read, normal);
+        assert_eq!(
+            read.inspect(&grid(&all[0])).unwrap(),
+            normal.inspect(&grid(&all[0])).unwrap()
+        );
+        let mut found = 0;
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x15;
+            let Ok(read) = postcard::from_bytes::<Normal>(&damaged) else {
+                continue;
+            };
+            match read.check() {
+                // What passes may be wrong by a value, which a checksum finds, but must not bring anything down.
+                Ok(()) => drop(read.inspect(&grid(&all[0]))),
+                Err(_) => found += 1,
+            }
+        }
+        assert!(found > 0);
+    }
+}

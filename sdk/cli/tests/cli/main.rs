@@ -1,5 +1,6 @@
 //! The program as its users call it: a process with arguments, files and an exit status.
 
+mod anomaly;
 mod bad_files;
 mod bad_input;
 #[cfg(target_os = "linux")]

@@ -27,7 +27,10 @@ fn a_wrong_command_lists_the_commands() {
             "doctor",
         ],
     );
-    misuse(&["eval", "linear"], &["eval knn", "eval fewshot"]);
+    misuse(
+        &["eval", "linear"],
+        &["eval knn", "eval fewshot", "eval anomaly"],
+    );
 }
 
 #[test]

@@ -21,6 +21,8 @@ pub(super) enum Kind {
     Encoder,
     /// The encoder's tokens and the texture of the same cells, each of norm 1, one after the other.
     WithTexture,
+    /// The same with the raw pixels of the cells.
+    WithPixels,
     Random,
     Texture,
     RawPixels,
@@ -28,9 +30,10 @@ pub(super) enum Kind {
 
 impl Kind {
     /// In the order of [`Item::tokens`].
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 6] = [
         Self::Encoder,
         Self::WithTexture,
+        Self::WithPixels,
         Self::Random,
         Self::Texture,
         Self::RawPixels,
@@ -41,6 +44,7 @@ impl Kind {
         match self {
             Self::Encoder => "",
             Self::WithTexture => "with_texture_",
+            Self::WithPixels => "with_pixels_",
             Self::Random => "random_encoder_",
             Self::Texture => "texture_",
             Self::RawPixels => "raw_pixels_",
@@ -306,13 +310,16 @@ fn all_tokens(
         size,
     };
     let texture = of(texture_grid(&frame, size)?);
-    let both = beside(&learned, &texture);
+    let pixels = of(raw_grid(&frame, size, RAW_SIDE)?);
+    let (with_texture, with_pixels) = (beside(&learned, &texture), beside(&learned, &pixels));
+    let random = frame_tokens(random, &frame, tiles)?;
     Ok(vec![
         learned,
-        both,
-        frame_tokens(random, &frame, tiles)?,
+        with_texture,
+        with_pixels,
+        random,
         texture,
-        of(raw_grid(&frame, size, RAW_SIDE)?),
+        pixels,
     ])
 }
 
