@@ -29,7 +29,6 @@
 
 use crate::error::ImageError;
 use crate::fixed::EXP_BITS;
-use crate::verdict::NORM_BITS;
 use crate::{MAX_CLASSES, MAX_DIM};
 use crc::{CRC_32_ISO_HDLC, Crc};
 
@@ -43,6 +42,8 @@ pub(crate) const COSINE: u16 = 1;
 pub(crate) const UNKNOWN: u16 = 2;
 /// Logits stay below 2^63 with offsets up to this.
 pub(crate) const MAX_OFFSET: u64 = 1 << 62;
+/// Those that the softmax reads.
+pub(crate) const MIN_LOGIT_BITS: u8 = EXP_BITS as u8;
 pub(crate) const MAX_LOGIT_BITS: u8 = 60;
 pub(crate) const MAX_CENTRE_BITS: u8 = 8;
 pub(crate) const MIN_ROW_BITS: u8 = 16;
@@ -52,15 +53,6 @@ pub(crate) const MAX_ROW_OFFSET: u64 = 1 << 45;
 pub(crate) const ONE_Q30: i32 = 1 << 30;
 
 pub(crate) const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
-
-/// Fewest logit bits: those that the softmax reads, and for scores that are divided by a norm the norm's fraction bits too.
-pub(crate) const fn least_logit_bits(cosine: bool) -> u8 {
-    if cosine {
-        (EXP_BITS + NORM_BITS) as u8
-    } else {
-        EXP_BITS as u8
-    }
-}
 
 /// A head in an image that somebody else holds; checked once, nothing is copied.
 ///
@@ -251,10 +243,10 @@ impl Header {
     fn read(bytes: &[u8; HEADER]) -> Result<Self, ImageError> {
         let bad = |field| Err(ImageError::BadField { field });
         let flags = u16_at(bytes, 10);
-        let (mut encoder, cosine) = ([0; 32], flags & COSINE != 0);
+        let mut encoder = [0; 32];
         encoder.copy_from_slice(&bytes[32..64]);
         let header = Self {
-            cosine,
+            cosine: flags & COSINE != 0,
             unknown: flags & UNKNOWN != 0,
             dim: u16_at(bytes, 12),
             n_classes: u16_at(bytes, 14),
@@ -280,7 +272,7 @@ impl Header {
         if header.unknown && header.n_rows == 0 {
             return bad("rows");
         }
-        if !(least_logit_bits(cosine)..=MAX_LOGIT_BITS).contains(&header.logit_bits) {
+        if !(MIN_LOGIT_BITS..=MAX_LOGIT_BITS).contains(&header.logit_bits) {
             return bad("logit bits");
         }
         if header.centre_bits > MAX_CENTRE_BITS

@@ -92,6 +92,9 @@ pub fn fit_scale<'a>(
                 found: sample.len(),
             });
         }
+        if !sample.iter().all(|x| x.is_finite()) {
+            return Err(BuildError::Value { what: "a sample" });
+        }
         n += 1.0;
         for (c, x) in centre.iter_mut().zip(sample) {
             *c += f64::from(*x);
@@ -114,9 +117,6 @@ pub fn fit_scale<'a>(
         .iter()
         .fold(0.0f64, |largest, c| largest.max(c.abs()));
     let step = (HEADROOM * deviation / f64::from(LARGEST)).max(size / LARGEST_CENTRE);
-    if !step.is_finite() || size.is_nan() {
-        return Err(BuildError::Value { what: "a sample" });
-    }
     // Samples that are all zero: any step will do.
     Ok(if step > 0.0 { step } else { 1.0 })
 }

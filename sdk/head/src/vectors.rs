@@ -6,7 +6,9 @@
 
 use crate::error::BuildError;
 use crate::quantise::fit_scale;
+use crate::verdict::Verdict;
 use crate::write::{HeadSpec, RowSpec, image_length};
+use core::fmt;
 
 /// Values of an embedding.
 pub const DIM: usize = 96;
@@ -142,5 +144,25 @@ impl Vectors {
             cosine_limit: Some(0.94),
         };
         spec.write(out)
+    }
+}
+
+/// A verdict on frame `index` as a line of integers: index, class, score, unknown, row, similarity.
+#[derive(Clone, Copy, Debug)]
+pub struct Line(pub usize, pub Verdict);
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Self(index, verdict) = self;
+        write!(
+            f,
+            "{index} {} {} {}",
+            verdict.class,
+            verdict.score,
+            u8::from(verdict.unknown)
+        )?;
+        verdict.nearest.map_or(Ok(()), |nearest| {
+            write!(f, " {} {}", nearest.row, nearest.similarity)
+        })
     }
 }

@@ -12,7 +12,7 @@ use crate::image::{ClassRecord, HeadImage, ONE_Q30, RowRecord};
 use heapless::Vec;
 
 /// Fraction bits of `‖v‖` where scores and similarities are divided by it.
-pub(crate) const NORM_BITS: u32 = 9;
+const NORM_BITS: u32 = 9;
 /// Fraction bits of `p`, the projection of a frame on a row.
 const PROJECTION_BITS: u8 = 16;
 /// No projection of an image that this crate wrote comes near to it; it keeps the squares of others inside `u128`.
@@ -143,19 +143,19 @@ impl HeadImage<'_> {
             }
         }
         let largest = logits[best];
-        let norm = if self.header.cosine {
-            norm(frame.square)
+        let bits = u32::from(self.header.logit_bits);
+        let (excess, norm) = if self.header.cosine {
+            // As many of the norm's fraction bits as the logits have to give.
+            let lacking = (EXP_BITS + NORM_BITS).saturating_sub(bits);
+            (
+                bits + lacking - EXP_BITS - NORM_BITS,
+                norm(frame.square) >> lacking,
+            )
         } else {
-            1
+            (bits - EXP_BITS, 1)
         };
-        let unit = u32::from(self.header.logit_bits)
-            - if self.header.cosine {
-                EXP_BITS + NORM_BITS
-            } else {
-                EXP_BITS
-            };
         let below = logits.iter().map(|logit| {
-            let distance = (largest.wrapping_sub(*logit) as u64) >> unit;
+            let distance = (largest.wrapping_sub(*logit) as u64) >> excess;
             // Scores of a frame of zeros are all 0.
             let quotient = distance.checked_div(norm).unwrap_or(0);
             u32::try_from(quotient).unwrap_or(u32::MAX)

@@ -6,7 +6,7 @@
 use crate::error::BuildError;
 use crate::image::{
     CHECKSUM, CLASS, COSINE, CRC, HEADER, MAGIC, MAX_CENTRE_BITS, MAX_LOGIT_BITS, MAX_OFFSET,
-    MAX_ROW_BITS, ONE_Q30, ROW, UNKNOWN, VERSION, least_logit_bits,
+    MAX_ROW_BITS, MIN_LOGIT_BITS, ONE_Q30, ROW, UNKNOWN, VERSION,
 };
 use crate::quantise::{Scale, round};
 use crate::{MAX_CLASSES, MAX_DIM};
@@ -271,7 +271,7 @@ impl HeadSpec<'_> {
         while !classes.iter().all(fits) {
             scale_all(&mut classes, 0.5);
             // With fewer bits the logits differ by so much that every score is 0 or 1, at a higher temperature just as well.
-            bits = (bits - 1).max(least_logit_bits(self.cosine));
+            bits = (bits - 1).max(MIN_LOGIT_BITS);
         }
         Ok((classes, bits))
     }

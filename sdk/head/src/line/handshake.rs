@@ -53,7 +53,7 @@ pub struct HandshakeTiming {
 pub struct Counters {
     /// Inspections started.
     pub started: u32,
-    /// Triggers that rose while the device was not ready: parts that nobody looked at.
+    /// Triggers that rose with enable while the device was not ready: parts that nobody looked at.
     pub missed: u32,
     /// Inspections that were not answered in time.
     pub timeouts: u32,
@@ -112,21 +112,21 @@ impl Handshake {
         }
         self.pass_time(now);
         match self.state {
-            State::Disabled => {
-                self.state = State::Ready;
-                None
-            }
             State::Ready if rises => {
                 self.sequence = self.sequence.wrapping_add(1);
                 self.counters.started = self.counters.started.wrapping_add(1);
                 self.state = State::Busy { since: now };
                 Some(self.sequence)
             }
-            State::Busy { .. } | State::Valid { .. } if rises => {
-                self.counters.missed = self.counters.missed.wrapping_add(1);
+            other => {
+                if rises {
+                    self.counters.missed = self.counters.missed.wrapping_add(1);
+                }
+                if other == State::Disabled {
+                    self.state = State::Ready;
+                }
                 None
             }
-            _ => None,
         }
     }
 
