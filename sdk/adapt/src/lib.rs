@@ -35,6 +35,7 @@
 
 mod blocks;
 mod calibrate;
+mod device;
 mod error;
 pub mod eval;
 mod file;
@@ -47,6 +48,7 @@ mod safe_write;
 mod support;
 mod unknown;
 
+pub use device::{DeviceHead, DeviceInput, DeviceOptions, DeviceParity};
 pub use error::AdaptError;
 pub use fitted::{Confusion, FitOptions, FitReport, HeadKind};
 pub use job::{Class, ClassId, EncoderId, Job, Sample, SampleId, SampleMeta, Verdict};

@@ -1,6 +1,7 @@
 //! Tests of the public interface against independent oracles.
 
 mod common;
+mod device;
 mod discriminant;
 mod eval;
 mod file;

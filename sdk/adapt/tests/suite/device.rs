@@ -1,0 +1,236 @@
+use crate::common::Data;
+use ssl_edge_adapt::{
+    AdaptError, DeviceInput, DeviceOptions, FitOptions, HeadKind, Job, UnknownRule,
+};
+use ssl_edge_head::HeadImage;
+
+const ALL: DeviceOptions = DeviceOptions {
+    job_number: 7,
+    max_bytes: None,
+    input: DeviceInput::Fitted,
+};
+
+fn fitted(data: &Data, head: HeadKind) -> Job {
+    let mut job = data.job();
+    job.fit(&FitOptions {
+        head,
+        ..FitOptions::default()
+    })
+    .unwrap();
+    job
+}
+
+/// Verdicts of the integers on frames that were not taught agree with those of the job.
+#[test]
+fn the_device_says_what_the_job_says() {
+    for (head, seed) in [
+        (HeadKind::Discriminant, 60),
+        (HeadKind::Ridge, 61),
+        (HeadKind::Prototype, 62),
+    ] {
+        // The last 200 of each class are not taught; the classes overlap.
+        let all = Data::clusters(seed, &[212, 215, 210], 48, 0.25);
+        let taught = |i: &usize| {
+            let first = all
+                .labels
+                .iter()
+                .position(|label| *label == all.labels[*i])
+                .unwrap();
+            let size = [12, 15, 10][all.labels[*i]];
+            *i < first + size
+        };
+        let pick = |wanted: bool| -> Vec<usize> {
+            (0..all.rows.len())
+                .filter(|i| taught(i) == wanted)
+                .collect()
+        };
+        let data = Data {
+            rows: pick(true).iter().map(|i| all.rows[*i].clone()).collect(),
+            labels: pick(true).iter().map(|i| all.labels[*i]).collect(),
+            n_classes: 3,
+        };
+        let job = fitted(&data, head);
+        let device = job.device_head(&ALL).unwrap();
+        let image = HeadImage::parse(&device.image).unwrap();
+        assert_eq!(
+            (image.job(), image.dim(), image.n_classes(), image.n_rows()),
+            (7, 48, 3, 37)
+        );
+        assert_eq!((image.encoder(), device.rows), (&[0xab; 32], 37));
+        assert_eq!(
+            Some(&device.unknown),
+            job.report().map(|report| &report.unknown)
+        );
+        let (mut n, mut class, mut unknown, mut unknowns, mut nearest, mut score) =
+            (0.0, 0.0, 0.0, 0.0, 0.0, 0.0f64);
+        for i in pick(false) {
+            let own = job.inspect(&all.rows[i]).unwrap();
+            let mut values = vec![0; 48];
+            image.quantise(&all.rows[i], &mut values).unwrap();
+            let verdict = image.inspect(&values).unwrap();
+            let same_class = image.class_id(verdict.class.into()) == Some(own.class.0);
+            n += 1.0;
+            class += f64::from(u8::from(same_class));
+            unknown += f64::from(u8::from(verdict.unknown == own.unknown));
+            unknowns += f64::from(u8::from(own.unknown));
+            let row = image.row(verdict.nearest.unwrap().row.into()).unwrap().0;
+            nearest += f64::from(u8::from(row == own.nearest.0));
+            let index = job
+                .classes()
+                .iter()
+                .position(|class| class.id == own.class)
+                .unwrap();
+            let own_score = f64::from(image.scores(&values).unwrap()[index]) / 32768.0;
+            score = score.max((own_score - f64::from(own.score)).abs());
+        }
+        println!(
+            "{head:?}: class {}, unknown {} ({unknowns} unknown), nearest {}, score {score}",
+            class / n,
+            unknown / n,
+            nearest / n
+        );
+        assert!(
+            n == 600.0 && unknowns > 5.0,
+            "{unknowns} of {n} are unknown"
+        );
+        assert!(class / n > 0.985, "{head:?}: {}", class / n);
+        assert!(unknown / n > 0.985, "{head:?}: {}", unknown / n);
+        assert!(nearest / n > 0.97, "{head:?}: {}", nearest / n);
+        assert!(score < 0.03, "{head:?}: {score}");
+        let parity = device.parity;
+        assert_eq!((parity.n, parity.cut_values), (37, 0));
+        assert!(
+            parity.same_class >= 36 && parity.same_unknown >= 36,
+            "{parity:?}"
+        );
+        assert!(
+            parity.score_difference < 0.03 && parity.distance_difference < 0.01,
+            "{parity:?}"
+        );
+    }
+}
+
+/// The parity report is not blind: with a step that is far too coarse it says so.
+#[test]
+fn parity_notices_a_bad_input_scale() {
+    let job = fitted(
+        &Data::clusters(63, &[12, 12], 16, 0.6),
+        HeadKind::Discriminant,
+    );
+    let good = job.device_head(&ALL).unwrap().parity;
+    let coarse = DeviceOptions {
+        input: DeviceInput::Given {
+            scale: 2.5,
+            zero_point: -3,
+        },
+        ..ALL
+    };
+    let coarse = job.device_head(&coarse).unwrap().parity;
+    assert!(
+        coarse.distance_difference > 10.0 * good.distance_difference,
+        "{coarse:?} {good:?}"
+    );
+    let fine = DeviceOptions {
+        input: DeviceInput::Given {
+            scale: 0.001,
+            zero_point: 0,
+        },
+        ..ALL
+    };
+    assert!(job.device_head(&fine).unwrap().parity.cut_values > 100);
+    let exact = DeviceOptions {
+        input: DeviceInput::Given {
+            scale: 0.04,
+            zero_point: 5,
+        },
+        ..ALL
+    };
+    let exact = job.device_head(&exact).unwrap().parity;
+    assert!(exact.same_class >= 23, "{exact:?}");
+}
+
+/// With room for fewer rows than samples: a row of each class at least, and a threshold that keeps the promised rate on the samples.
+#[test]
+fn a_budget_keeps_the_rate() {
+    let data = Data::clusters(64, &[60, 50, 3], 32, 0.3);
+    let job = fitted(&data, HeadKind::Discriminant);
+    let full = job.device_head(&ALL).unwrap();
+    let budget = DeviceOptions {
+        max_bytes: Some(full.image.len() / 3),
+        ..ALL
+    };
+    let small = job.device_head(&budget).unwrap();
+    assert!(
+        small.image.len() <= full.image.len() / 3 && small.image.len() > full.image.len() / 3 - 80
+    );
+    let image = HeadImage::parse(&small.image).unwrap();
+    assert!(image.n_rows() == small.rows && small.rows < 40);
+    let kept: Vec<u64> = (0..small.rows)
+        .map(|row| image.row(row).unwrap().0)
+        .collect();
+    for class in 0..3u16 {
+        assert!((0..small.rows).any(|row| image.row(row).unwrap().1 == class));
+    }
+    // Brute force: distance of each sample to the nearest row other than itself.
+    let cosine = |a: usize, b: usize| {
+        let product = |a: usize, b: usize| {
+            data.rows[a]
+                .iter()
+                .zip(&data.rows[b])
+                .map(|(x, y)| f64::from(*x) * f64::from(*y))
+                .sum::<f64>()
+        };
+        product(a, b) / (product(a, a) * product(b, b)).sqrt()
+    };
+    let distance = |i: usize| {
+        let others = kept.iter().map(|row| *row as usize).filter(|row| *row != i);
+        others
+            .map(|row| 1.0 - cosine(i, row))
+            .fold(f64::INFINITY, f64::min)
+    };
+    let rule = UnknownRule::new((0..data.rows.len()).map(distance).collect(), 0.05).unwrap();
+    assert!((rule.threshold.unwrap() - small.unknown.threshold.unwrap()).abs() < 1e-6);
+    assert!(
+        small.unknown.threshold > full.unknown.threshold,
+        "fewer rows are farther away"
+    );
+    assert!(small.parity.same_unknown >= 110, "{:?}", small.parity);
+}
+
+#[test]
+fn what_cannot_be_put_on_a_device_is_named() {
+    let data = Data::clusters(65, &[12, 12], 16, 1.0);
+    assert!(matches!(
+        data.job().device_head(&ALL),
+        Err(AdaptError::NotFitted)
+    ));
+    let job = fitted(&data, HeadKind::Ridge);
+    let given = 300;
+    let Err(AdaptError::DeviceTooSmall { needed, .. }) = job.device_head(&DeviceOptions {
+        max_bytes: Some(given),
+        ..ALL
+    }) else {
+        panic!("a budget of {given} bytes was enough");
+    };
+    let least = job
+        .device_head(&DeviceOptions {
+            max_bytes: Some(needed),
+            ..ALL
+        })
+        .unwrap();
+    assert_eq!((least.image.len(), least.rows), (needed, 2));
+    let scale = DeviceInput::Given {
+        scale: -1.0,
+        zero_point: 0,
+    };
+    let error = job
+        .device_head(&DeviceOptions {
+            input: scale,
+            ..ALL
+        })
+        .unwrap_err();
+    assert!(error.to_string().contains("step"), "{error}");
+    let many = fitted(&Data::clusters(66, &[2; 129], 8, 1.0), HeadKind::Prototype);
+    let error = many.device_head(&ALL).unwrap_err();
+    assert!(error.to_string().contains("classes: 129"), "{error}");
+}
