@@ -28,15 +28,15 @@ fn the_device_says_what_the_job_says() {
         (HeadKind::Ridge, 61),
         (HeadKind::Prototype, 62),
     ] {
-        // The last 200 of each class are not taught; the classes overlap.
-        let all = Data::clusters(seed, &[212, 215, 210], 48, 0.25);
+        // The last 200 of each class are not taught, and nothing of the fourth; the classes overlap.
+        let all = Data::clusters(seed, &[212, 215, 210, 40], 48, 0.25);
         let taught = |i: &usize| {
             let first = all
                 .labels
                 .iter()
                 .position(|label| *label == all.labels[*i])
                 .unwrap();
-            let size = [12, 15, 10][all.labels[*i]];
+            let size = [12, 15, 10, 0][all.labels[*i]];
             *i < first + size
         };
         let pick = |wanted: bool| -> Vec<usize> {
@@ -49,7 +49,14 @@ fn the_device_says_what_the_job_says() {
             labels: pick(true).iter().map(|i| all.labels[*i]).collect(),
             n_classes: 3,
         };
-        let job = fitted(&data, head);
+        // A rate at which both answers are frequent.
+        let mut job = data.job();
+        job.fit(&FitOptions {
+            head,
+            unknown_rate: 0.3,
+            ..FitOptions::default()
+        })
+        .unwrap();
         let device = job.device_head(&ALL).unwrap();
         let image = HeadImage::parse(&device.image).unwrap();
         assert_eq!(
@@ -90,7 +97,7 @@ fn the_device_says_what_the_job_says() {
             nearest / n
         );
         assert!(
-            n == 600.0 && unknowns > 5.0,
+            n == 640.0 && (50.0..590.0).contains(&unknowns),
             "{unknowns} of {n} are unknown"
         );
         assert!(class / n > 0.985, "{head:?}: {}", class / n);
@@ -205,7 +212,7 @@ fn what_cannot_be_put_on_a_device_is_named() {
         Err(AdaptError::NotFitted)
     ));
     let job = fitted(&data, HeadKind::Ridge);
-    let given = 300;
+    let given = 200;
     let Err(AdaptError::DeviceTooSmall { needed, .. }) = job.device_head(&DeviceOptions {
         max_bytes: Some(given),
         ..ALL
