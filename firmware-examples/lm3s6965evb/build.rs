@@ -17,15 +17,21 @@ fn main() {
         let vectors = Vectors::new(SEED, cosine);
         let mut image = [0; IMAGE_LENGTH];
         let written = vectors.write(&mut image);
-        assert_eq!(written, Ok(IMAGE_LENGTH), "the vectors do not fit their own length");
+        assert_eq!(
+            written,
+            Ok(IMAGE_LENGTH),
+            "the vectors do not fit their own length"
+        );
         let head = HeadImage::parse(&image).expect("an image that was just made");
         let mut frames = Vec::new();
         for i in 0..FRAMES {
             let mut frame = [0; DIM];
-            head.quantise(&vectors.frame(i), &mut frame).expect("frames of the head's length");
+            head.quantise(&vectors.frame(i), &mut frame)
+                .expect("frames of the head's length");
             frames.extend(frame.map(|value| value as u8));
         }
         std::fs::write(out.join(format!("{name}.image")), image).expect("the image can be written");
-        std::fs::write(out.join(format!("{name}.frames")), frames).expect("the frames can be written");
+        std::fs::write(out.join(format!("{name}.frames")), frames)
+            .expect("the frames can be written");
     }
 }

@@ -7,8 +7,12 @@
 #![no_std]
 
 use ssl_edge_head::HeadImage;
-use ssl_edge_head::line::{Decision, GateQueue, GateTiming, Handshake, HandshakeTiming, Inputs, Policy};
-use ssl_edge_head::wire::{Body, Message, Reader, Refusal, WireOutputs, WireVerdict, encode, encoded_length};
+use ssl_edge_head::line::{
+    Decision, GateQueue, GateTiming, Handshake, HandshakeTiming, Inputs, Policy,
+};
+use ssl_edge_head::wire::{
+    Body, Message, Reader, Refusal, WireOutputs, WireVerdict, encode, encoded_length,
+};
 
 /// Longest version, message and checksum: an embedding of 400 values.
 pub const CONTENT: usize = 416;
@@ -18,9 +22,15 @@ pub const FRAME: usize = encoded_length(CONTENT);
 pub const LAST: u32 = u32::MAX;
 
 /// The inspection's time, ticks.
-pub const HANDSHAKE: HandshakeTiming = HandshakeTiming { timeout: 600, hold: 60 };
+pub const HANDSHAKE: HandshakeTiming = HandshakeTiming {
+    timeout: 600,
+    hold: 60,
+};
 /// The gate's times, ticks.
-pub const GATE: GateTiming = GateTiming { travel: 900, pulse: 150 };
+pub const GATE: GateTiming = GateTiming {
+    travel: 900,
+    pulse: 150,
+};
 
 /// The state of the application.
 pub struct Gate<'a> {
@@ -60,7 +70,13 @@ impl<'a> Gate<'a> {
     }
 
     /// Takes a byte from the line; a reply when it ends a request. Frames that cannot be read are counted and get no reply.
-    pub fn push<'f>(&mut self, byte: u8, reader: &mut Reader<CONTENT>, scratch: &mut [u8; CONTENT], out: &'f mut [u8; FRAME]) -> Option<Reply<'f>> {
+    pub fn push<'f>(
+        &mut self,
+        byte: u8,
+        reader: &mut Reader<CONTENT>,
+        scratch: &mut [u8; CONTENT],
+        out: &'f mut [u8; FRAME],
+    ) -> Option<Reply<'f>> {
         let message = match reader.push(byte) {
             Ok(message) => message?,
             Err(_) => {
@@ -69,10 +85,16 @@ impl<'a> Gate<'a> {
             }
         };
         let sequence = message.sequence;
-        let reply = Message { sequence, body: self.answer(&message.body) };
+        let reply = Message {
+            sequence,
+            body: self.answer(&message.body),
+        };
         // Answers are short; one that did not fit would be a silent device, which the station's timeout finds.
         let frame = encode(&reply, scratch, out).ok()?;
-        Some(Reply { frame, last: sequence == LAST })
+        Some(Reply {
+            frame,
+            last: sequence == LAST,
+        })
     }
 
     fn answer(&mut self, request: &Body) -> Body<'static> {
@@ -80,9 +102,23 @@ impl<'a> Gate<'a> {
             Body::Hello => {
                 let mut encoder = [0; 8];
                 encoder.copy_from_slice(&self.head.encoder()[..8]);
-                Body::Device { job: self.head.job(), dim: self.head.dim() as u16, encoder }
+                Body::Device {
+                    job: self.head.job(),
+                    dim: self.head.dim() as u16,
+                    encoder,
+                }
             }
-            Body::Inputs { at, enable, trigger } => self.inputs(*at, Inputs { enable: *enable, trigger: *trigger }),
+            Body::Inputs {
+                at,
+                enable,
+                trigger,
+            } => self.inputs(
+                *at,
+                Inputs {
+                    enable: *enable,
+                    trigger: *trigger,
+                },
+            ),
             Body::Embedding { job, values } => self.embedding(*job, values),
             _ => Body::Refused(Refusal::Unsupported),
         }
@@ -124,7 +160,11 @@ impl<'a> Gate<'a> {
         if self.handshake.finish(self.now, sequence, decision) {
             self.end(decision);
         }
-        Body::Verdict(WireVerdict::new(job, &verdict, self.now.wrapping_sub(triggered)))
+        Body::Verdict(WireVerdict::new(
+            job,
+            &verdict,
+            self.now.wrapping_sub(triggered),
+        ))
     }
 
     /// Ends the running inspection: its part goes to the gate's queue.

@@ -20,7 +20,7 @@ fn main() -> std::io::Result<()> {
     std::fs::create_dir_all(folder)?;
     std::fs::write(folder.join("verdicts.txt"), verdicts())?;
     let requests = line::requests(SEED);
-    let (replies, summary) = line::replay(SEED, &requests);
+    let (replies, summary) = line::replay(&requests);
     std::fs::write(folder.join("requests.bin"), requests)?;
     std::fs::write(folder.join("replies.bin"), replies)?;
     std::fs::write(folder.join("gate.txt"), summary)
@@ -29,7 +29,11 @@ fn main() -> std::io::Result<()> {
 fn image(cosine: bool) -> [u8; IMAGE_LENGTH] {
     let mut image = [0; IMAGE_LENGTH];
     let written = Vectors::new(SEED, cosine).write(&mut image);
-    assert_eq!(written, Ok(IMAGE_LENGTH), "the vectors do not fit their own length");
+    assert_eq!(
+        written,
+        Ok(IMAGE_LENGTH),
+        "the vectors do not fit their own length"
+    );
     image
 }
 
@@ -40,7 +44,8 @@ fn verdicts() -> String {
         let head = HeadImage::parse(&image).expect("an image that was just made");
         for i in 0..FRAMES {
             let mut frame = [0; DIM];
-            head.quantise(&vectors.frame(i), &mut frame).expect("frames of the head's length");
+            head.quantise(&vectors.frame(i), &mut frame)
+                .expect("frames of the head's length");
             let verdict = head.inspect(&frame).expect("a frame of the head's length");
             writeln!(text, "{}", Line(i, verdict)).expect("a string grows");
         }

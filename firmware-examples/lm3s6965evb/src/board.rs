@@ -99,6 +99,9 @@ impl Default for GatePin {
     }
 }
 
+/// Instructions that [`Stopwatch::calibrate`] runs.
+pub const KNOWN: u32 = 100_000;
+
 /// SysTick as a stopwatch of 24 bits.
 pub struct Stopwatch(SYST);
 
@@ -116,17 +119,18 @@ impl Stopwatch {
     pub fn measure<T>(&mut self, work: impl FnOnce() -> T) -> (u32, T) {
         let start = SYST::get_current();
         let result = work();
-        (start.wrapping_sub(SYST::get_current()) & 0x00ff_ffff, result)
+        (
+            start.wrapping_sub(SYST::get_current()) & 0x00ff_ffff,
+            result,
+        )
     }
 
-    /// Ticks that a measurement itself takes.
-    pub fn overhead(&mut self) -> u32 {
-        self.measure(|| ()).0
-    }
-
-    /// Gives SysTick back.
-    pub fn free(self) -> SYST {
-        self.0
+    /// Ticks that a measurement itself takes, and those of [`KNOWN`] instructions: what a tick is worth on a machine that counts instructions.
+    pub fn calibrate(&mut self) -> (u32, u32) {
+        let overhead = self.measure(|| ()).0;
+        // A loop of two instructions, run once more than half of the number.
+        let known = self.measure(|| cortex_m::asm::delay(KNOWN - 2)).0;
+        (overhead, known - overhead)
     }
 }
 
@@ -136,7 +140,10 @@ pub fn stack_used() -> usize {
         static _stack_start: u8;
         static _stack_end: u8;
     }
-    let (end, start) = (&raw const _stack_end as usize, &raw const _stack_start as usize);
+    let (end, start) = (
+        &raw const _stack_end as usize,
+        &raw const _stack_start as usize,
+    );
     let painted = (end..start).step_by(4).take_while(|address| {
         // SAFETY: the linker script says that this is the stack's memory; `usize` steps of four keep it aligned.
         let word = unsafe { (*address as *const u32).read_volatile() };

@@ -5,12 +5,12 @@
 pub mod board;
 
 use core::panic::PanicInfo;
-use cortex_m_semihosting::{debug, hprintln};
+use cortex_m_semihosting::{debug, heprintln};
 
 /// A program that panics ends the emulator with an error, on which the script fails.
 #[panic_handler]
 fn panic(info: &PanicInfo) -> ! {
-    hprintln!("{}", info);
+    heprintln!("{}", info);
     loop {
         debug::exit(debug::EXIT_FAILURE);
     }

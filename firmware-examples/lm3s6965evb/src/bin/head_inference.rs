@@ -5,8 +5,8 @@
 
 use core::fmt::Write;
 use cortex_m_rt::entry;
-use cortex_m_semihosting::hprintln;
-use lm3s6965evb::board::{Stopwatch, Uart, stack_used};
+use cortex_m_semihosting::heprintln;
+use lm3s6965evb::board::{KNOWN, Stopwatch, Uart, stack_used};
 use ssl_edge_head::HeadImage;
 use ssl_edge_head::vectors::{DIM, Line};
 
@@ -25,7 +25,8 @@ static HEADS: [(&[u8], &[u8]); 2] = [
 fn main() -> ! {
     let core = cortex_m::Peripherals::take().expect("taken once");
     let (mut uart, mut watch) = (Uart::new(), Stopwatch::new(core.SYST));
-    let overhead = watch.overhead();
+    let (overhead, known) = watch.calibrate();
+    heprintln!("# calibration {} instructions {} ticks", KNOWN, known);
     for (image, frames) in HEADS {
         let (parse, head) = watch.measure(|| HeadImage::parse(image));
         let head = head.expect("the build script made the image");
@@ -39,8 +40,19 @@ fn main() -> ! {
             most = most.max(ticks - overhead);
         }
         let n = frames.len() / DIM;
-        hprintln!("# {} values, {} classes, {} rows: parse {} ticks, verdict mean {} most {} ticks", DIM, head.n_classes(), head.n_rows(), parse, sum as usize / n, most);
+        heprintln!(
+            "# values {} classes {} rows {}",
+            DIM,
+            head.n_classes(),
+            head.n_rows()
+        );
+        heprintln!("# parse {} ticks", parse - overhead);
+        heprintln!(
+            "# verdict {} ticks, at most {} ticks",
+            sum as usize / n,
+            most
+        );
     }
-    hprintln!("# stack {} bytes", stack_used());
+    heprintln!("# stack {} bytes", stack_used());
     lm3s6965evb::finish()
 }
