@@ -31,7 +31,7 @@ build_firmware() {
     if compgen -G "$libraries/libcore-*.rlib" >/dev/null; then
         echo "toolchain: $(rustc --version) with $target"
         cargo build --locked --release --target "$target" --package "$board"
-    elif [[ -d "${FIRMWARE_RUST_SRC:-$sources}" && -x /usr/bin/cargo && -x /usr/bin/rustc ]]; then
+    elif [[ -d "$sources" && -x /usr/bin/cargo && -x /usr/bin/rustc ]]; then
         require ld.lld lld
         echo "toolchain: $(/usr/bin/rustc --version) with core built from its sources"
         RUSTC_BOOTSTRAP=1 RUSTC=/usr/bin/rustc CARGO_TARGET_THUMBV7M_NONE_EABI_LINKER=ld.lld \
