@@ -30,6 +30,7 @@ struct Data {
 struct Agreement {
     n: usize,
     class: usize,
+    right: [usize; 2],
     unknown: usize,
     unknowns: usize,
     score_sum: f64,
@@ -54,7 +55,7 @@ fn main() -> Result<(), Failure> {
             .into(),
     };
     println!(
-        "data | head | shots | frames | same class | same unknown (unknown) | score: mean, largest difference | image bytes"
+        "data | head | shots | frames | right: job, device | same class | same unknown (unknown) | score: mean, largest difference | image bytes"
     );
     for (name, data) in &sets {
         for head in [HeadKind::Discriminant, HeadKind::Ridge, HeadKind::Prototype] {
@@ -65,8 +66,10 @@ fn main() -> Result<(), Failure> {
                 }
                 let share = |count: usize| 100.0 * count as f64 / sum.n as f64;
                 println!(
-                    "{name} | {head:?} | {shots} | {} | {:.3} % | {:.3} % ({:.1} %) | {:.5}, {:.4} | {}",
+                    "{name} | {head:?} | {shots} | {} | {:.2} %, {:.2} % | {:.3} % | {:.3} % ({:.1} %) | {:.5}, {:.4} | {}",
                     sum.n,
+                    share(sum.right[0]),
+                    share(sum.right[1]),
                     share(sum.class),
                     share(sum.unknown),
                     share(sum.unknowns),
@@ -112,7 +115,7 @@ fn episode(
     let image = HeadImage::parse(&device.image)?;
     sum.bytes = device.image.len();
     let mut values = vec![0; image.dim()];
-    for (row, _) in data.rows.iter().zip(taught).filter(|(_, taught)| !taught) {
+    for (i, row) in data.rows.iter().enumerate().filter(|(i, _)| !taught[*i]) {
         let own = job.inspect(row)?;
         image.quantise(row, &mut values)?;
         let verdict = image.inspect(&values)?;
@@ -124,6 +127,8 @@ fn episode(
         let difference =
             (f64::from(image.scores(&values)?[class]) / 32768.0 - f64::from(own.score)).abs();
         sum.n += 1;
+        sum.right[0] += usize::from(class == data.labels[i]);
+        sum.right[1] += usize::from(usize::from(verdict.class) == data.labels[i]);
         sum.class += usize::from(class == usize::from(verdict.class));
         sum.unknown += usize::from(own.unknown == verdict.unknown);
         sum.unknowns += usize::from(own.unknown);
