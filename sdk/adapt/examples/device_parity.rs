@@ -58,7 +58,13 @@ fn main() -> Result<(), Failure> {
         "data | head | shots | frames | right: job, device | same class | same unknown (unknown) | score: mean, largest difference | image bytes"
     );
     for (name, data) in &sets {
-        for head in [HeadKind::Discriminant, HeadKind::Ridge, HeadKind::Prototype] {
+        for head in [
+            HeadKind::Lda,
+            HeadKind::Discriminant,
+            HeadKind::Ridge,
+            HeadKind::Logistic,
+            HeadKind::Prototype,
+        ] {
             for shots in [5, 20] {
                 let mut sum = Agreement::default();
                 for _ in 0..DRAWS {
@@ -108,7 +114,7 @@ fn episode(
         }
     }
     job.fit(&FitOptions {
-        head,
+        head: Some(head),
         ..FitOptions::default()
     })?;
     let device = job.device_head(&OPTIONS)?;

@@ -39,3 +39,12 @@ pub(crate) fn fill<T: Send>(
             .for_each(|(i, chunk)| rows(i, chunk));
     }
 }
+
+/// Applies `work` to each of `0..n`; results in order. For work that is long on its own; as [`map`] it starts no threads.
+pub(crate) fn each<T: Send>(n: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    if rayon::current_thread_index().is_some() && n > 1 {
+        (0..n).into_par_iter().map(&work).collect()
+    } else {
+        (0..n).map(work).collect()
+    }
+}

@@ -5,8 +5,10 @@
 //! then again and again the sample that lies farthest from all rows so far (Gonzalez 1985). The threshold is then found as the job finds its own,
 //! from the distance of each sample to the nearest row that is not itself, so that the promised rate holds for what the device does.
 
-use crate::error::AdaptError;
-use crate::fitted::{Fitted, Head, argmax};
+use crate::calibrate::softmax;
+use crate::error::{AdaptError, check_embedding};
+use crate::fitted::{Fitted, argmax};
+use crate::head::Head;
 use crate::job::Job;
 use crate::linalg::dot32;
 use crate::support::inverse_norm;
@@ -86,14 +88,43 @@ impl Job {
     ///
     /// # Errors
     ///
-    /// A job that was not fitted since its last change; more values or classes than a device head holds; a `max_bytes` that leaves no room for
-    /// a row of each class (the message says how many bytes do); an input scale that is not positive and finite.
+    /// A job that was not fitted since its last change; a head that is neither linear nor made of prototypes; classes of different cost; more
+    /// values or classes than a device head holds; a `max_bytes` that leaves no room for a row of each class (the message says how many bytes
+    /// do); an input scale that is not positive and finite, or one where the head sees several parts.
     pub fn device_head(&self, options: &DeviceOptions) -> Result<DeviceHead, AdaptError> {
         let fitted = self.fitted.as_ref().ok_or(AdaptError::NotFitted)?;
-        let labels = self.labels()?;
-        let rows = self.device_rows(fitted, &labels, options.max_bytes)?;
-        let image = self.device_image(fitted, &labels, &rows, options)?;
-        let parity = self.device_parity(fitted, &rows, &image)?;
+        if self
+            .classes
+            .iter()
+            .any(|class| class.cost != self.classes[0].cost)
+        {
+            return Err(AdaptError::BadOption {
+                name: "a class's cost",
+                value: "different from the others".into(),
+                range: "the same for all classes on a device",
+            });
+        }
+        let index = |sample: &crate::Sample| {
+            let found = self
+                .classes
+                .binary_search_by_key(&sample.class, |class| class.id);
+            found.map_err(|_| AdaptError::UnknownClass { id: sample.class.0 })
+        };
+        let parts = self.layout.parts();
+        let taught = Taught {
+            job: self,
+            fitted,
+            labels: self.samples.iter().map(index).collect::<Result<_, _>>()?,
+            seen: self
+                .samples
+                .iter()
+                .map(|sample| fitted.view.of(&sample.embedding, parts))
+                .collect(),
+            dim: fitted.view.dim(parts),
+        };
+        let rows = taught.rows(options.max_bytes)?;
+        let image = taught.image(&rows, options)?;
+        let parity = taught.parity(&rows, &image)?;
         Ok(DeviceHead {
             image,
             rows: rows.kept.len(),
@@ -102,28 +133,43 @@ impl Job {
         })
     }
 
-    fn labels(&self) -> Result<Vec<usize>, AdaptError> {
-        let index = |sample: &crate::Sample| {
-            let found = self
-                .classes
-                .binary_search_by_key(&sample.class, |class| class.id);
-            found.map_err(|_| AdaptError::UnknownClass { id: sample.class.0 })
-        };
-        self.samples.iter().map(index).collect()
+    /// What the head sees of a frame's feature `[dim]`: the embedding that a device's sender quantises.
+    ///
+    /// # Errors
+    ///
+    /// A job that was not fitted since its last change; a feature of another length or with a value that is not finite.
+    pub fn device_embedding(&self, feature: &[f32]) -> Result<Vec<f32>, AdaptError> {
+        let fitted = self.fitted.as_ref().ok_or(AdaptError::NotFitted)?;
+        check_embedding(
+            || "the frame for the device".into(),
+            feature,
+            self.encoder.dim,
+        )?;
+        Ok(fitted.view.of(feature, self.layout.parts()))
     }
+}
 
-    fn device_rows(
-        &self,
-        fitted: &Fitted,
-        labels: &[usize],
-        max_bytes: Option<usize>,
-    ) -> Result<Rows, AdaptError> {
-        let (n, n_classes, dim) = (self.samples.len(), self.classes.len(), self.encoder.dim);
+/// A fitted job with what its head sees of the samples.
+struct Taught<'j> {
+    job: &'j Job,
+    fitted: &'j Fitted,
+    /// Class index of each sample.
+    labels: Vec<usize>,
+    /// `[N][D]`
+    seen: Vec<Vec<f32>>,
+    /// D
+    dim: usize,
+}
+
+impl Taught<'_> {
+    fn rows(&self, max_bytes: Option<usize>) -> Result<Rows, AdaptError> {
+        let (n, n_classes, dim) = (self.seen.len(), self.job.classes.len(), self.dim);
+        let rule = &self.fitted.report.unknown;
         let fixed = image_length(dim, n_classes, 0);
         let row = image_length(dim, n_classes, 1) - fixed;
         let room = max_bytes.map_or(usize::MAX, |bytes| bytes.saturating_sub(fixed) / row);
         let room = room.min(usize::from(u16::MAX));
-        let least = if fitted.report.unknown.threshold.is_some() {
+        let least = if rule.threshold.is_some() {
             n_classes
         } else {
             0
@@ -137,35 +183,36 @@ impl Job {
         if room >= n {
             return Ok(Rows {
                 kept: (0..n).collect(),
-                unknown: fitted.report.unknown.clone(),
+                unknown: rule.clone(),
             });
         }
-        let (kept, distances) = self.covering(labels, room);
+        let (kept, distances) = self.covering(room);
         let mut counts = vec![0; n_classes];
-        labels.iter().for_each(|&label| counts[label] += 1);
+        self.labels.iter().for_each(|&label| counts[label] += 1);
         let evaluable = distances
             .iter()
-            .zip(labels)
+            .zip(&self.labels)
             .filter(|(_, label)| counts[**label] > 1);
         let distances = evaluable.map(|(distance, _)| *distance).collect();
-        let unknown = match fitted.report.unknown.threshold {
-            Some(_) => UnknownRule::new(distances, fitted.report.unknown.rate)?,
-            None => fitted.report.unknown.clone(),
+        let unknown = match rule.threshold {
+            Some(_) => UnknownRule::new(distances, rule.rate)?,
+            None => rule.clone(),
         };
         Ok(Rows { kept, unknown })
     }
 
     /// `room` samples that cover all, and the distance of every sample to the nearest of them other than itself.
-    fn covering(&self, labels: &[usize], room: usize) -> (Vec<usize>, Vec<f64>) {
+    fn covering(&self, room: usize) -> (Vec<usize>, Vec<f64>) {
         let mut kept: Vec<usize> = Vec::with_capacity(room);
-        let mut is_kept = vec![false; labels.len()];
-        let mut distances = vec![f64::INFINITY; labels.len()];
-        let first = (0..self.classes.len()).map(|class| self.most_typical(labels, class));
+        let n = self.seen.len();
+        let mut is_kept = vec![false; n];
+        let mut distances = vec![f64::INFINITY; n];
+        let first = (0..self.job.classes.len()).map(|class| self.most_typical(class));
         let mut first: Vec<usize> = first.take(room).collect();
         first.reverse();
         while kept.len() < room {
             let farthest = || {
-                let open = (0..labels.len()).filter(|i| !is_kept[*i]);
+                let open = (0..n).filter(|i| !is_kept[*i]);
                 open.reduce(|best, i| {
                     if distances[i] > distances[best] {
                         i
@@ -190,19 +237,19 @@ impl Job {
     }
 
     /// The sample of a class with the largest cosine to the sum of the class's directions.
-    fn most_typical(&self, labels: &[usize], class: usize) -> usize {
-        let members: Vec<usize> = (0..labels.len()).filter(|i| labels[*i] == class).collect();
-        let mut sum = vec![0.0f32; self.encoder.dim];
+    fn most_typical(&self, class: usize) -> usize {
+        let members: Vec<usize> = (0..self.seen.len())
+            .filter(|i| self.labels[*i] == class)
+            .collect();
+        let mut sum = vec![0.0f32; self.dim];
         for i in &members {
-            let embedding = &self.samples[*i].embedding;
+            let embedding = &self.seen[*i];
             let inverse = inverse_norm(embedding) as f32;
             sum.iter_mut()
                 .zip(embedding)
                 .for_each(|(s, x)| *s += x * inverse);
         }
-        let cosine = |i: usize| {
-            dot32(&sum, &self.samples[i].embedding) * inverse_norm(&self.samples[i].embedding)
-        };
+        let cosine = |i: usize| dot32(&sum, &self.seen[i]) * inverse_norm(&self.seen[i]);
         let best = members
             .into_iter()
             .reduce(|best, i| if cosine(i) > cosine(best) { i } else { best });
@@ -211,50 +258,46 @@ impl Job {
 
     /// `1 - cos` between two samples.
     fn sample_distance(&self, a: usize, b: usize) -> f64 {
-        let (a, b) = (&self.samples[a].embedding, &self.samples[b].embedding);
+        let (a, b) = (&self.seen[a], &self.seen[b]);
         (1.0 - dot32(a, b) * inverse_norm(a) * inverse_norm(b)).max(0.0)
     }
 
-    fn device_image(
-        &self,
-        fitted: &Fitted,
-        labels: &[usize],
-        rows: &Rows,
-        options: &DeviceOptions,
-    ) -> Result<Vec<u8>, AdaptError> {
-        let (weights, bias, cosine) = linear_form(&fitted.head, self.classes.len());
-        let mut centre = vec![0.0; self.encoder.dim];
+    fn image(&self, rows: &Rows, options: &DeviceOptions) -> Result<Vec<u8>, AdaptError> {
+        let (weights, bias, cosine) = self.linear_form()?;
+        let mut centre = vec![0.0; self.dim];
         let step = match options.input {
-            DeviceInput::Fitted => fit_scale(
-                self.samples
-                    .iter()
-                    .map(|sample| sample.embedding.as_slice()),
-                &mut centre,
-            )?,
+            DeviceInput::Fitted => fit_scale(self.seen.iter().map(Vec::as_slice), &mut centre)?,
+            DeviceInput::Given { .. } if self.fitted.view.selection.len() > 1 => {
+                return Err(AdaptError::BadOption {
+                    name: "the device's input",
+                    value: "given".into(),
+                    range: "fitted where the head sees several parts of the feature",
+                });
+            }
             DeviceInput::Given { scale, zero_point } => {
                 centre.fill(-scale * f64::from(zero_point));
                 scale
             }
         };
         let row = |&i: &usize| RowSpec {
-            sample: self.samples[i].id.0,
-            class: labels[i] as u16,
-            embedding: &self.samples[i].embedding,
+            sample: self.job.samples[i].id.0,
+            class: self.labels[i] as u16,
+            embedding: &self.seen[i],
         };
         let row_specs: Vec<RowSpec> = rows.kept.iter().map(row).collect();
         let limit = rows
             .unknown
             .threshold
             .map(|threshold| (1.0 - threshold - ROUNDING).max(-1.0));
-        let ids: Vec<u32> = self.classes.iter().map(|class| class.id.0).collect();
+        let ids: Vec<u32> = self.job.classes.iter().map(|class| class.id.0).collect();
         let spec = HeadSpec {
             job: options.job_number,
-            encoder: self.encoder.hash,
+            encoder: self.job.encoder.hash,
             class_ids: &ids,
-            weights,
+            weights: &weights,
             bias: &bias,
             cosine,
-            temperature: fitted.report.temperature,
+            temperature: self.fitted.report.temperature,
             centre: &centre,
             step,
             rows: &row_specs,
@@ -265,33 +308,30 @@ impl Job {
         Ok(image)
     }
 
-    fn device_parity(
-        &self,
-        fitted: &Fitted,
-        rows: &Rows,
-        image: &[u8],
-    ) -> Result<DeviceParity, AdaptError> {
+    fn parity(&self, rows: &Rows, image: &[u8]) -> Result<DeviceParity, AdaptError> {
         let damaged = |_| BuildError::Value { what: "the image" };
         let head = HeadImage::parse(image).map_err(damaged)?;
         let mut parity = DeviceParity::default();
-        let mut values = vec![0; self.encoder.dim];
-        for (i, sample) in self
-            .samples
+        let mut values = vec![0; self.dim];
+        for (i, seen) in self
+            .seen
             .iter()
             .enumerate()
-            .step_by(self.samples.len().div_ceil(PARITY_SAMPLES).max(1))
+            .step_by(self.seen.len().div_ceil(PARITY_SAMPLES).max(1))
         {
             let bad = |_| BuildError::Value { what: "a sample" };
-            parity.cut_values += head.quantise(&sample.embedding, &mut values).map_err(bad)?;
+            parity.cut_values += head.quantise(seen, &mut values).map_err(bad)?;
             let verdict = head.inspect(&values).map_err(bad)?;
-            let (class, scores) = fitted.classify(&sample.embedding);
+            let scores = softmax(
+                &self.fitted.head.scores(seen),
+                self.fitted.report.temperature,
+            );
+            let class = argmax(&scores);
             parity.n += 1;
             parity.same_class += usize::from(class == usize::from(verdict.class));
             let score = f64::from(head.scores(&values).map_err(bad)?[class])
                 / f64::from(ssl_edge_head::ONE_Q15);
-            parity.score_difference = parity
-                .score_difference
-                .max((scores[argmax(&scores)] - score).abs());
+            parity.score_difference = parity.score_difference.max((scores[class] - score).abs());
             let own = rows.kept.binary_search(&i).ok();
             let others = rows.kept.iter().filter(|row| **row != i);
             let distance = others
@@ -313,12 +353,19 @@ impl Job {
         }
         Ok(parity)
     }
-}
 
-/// Weights `[C, D]`, bias `[C]`, and whether the scores are divided by the embedding's norm.
-fn linear_form(head: &Head, n_classes: usize) -> (&[f64], Vec<f64>, bool) {
-    match head {
-        Head::Linear(head) => (&head.weights, head.bias.clone(), false),
-        Head::Prototype(head) => (&head.directions, vec![0.0; n_classes], true),
+    /// Weights `[C, D]`, bias `[C]`, and whether the scores are divided by the embedding's norm.
+    fn linear_form(&self) -> Result<(Vec<f64>, Vec<f64>, bool), AdaptError> {
+        let n_classes = self.job.classes.len();
+        match &self.fitted.head {
+            Head::Linear(head) => Ok((head.weights.clone(), head.bias.clone(), false)),
+            Head::Prototype(head) => Ok((head.directions.clone(), vec![0.0; n_classes], true)),
+            Head::One => Ok((vec![0.0; self.dim], vec![0.0], false)),
+            Head::Knn(_) => Err(AdaptError::BadOption {
+                name: "head",
+                value: "knn".into(),
+                range: "a linear head or prototypes on a device",
+            }),
+        }
     }
 }

@@ -51,10 +51,8 @@ pub enum AdaptError {
         /// `NaN`, `inf` or `-inf`.
         value: f32,
     },
-    /// A head needs at least two classes.
-    #[error(
-        "a head needs at least two classes and there is {found}; add another class with at least one sample"
-    )]
+    /// A job needs a class, and a head two.
+    #[error("there are too few classes to fit ({found}); add a class with at least one sample")]
     TooFewClasses {
         /// `none`, or the only class.
         found: String,
@@ -82,6 +80,42 @@ pub enum AdaptError {
         value: String,
         /// What is allowed.
         range: &'static str,
+    },
+    /// A frame was taught twice.
+    #[error(
+        "`{frame}` is the frame that was taught as sample {sample} (`{source_of_sample}`), bit for bit; show another one, or check that the camera is running"
+    )]
+    Duplicate {
+        /// The frame.
+        frame: String,
+        /// The sample that it was taught as.
+        sample: u64,
+        /// Where that came from.
+        source_of_sample: String,
+    },
+    /// A frame was taught with two labels.
+    #[error(
+        "`{frame}` is to be `{class}` and was taught as `{class_of_sample}` (sample {sample}, `{source_of_sample}`); relabel that sample, or leave this frame out"
+    )]
+    Contradiction {
+        /// The frame.
+        frame: String,
+        /// The label it is to get.
+        class: String,
+        /// The sample that it was taught as.
+        sample: u64,
+        /// Where that came from.
+        source_of_sample: String,
+        /// Its label.
+        class_of_sample: String,
+    },
+    /// The job's features have no such part.
+    #[error("the job's features have no part `{name}`; its parts are {parts}")]
+    UnknownPart {
+        /// The name asked for.
+        name: String,
+        /// The parts that there are.
+        parts: String,
     },
     /// The job was changed after its last fit, or never fitted.
     #[error("the job is not fitted since its last change; call `fit` before `inspect`")]
@@ -144,6 +178,39 @@ pub enum AdaptError {
         /// Bytes given.
         given: usize,
     },
+    /// Tokens, masks or pictures do not fit together.
+    #[error("{what}: {got} where {expected} is needed; {remedy}")]
+    GridShape {
+        /// What does not fit.
+        what: &'static str,
+        /// What was needed.
+        expected: String,
+        /// What was found.
+        got: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A mask leaves nothing of a frame.
+    #[error(
+        "{what}: every token is masked out; widen the region of interest or shrink the ignored areas"
+    )]
+    AllMasked {
+        /// The frame.
+        what: String,
+    },
+    /// A model of good parts needs a good part.
+    #[error("there is no good frame to learn from; teach at least one good part")]
+    NoGoodFrame,
+    /// More is taken out of statistics than they hold.
+    #[error(
+        "{removed} tokens are to be forgotten and only {held} were learned; forget only frames that were learned"
+    )]
+    NotLearned {
+        /// Tokens to take out.
+        removed: u64,
+        /// Tokens held.
+        held: u64,
+    },
     /// The file system refused.
     #[error("cannot {action} `{}`: {source}; {}", path.display(), remedy_for(source))]
     Io {
@@ -179,6 +246,12 @@ pub enum AdaptError {
         expected: u64,
         /// Bytes found.
         found: u64,
+    },
+    /// Another process is changing the job.
+    #[error("another process is changing `{}`; try again when it is done", path.display())]
+    Busy {
+        /// The job file.
+        path: PathBuf,
     },
     /// The file's content is damaged.
     #[error("`{}` is damaged ({why}); copy it again or restore a backup", path.display())]

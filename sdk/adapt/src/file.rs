@@ -11,13 +11,16 @@
 //! Magic, version, length and CRC stay where they are in every version.
 
 use crate::error::{AdaptError, check_embedding};
-use crate::fitted::{Fitted, Head};
+use crate::fitted::Fitted;
+use crate::head::HeadKind;
+use crate::history::Record;
 use crate::job::{Class, EncoderId, Job, Sample};
+use crate::parts::{Layout, Selection};
 use crate::safe_write::safe_write;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::Read;
 use std::path::Path;
 
@@ -29,11 +32,15 @@ const CRC: usize = 4;
 #[derive(Serialize, Deserialize)]
 struct Payload<'a> {
     encoder: EncoderId,
+    layout: Cow<'a, Layout>,
     classes: Cow<'a, [Class]>,
     samples: Cow<'a, [Sample]>,
     next_class: u32,
     next_sample: u64,
     fitted: Option<Cow<'a, Fitted>>,
+    choice: Option<Cow<'a, (HeadKind, Selection)>>,
+    revision: u64,
+    history: Cow<'a, [Record]>,
 }
 
 impl Job {
@@ -45,11 +52,15 @@ impl Job {
     pub fn save(&self, path: &Path) -> Result<(), AdaptError> {
         let payload = Payload {
             encoder: self.encoder,
+            layout: Cow::Borrowed(&self.layout),
             classes: Cow::Borrowed(&self.classes),
             samples: Cow::Borrowed(&self.samples),
             next_class: self.next_class,
             next_sample: self.next_sample,
             fitted: self.fitted.as_ref().map(Cow::Borrowed),
+            choice: self.choice.as_ref().map(Cow::Borrowed),
+            revision: self.revision,
+            history: Cow::Borrowed(&self.history),
         };
         let mut bytes = Vec::with_capacity(HEADER);
         bytes.extend_from_slice(&MAGIC);
@@ -83,15 +94,69 @@ impl Job {
             return Err(damaged(format!("{} bytes behind the content", rest.len())));
         }
         check(&payload).map_err(damaged)?;
-        let fitted = payload.fitted.map(Cow::into_owned);
-        let next = (payload.next_class, payload.next_sample);
-        Ok(Self::restore(
-            payload.encoder,
-            payload.classes.into_owned(),
-            payload.samples.into_owned(),
-            next,
-            fitted,
-        ))
+        Ok(Self::restore(payload))
+    }
+
+    /// Loads the job at `path`, applies `change`, and saves it: no other process that does the same comes between. The lock is a file beside the
+    /// job that the operating system frees when the process ends, however it ends.
+    ///
+    /// # Errors
+    ///
+    /// [`AdaptError::Busy`] while another process changes the job; as [`Job::load`] and [`Job::save`]; what `change` returns, the file is then as
+    /// it was.
+    pub fn edit<T, E: From<AdaptError>>(
+        path: &Path,
+        change: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let _lock = lock(path)?;
+        let mut job = Self::load(path)?;
+        let out = change(&mut job)?;
+        job.save(path)?;
+        Ok(out)
+    }
+
+    fn restore(payload: Payload) -> Self {
+        let mut job = Self::empty(payload.encoder, payload.layout.into_owned());
+        job.classes = payload.classes.into_owned();
+        job.next_class = payload.next_class;
+        job.next_sample = payload.next_sample;
+        job.choice = payload.choice.map(Cow::into_owned);
+        job.revision = payload.revision;
+        job.history = payload.history.into_owned();
+        job.set_samples(payload.samples.into_owned());
+        let rows = job.samples.iter().map(|sample| sample.embedding.as_slice());
+        job.fitted = payload.fitted.map(|fitted| {
+            let mut fitted = fitted.into_owned();
+            fitted.see(rows, job.layout.parts());
+            fitted
+        });
+        job
+    }
+}
+
+/// The locked file beside `path`; dropping it frees the lock.
+fn lock(path: &Path) -> Result<File, AdaptError> {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".lock");
+    let beside = path.with_file_name(name);
+    let io = |source| AdaptError::Io {
+        action: "lock",
+        path: beside.clone(),
+        source,
+    };
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&beside)
+        .map_err(io)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(AdaptError::Busy {
+            path: path.to_owned(),
+        }),
+        Err(TryLockError::Error(source)) => Err(io(source)),
     }
 }
 
@@ -182,6 +247,24 @@ fn check(payload: &Payload) -> Result<(), String> {
     if names.len() != payload.classes.len() || names.iter().any(|name| name.trim().is_empty()) {
         return Err("class names empty or not unique".into());
     }
+    payload.layout.check().map_err(|error| error.to_string())?;
+    if payload.layout.dim() != payload.encoder.dim {
+        return Err("the parts do not make the feature".into());
+    }
+    if !payload
+        .classes
+        .iter()
+        .all(|class| class.cost > 0.0 && class.cost.is_finite())
+    {
+        return Err("a class has no cost above 0".into());
+    }
+    let n_parts = payload.layout.parts().len();
+    let choice = payload.choice.as_ref();
+    if choice.is_some_and(|c| {
+        c.1.is_empty() || !c.1.is_sorted_by(|a, b| a < b) || c.1.iter().any(|&i| i >= n_parts)
+    }) {
+        return Err("the chosen parts are not there".into());
+    }
     for sample in payload.samples.iter() {
         if payload
             .classes
@@ -205,28 +288,20 @@ fn check(payload: &Payload) -> Result<(), String> {
 
 fn check_fitted(fitted: &Fitted, payload: &Payload) -> Result<(), String> {
     let n_classes = payload.classes.len();
-    let weights = n_classes
-        .checked_mul(payload.encoder.dim)
-        .ok_or("sizes overflow")?;
-    let (sizes, mut numbers): (bool, Box<dyn Iterator<Item = &f64>>) = match &fitted.head {
-        Head::Linear(head) => (
-            head.weights.len() == weights && head.bias.len() == n_classes,
-            Box::new(head.weights.iter().chain(&head.bias)),
-        ),
-        Head::Prototype(head) => (
-            head.directions.len() == weights,
-            Box::new(head.directions.iter()),
-        ),
-    };
+    let parts = payload.layout.parts();
+    if !fitted.view.is_sound(parts) {
+        return Err("the head looks at parts that are not there".into());
+    }
+    fitted.head.check(n_classes, fitted.view.dim(parts))?;
     let report = &fitted.report;
     let confusion = report.confusion.n_classes == n_classes
         && Some(report.confusion.counts.len()) == n_classes.checked_mul(n_classes);
-    if n_classes < 2 || !sizes || !confusion || report.n != payload.samples.len() {
+    let needs_more = report.needs_more.is_none_or(|class| class < n_classes);
+    if n_classes == 0 || !confusion || !needs_more || report.n != payload.samples.len() {
         return Err("the head does not fit the classes and samples".into());
     }
     let temperature = report.temperature.is_finite() && report.temperature > 0.0;
-    let threshold = report.unknown.threshold.is_none_or(f64::is_finite);
-    if !temperature || !threshold || !numbers.all(|x| x.is_finite()) {
+    if !temperature || !report.unknown.is_sound() {
         return Err("the head has numbers that are not finite".into());
     }
     Ok(())

@@ -1,44 +1,40 @@
 //! A fitted head with all that leave-one-out says about it.
 
-use crate::calibrate::{calibrate, softmax};
+use crate::calibrate::softmax;
+use crate::candidate::Candidate;
+use crate::choose::{Problem, Tried};
 use crate::error::AdaptError;
-use crate::head::prototype::Prototype;
-use crate::head::ridge::Ridge;
-use crate::head::statistics::Statistics;
+use crate::head::{Head, HeadKind};
 use crate::job::SampleId;
-use crate::linear::{self, LinearKind};
-use crate::support::Support;
-use crate::unknown::{UnknownRule, leave_one_out_distances};
+use crate::parts::{Part, Selection, View};
+use crate::reliability::{Reliability, wilson};
+use crate::support::{Support, normalised_rows};
+use crate::unknown::{UnknownRule, leave_one_out_distances, nearest_others};
 use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
-
-/// Which head to fit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum HeadKind {
-    /// [`crate::head::discriminant`]: the best one as a rule; classes count alike, however many samples they have.
-    Discriminant,
-    /// [`crate::head::ridge`]: classes with more samples are favoured in doubt.
-    Ridge,
-    /// [`crate::head::prototype`]: nothing to choose; good at one sample a class.
-    Prototype,
-}
 
 /// How to fit a job.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FitOptions {
-    /// The head.
-    pub head: HeadKind,
-    /// λ of the linear heads; `None` chooses it by leave-one-out.
+    /// The head; `None` for the one chosen before, or at first the shrinkage discriminant.
+    pub head: Option<HeadKind>,
+    /// Names of the parts of the features that the head sees; `None` for those chosen before, or at first the preferred ones.
+    pub parts: Option<Vec<String>>,
+    /// Whether to compare heads and parts by leave-one-out and change to others where they prove better (tens of milliseconds); `head` and
+    /// `parts` must be `None`.
+    pub search: bool,
+    /// λ of the linear heads; `None` chooses it: by shrinkage for [`HeadKind::Lda`], by leave-one-out for the others.
     pub lambda: Option<f64>,
     /// Share of frames of the taught kinds that may be called unknown; 0 turns the flag off.
     pub unknown_rate: f64,
 }
 
 impl Default for FitOptions {
-    /// Discriminant, λ by leave-one-out, an unknown rate of 0.05.
+    /// What was chosen before, or the shrinkage discriminant on the preferred parts; an unknown rate of 0.05.
     fn default() -> Self {
         Self {
-            head: HeadKind::Discriminant,
+            head: None,
+            parts: None,
+            search: false,
             lambda: None,
             unknown_rate: 0.05,
         }
@@ -50,22 +46,35 @@ impl Default for FitOptions {
 pub struct FitReport {
     /// Samples fitted on.
     pub n: usize,
+    /// The head; `None` for a job of one class.
+    pub head: Option<HeadKind>,
+    /// Names of the parts of the features that it sees.
+    pub parts: Vec<String>,
     /// Samples left out in turn; 0 when no class has two.
     pub loo_n: usize,
     /// Share of them that the head fitted without them gets right; `None` when there are none.
     pub loo_accuracy: Option<f64>,
+    /// 95 % interval of it (Wilson), as far as the samples stand for the line.
+    pub loo_interval: Option<(f64, f64)>,
     /// Mean over their classes of the share that is right.
     pub loo_balanced_accuracy: Option<f64>,
-    /// λ of the linear head; `None` for prototypes.
+    /// How far probabilities can be believed, by leave-one-out.
+    pub reliability: Option<Reliability>,
+    /// λ of the linear head; `None` for the others.
     pub lambda: Option<f64>,
     /// Scores are `softmax(head scores / temperature)`.
     pub temperature: f64,
     /// Leave-one-out predictions.
     pub confusion: Confusion,
-    /// Samples that the head fitted without them gets wrong: look at their labels first.
+    /// Samples that the head fitted without them gets wrong, the surest mistakes first: look at their labels.
     pub suspects: Vec<SampleId>,
+    /// Index of the class of which more samples would help most: the one whose share of right ones may be the lowest (lower end of its Wilson
+    /// interval), or the smallest one when nothing can be left out. `None` for a job of one class.
+    pub needs_more: Option<usize>,
     /// When a frame is unknown.
     pub unknown: UnknownRule,
+    /// What [`FitOptions::search`] compared, the reference first.
+    pub tried: Vec<Tried>,
 }
 
 /// Counts of (true class, predicted class), classes in the job's order.
@@ -91,15 +100,17 @@ impl Confusion {
         self.counts[truth * self.n_classes + predicted]
     }
 
+    /// Right ones and all of class `truth`.
+    pub fn row(&self, truth: usize) -> (u32, u32) {
+        let all = (0..self.n_classes).map(|p| self.get(truth, p)).sum();
+        (self.get(truth, truth), all)
+    }
+
     /// Share on the diagonal, and the mean of the rows' shares on the diagonal (rows without counts left out); `None` without counts.
     pub fn accuracies(&self) -> Option<(f64, f64)> {
         let rows: Vec<(f64, f64)> = (0..self.n_classes)
-            .map(|c| {
-                (
-                    f64::from(self.get(c, c)),
-                    (0..self.n_classes).map(|p| f64::from(self.get(c, p))).sum(),
-                )
-            })
+            .map(|c| self.row(c))
+            .map(|(hits, total)| (f64::from(hits), f64::from(total)))
             .filter(|(_, total)| *total > 0.0)
             .collect();
         let total: f64 = rows.iter().map(|(_, total)| total).sum();
@@ -125,96 +136,175 @@ impl Confusion {
     }
 }
 
-/// A head of either kind.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) enum Head {
-    Linear(Ridge),
-    Prototype(Prototype),
-}
-
-impl Head {
-    pub(crate) fn scores(&self, embedding: &[f32]) -> Vec<f64> {
-        match self {
-            Self::Linear(head) => head.scores(embedding),
-            Self::Prototype(head) => head.scores(embedding),
-        }
-    }
-}
-
-/// A head, its calibration and its report.
+/// A head, what it sees, and its report.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Fitted {
+    pub(crate) view: View,
     pub(crate) head: Head,
     pub(crate) report: FitReport,
+    /// What the head sees of the samples, of norm 1, `[N, D]`; made again when a job is loaded.
+    #[serde(skip)]
+    pub(crate) units: Vec<f32>,
 }
 
 impl Fitted {
-    /// Fits on `support`, whose samples are `ids`; `statistics` are asked for only in feature space.
-    pub(crate) fn fit<'s>(
-        support: &Support,
+    /// Fits on the problem's rows, which are the samples `ids`; `before` is what was chosen before.
+    pub(crate) fn fit(
+        problem: &Problem,
         ids: &[SampleId],
-        statistics: impl FnOnce() -> Cow<'s, Statistics>,
         options: &FitOptions,
+        before: Option<&(HeadKind, Selection)>,
     ) -> Result<Self, AdaptError> {
-        let unknown = UnknownRule::new(leave_one_out_distances(support), options.unknown_rate)?;
-        let kind = match options.head {
-            HeadKind::Discriminant => Some(LinearKind::Discriminant),
-            HeadKind::Ridge => Some(LinearKind::Ridge),
-            HeadKind::Prototype => None,
+        let selection = match (&options.parts, before) {
+            (Some(names), _) => problem.layout.named(names)?,
+            (None, Some((_, selection))) => selection.clone(),
+            (None, None) => problem.layout.preferred().to_vec(),
         };
-        let (head, lambda, scores, calibration) = match kind {
-            Some(kind) => {
-                let fit = linear::fit(kind, support, statistics, options.lambda)?;
-                (
-                    Head::Linear(fit.head),
-                    Some(fit.lambda),
-                    fit.loo_scores,
-                    fit.calibration,
-                )
-            }
-            None => {
-                let scores = Prototype::leave_one_out(support);
-                let calibration = calibrate(&scores, support);
-                (
-                    Head::Prototype(Prototype::fit(support)),
-                    None,
-                    scores,
-                    calibration,
-                )
-            }
-        };
-        let temperature = calibration.map_or(default_temperature(options.head), |c| c.temperature);
-        let mut confusion = Confusion::new(support.n_classes());
-        let mut suspects = Vec::new();
-        for (i, row) in scores.chunks_exact(support.n_classes()).enumerate() {
-            if support.evaluable(i) {
-                let (label, predicted) = (support.labels()[i], argmax(row));
-                confusion.add(label, predicted);
-                if label != predicted {
-                    suspects.push(ids[i]);
-                }
-            }
+        if problem.n_classes == 1 {
+            return Self::of_one_class(problem, selection, options.unknown_rate);
         }
-        let (accuracy, balanced) = confusion.accuracies().unzip();
-        let report = FitReport {
-            n: support.len(),
-            loo_n: support.n_evaluable(),
-            loo_accuracy: accuracy,
-            loo_balanced_accuracy: balanced,
-            lambda,
-            temperature,
-            confusion,
-            suspects,
-            unknown,
+        let (view, candidate, tried) = if options.search {
+            if options.head.is_some() || options.parts.is_some() || options.lambda.is_some() {
+                return Err(AdaptError::BadOption {
+                    name: "search",
+                    value: "true".into(),
+                    range: "false where head, parts or lambda are given",
+                });
+            }
+            let choice = problem.choose()?;
+            (choice.view, choice.candidate, choice.tried)
+        } else {
+            let kind = options.head.or(before.map(|(kind, _)| *kind));
+            let kind = kind.unwrap_or(HeadKind::Lda);
+            let (view, candidate) = problem.fit(kind, &selection, options.lambda)?;
+            (view, candidate, Vec::new())
         };
-        Ok(Self { head, report })
+        let seen = problem.seen(&view);
+        let support = problem.support(&seen)?;
+        let distances = leave_one_out_distances(&support);
+        let unknown = UnknownRule::new(distances, options.unknown_rate)?;
+        let parts = problem.layout.parts();
+        let report = report(&support, ids, &candidate, &view, parts, unknown, tried);
+        Ok(Self {
+            units: support.normalised().data,
+            view,
+            head: candidate.head,
+            report,
+        })
     }
 
-    /// Probabilities of the classes for an embedding, and the index of the best.
-    pub(crate) fn classify(&self, embedding: &[f32]) -> (usize, Vec<f64>) {
-        let scores = self.head.scores(embedding);
-        (argmax(&scores), softmax(&scores, self.report.temperature))
+    fn of_one_class(
+        problem: &Problem,
+        selection: Selection,
+        unknown_rate: f64,
+    ) -> Result<Self, AdaptError> {
+        let parts = problem.layout.parts();
+        let view = View::new(problem.rows, parts, selection);
+        let seen = problem.seen(&view);
+        let (n, dim) = (problem.rows.len(), view.dim(parts));
+        let unit = normalised_rows(seen.chunks_exact(dim), n, dim);
+        let distances = nearest_others(&unit, |_| n > 1);
+        let report = FitReport {
+            n,
+            head: None,
+            parts: view.names(parts),
+            loo_n: 0,
+            loo_accuracy: None,
+            loo_interval: None,
+            loo_balanced_accuracy: None,
+            reliability: None,
+            lambda: None,
+            temperature: 1.0,
+            confusion: Confusion::new(1),
+            suspects: Vec::new(),
+            needs_more: None,
+            unknown: UnknownRule::new(distances, unknown_rate)?,
+            tried: Vec::new(),
+        };
+        Ok(Self {
+            units: unit.data,
+            view,
+            head: Head::One,
+            report,
+        })
     }
+
+    /// Head and parts, for the next fit; `None` for a job of one class.
+    pub(crate) fn choice(&self) -> Option<(HeadKind, Selection)> {
+        Some((self.report.head?, self.view.selection.clone()))
+    }
+
+    /// Makes [`Self::units`] of the samples' features.
+    pub(crate) fn see<'r>(&mut self, rows: impl Iterator<Item = &'r [f32]>, parts: &[Part]) {
+        let dim = self.view.dim(parts);
+        let seen: Vec<Vec<f32>> = rows.map(|row| self.view.of(row, parts)).collect();
+        self.units = normalised_rows(seen.iter().map(Vec::as_slice), seen.len(), dim).data;
+    }
+}
+
+fn report(
+    support: &Support,
+    ids: &[SampleId],
+    candidate: &Candidate,
+    view: &View,
+    parts: &[Part],
+    unknown: UnknownRule,
+    tried: Vec<Tried>,
+) -> FitReport {
+    let n_classes = support.n_classes();
+    let temperature = match &candidate.calibration {
+        Some(calibration) => calibration.temperature,
+        None => default_temperature(candidate.kind),
+    };
+    let mut confusion = Confusion::new(n_classes);
+    let mut suspects: Vec<(f64, SampleId)> = Vec::new();
+    let mut probabilities = Vec::new();
+    for (i, row) in candidate.loo_scores.chunks_exact(n_classes).enumerate() {
+        if support.evaluable(i) {
+            let (label, predicted) = (support.labels()[i], argmax(row));
+            confusion.add(label, predicted);
+            let p = softmax(row, temperature);
+            if label != predicted {
+                suspects.push((p[label] - p[predicted], ids[i]));
+            }
+            probabilities.push((p, label));
+        }
+    }
+    suspects.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (accuracy, balanced) = confusion.accuracies().unzip();
+    let loo_n = support.n_evaluable();
+    FitReport {
+        n: support.len(),
+        head: Some(candidate.kind),
+        parts: view.names(parts),
+        loo_n,
+        loo_accuracy: accuracy,
+        loo_interval: accuracy.map(|share| wilson((share * loo_n as f64).round(), loo_n as f64)),
+        loo_balanced_accuracy: balanced,
+        reliability: Reliability::of(&probabilities),
+        lambda: candidate.lambda,
+        temperature,
+        needs_more: Some(needs_more(support, &confusion)),
+        confusion,
+        suspects: suspects.into_iter().map(|(_, id)| id).collect(),
+        unknown,
+        tried,
+    }
+}
+
+fn needs_more(support: &Support, confusion: &Confusion) -> usize {
+    let worst = |class: usize| match confusion.row(class) {
+        (_, 0) => 0.0,
+        (hits, all) => wilson(f64::from(hits), f64::from(all)).0,
+    };
+    let key = |class: &usize| (worst(*class), support.counts()[*class]);
+    let mut best = 0;
+    for class in 1..support.n_classes() {
+        if key(&class) < key(&best) {
+            best = class;
+        }
+    }
+    best
 }
 
 /// Index of the largest score, the first among equals.
@@ -228,11 +318,12 @@ pub(crate) fn argmax(scores: &[f64]) -> usize {
     best
 }
 
-/// Used when no class has two samples, so that nothing is known about the scores' reliability: for the linear heads, whose scores differ by
-/// about 1 between a sample's own class and another one, a quarter of that; for cosines DINO's 0.07.
+/// Used when no class has two samples, so that nothing is known about the scores' reliability: for heads whose scores differ by about 1 between
+/// a sample's own class and another one, a quarter of that; for cosines DINO's 0.07; logits as they are.
 fn default_temperature(head: HeadKind) -> f64 {
     match head {
-        HeadKind::Discriminant | HeadKind::Ridge => 0.25,
         HeadKind::Prototype => 0.07,
+        HeadKind::Logistic => 1.0,
+        _ => 0.25,
     }
 }

@@ -33,24 +33,38 @@
 
 #![deny(missing_docs)]
 
+pub mod anomaly;
 mod blocks;
 mod calibrate;
+mod candidate;
+mod choose;
 mod device;
+pub mod drift;
 mod error;
 pub mod eval;
 mod file;
 mod fitted;
+pub mod golden;
 pub mod head;
+mod history;
 mod job;
 mod linalg;
-mod linear;
+mod parts;
+mod reliability;
 mod safe_write;
 mod support;
 mod unknown;
 
+pub use choose::Tried;
 pub use device::{DeviceHead, DeviceInput, DeviceOptions, DeviceParity};
 pub use error::AdaptError;
-pub use fitted::{Confusion, FitOptions, FitReport, HeadKind};
-pub use job::{Class, ClassId, EncoderId, Job, Sample, SampleId, SampleMeta, Verdict};
+pub use fitted::{Confusion, FitOptions, FitReport};
+pub use head::HeadKind;
+pub use history::{Action, Record};
+pub use job::{
+    Class, ClassId, EncoderId, Explanation, Job, Migration, Sample, SampleId, SampleMeta, Verdict,
+};
+pub use parts::{Layout, Part};
+pub use reliability::{Reliability, wilson};
 pub use support::Support;
 pub use unknown::{UnknownRule, leave_one_out_distances};

@@ -1,14 +1,19 @@
 //! When a frame is unlike everything that was taught.
 //!
-//! The distance of an embedding is `1 - cos` to the nearest sample of any class. For each taught sample whose class has another one the same is
-//! computed with the sample itself left out; call these `d_1 … d_n`. Were a new frame of the taught kinds exchangeable with them, the chance that
-//! its distance exceeds the k-th smallest of them, `k = ⌈(n + 1)(1 - rate)⌉`, would be at most `rate` (split conformal prediction; with
-//! leave-one-out distances it holds approximately). So the threshold is `d_(k)`, and a frame beyond it is unknown. When `k > n`, that is when
-//! `n + 1 < 1 / rate`, no threshold can promise the rate: there are too few samples to tell, and nothing is called unknown. At the default
-//! rate of 0.05 that takes 19 samples in classes of at least two.
+//! The distance of a frame is `1 - cos` to the nearest sample of any class, in what the head sees of it (parts scaled to vary alike over the
+//! samples, which is what makes it tell). For each taught sample whose class has another one the same is computed with the sample itself left
+//! out; call these `d_1 … d_n`. Were a new frame of the taught kinds exchangeable with them, `p = (1 + #{d_i ≥ d}) / (n + 1)` would be at most
+//! `rate` with a chance of at most `rate` (split conformal prediction; with leave-one-out distances it holds approximately). A frame whose
+//! distance exceeds the k-th smallest of them, `k = ⌈(n + 1)(1 - rate)⌉`, is unknown.
+//!
+//! With few samples, `n + 1 < 1 / rate`, no threshold can promise the rate. The largest distance is then the threshold, and what it promises is
+//! the floor `1 / (n + 1)` ([`UnknownRule::promised`]). Where no class has two samples there is no threshold: nothing is unknown.
+//!
+//! Confidence and energy of the head's scores are not used: on textures they tell less than a coin does (`eval openset` measures the distance).
 
 use crate::blocks;
 use crate::error::AdaptError;
+use crate::linalg::Matrix;
 use crate::support::Support;
 use serde::{Deserialize, Serialize};
 
@@ -18,12 +23,14 @@ const ROUNDING: f64 = 1e-6;
 /// The distance beyond which a frame is unknown.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UnknownRule {
-    /// Share of frames of the taught kinds that may be called unknown.
+    /// Share of frames of the taught kinds that may be called unknown, as asked for; 0 turns the flag off.
     pub rate: f64,
-    /// Leave-one-out distances that the threshold comes from.
-    pub n: usize,
-    /// The threshold; `None` while `n + 1 < 1 / rate`: nothing is unknown.
+    /// Share that the threshold promises: the rate, or the floor `1 / (n + 1)` where that is larger; `None` without a threshold.
+    pub promised: Option<f64>,
+    /// The threshold; `None` where nothing can be left out, or the flag is off.
     pub threshold: Option<f64>,
+    /// Leave-one-out distances, rising.
+    pub(crate) distances: Vec<f64>,
 }
 
 impl UnknownRule {
@@ -44,11 +51,18 @@ impl UnknownRule {
         let n = distances.len();
         // The tolerance keeps 0.95 · 20 at 19 in binary arithmetic.
         let k = (((n + 1) as f64 * (1.0 - rate)) - 1e-9).ceil().max(1.0) as usize;
+        let on = rate > 0.0 && n > 0;
         Ok(Self {
             rate,
-            n,
-            threshold: distances.get(k - 1).copied(),
+            promised: on.then(|| rate.max(1.0 / (n + 1) as f64)),
+            threshold: on.then(|| distances[k.min(n) - 1]),
+            distances,
         })
+    }
+
+    /// Number n of leave-one-out distances.
+    pub fn n(&self) -> usize {
+        self.distances.len()
     }
 
     /// Whether a frame at this distance from its nearest sample is unknown.
@@ -56,17 +70,39 @@ impl UnknownRule {
         self.threshold
             .is_some_and(|threshold| distance > threshold + ROUNDING)
     }
+
+    /// `(1 + #{d_i ≥ d}) / (n + 1)`: small for a frame unlike what was taught, never below `1 / (n + 1)`.
+    pub fn p_value(&self, distance: f64) -> f64 {
+        let below = self.distances.partition_point(|d| *d < distance - ROUNDING);
+        (1 + self.n() - below) as f64 / (self.n() + 1) as f64
+    }
+
+    /// Whether the numbers are ones that [`Self::new`] gives.
+    pub(crate) fn is_sound(&self) -> bool {
+        let finite = |x: Option<f64>| x.is_none_or(f64::is_finite);
+        self.distances.iter().all(|d| d.is_finite())
+            && self.distances.is_sorted()
+            && finite(self.threshold)
+            && finite(self.promised)
+    }
 }
 
 /// Distance `1 - cos` of each sample to the nearest other one of any class, for the samples whose class has another one.
 ///
 /// Cost: N² D multiply-adds; memory: 256 N numbers for each thread.
 pub fn leave_one_out_distances(support: &Support) -> Vec<f64> {
-    let unit = support.normalised();
-    let blocks = blocks::map(support.len(), |rows| {
-        let cosines = unit.rows_times_transposed(rows.clone(), &unit);
+    nearest_others(&support.normalised(), |sample| support.evaluable(sample))
+}
+
+/// The same for rows of norm 1 and the rows that `counts`.
+pub(crate) fn nearest_others(
+    unit: &Matrix<f32>,
+    counts: impl Fn(usize) -> bool + Sync,
+) -> Vec<f64> {
+    let blocks = blocks::map(unit.rows, |rows| {
+        let cosines = unit.rows_times_transposed(rows.clone(), unit);
         rows.enumerate()
-            .filter(|(_, sample)| support.evaluable(*sample))
+            .filter(|(_, sample)| counts(*sample))
             .map(|(i, sample)| {
                 let row = cosines.row(i);
                 let others = row[..sample].iter().chain(&row[sample + 1..]);

@@ -9,6 +9,7 @@ mod memory;
 mod output;
 mod progress;
 mod report;
+mod teaching;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser};
@@ -67,16 +68,20 @@ fn usage(error: &clap::Error) -> ExitCode {
 fn valid_commands() -> Vec<String> {
     let mut names = Vec::new();
     for command in Cli::command().get_subcommands() {
-        let nested: Vec<String> = command
-            .get_subcommands()
-            .map(|inner| format!("{} {}", command.get_name(), inner.get_name()))
-            .collect();
-        if nested.is_empty() {
-            names.push(command.get_name().to_owned());
-        }
-        names.extend(nested);
+        add_names(command, String::new(), &mut names);
     }
     names
+}
+
+fn add_names(command: &clap::Command, before: String, names: &mut Vec<String>) {
+    let name = before + command.get_name();
+    if !command.has_subcommands() {
+        names.push(name);
+        return;
+    }
+    for inner in command.get_subcommands() {
+        add_names(inner, format!("{name} "), names);
+    }
 }
 
 #[cfg(test)]
@@ -96,6 +101,9 @@ mod tests {
             "pretrain",
             "eval knn",
             "eval fewshot",
+            "eval anomaly",
+            "eval openset",
+            "job edit relabel",
             "bench encode",
             "doctor",
         ] {

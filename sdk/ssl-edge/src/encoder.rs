@@ -35,16 +35,16 @@ pub fn feature_of(encoder: &Encoder, frame: &Frame<'_>) -> Result<Vec<f32>, Runt
     Ok(encoder.feature(&encoder.embed(frame)?))
 }
 
-/// Decodes and embeds `files`, and calls `visit` with the index of each file and its embedding, in order.
+/// Decodes and embeds `files`, and calls `visit` with the index of each file, its image and its embedding, in order.
 ///
 /// Decoding uses the current rayon pool, the engine its own. Returns the files that cannot be decoded, with the reason.
 ///
 /// # Errors
-/// As [`Encoder::embed_batch`].
+/// As [`Encoder::embed_batch`], and what `visit` returns.
 pub fn embed_files(
     encoder: &Encoder,
     files: &[PathBuf],
-    mut visit: impl FnMut(usize, &Embedding),
+    mut visit: impl FnMut(usize, &Image, &Embedding) -> Result<(), Error>,
 ) -> Result<Vec<Skipped>, Error> {
     let mut skipped = Vec::new();
     for (chunk_idx, chunk) in files.chunks(FILES_AT_ONCE).enumerate() {
@@ -54,8 +54,8 @@ pub fn embed_files(
             .iter()
             .map(|(_, image): &(usize, Image)| image.frame())
             .collect();
-        for ((idx, _), embedding) in images.iter().zip(encoder.embed_batch(&frames)?) {
-            visit(chunk_idx * FILES_AT_ONCE + idx, &embedding);
+        for ((idx, image), embedding) in images.iter().zip(encoder.embed_batch(&frames)?) {
+            visit(chunk_idx * FILES_AT_ONCE + idx, image, &embedding)?;
         }
     }
     Ok(skipped)

@@ -23,6 +23,23 @@ pub enum Error {
     /// A job refuses.
     #[error(transparent)]
     Job(#[from] AdaptError),
+    /// A job looks at something that this program cannot make.
+    #[error("the job uses a feature `{name}` that this program does not make; update the program")]
+    UnknownPart {
+        /// The part's name.
+        name: String,
+    },
+    /// A job cannot move to another encoder.
+    #[error(
+        "sample {sample} (`{source_of_sample}`) has no picture from which a feature of another encoder could be made; teach it again with this \
+         encoder, and with thumbnails if the job is to move once more"
+    )]
+    NoThumbnail {
+        /// The sample.
+        sample: u64,
+        /// Where it comes from.
+        source_of_sample: String,
+    },
     /// All images of a class are broken.
     #[error(
         "class `{class}` has no image that can be read (the first of {broken}: {first}); replace its images, or remove the folder"

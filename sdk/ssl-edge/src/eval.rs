@@ -10,13 +10,14 @@
 //! ```
 
 use crate::Error;
-use crate::encoder::{Encoder, embed_files};
+use crate::encoder::{Embedding, Encoder, embed_files};
+use crate::feature::{feature_of_parts, layout};
 use crate::vision::{ClassFolder, Image, Skipped, decode_all};
 use std::path::PathBuf;
 
-pub use ssl_edge_adapt::AdaptError;
+pub use ssl_edge_adapt::{AdaptError, Layout, Part};
 pub use ssl_edge_adapt::eval::{
-    FewshotHead, FewshotOptions, FewshotScore, KnnScore, LabelledSet, fewshot, knn_accuracy,
+    FewshotOptions, FewshotScore, HeadChoice, OpensetOptions, OpensetScore, openset, KnnScore, LabelledSet, fewshot, knn_accuracy,
 };
 
 /// Features of the images of a [`ClassFolder`].
@@ -28,6 +29,8 @@ pub struct Features {
     pub labels: Vec<usize>,
     /// D.
     pub dim: usize,
+    /// What each row consists of.
+    pub layout: Layout,
     /// Files that are not part of it, with the reason.
     pub skipped: Vec<Skipped>,
 }
@@ -38,26 +41,97 @@ impl Features {
     /// # Errors
     /// As [`LabelledSet::new`].
     pub fn labelled(&self) -> Result<LabelledSet<'_>, AdaptError> {
-        LabelledSet::new(&self.values, &self.labels, self.dim)
+        LabelledSet::new(&self.values, &self.labels, self.dim)?.with_layout(&self.layout)
+    }
+
+    /// The same images with only the named parts of their features, all of them preferred.
+    ///
+    /// # Errors
+    /// As [`Layout::new`]; a name that is no part.
+    pub fn only(&self, names: &[&str]) -> Result<Self, AdaptError> {
+        let mut ranges = Vec::new();
+        let mut start = 0;
+        for part in self.layout.parts() {
+            if names.contains(&part.name.as_str()) {
+                ranges.push((part.clone(), start..start + part.dim));
+            }
+            start += part.dim;
+        }
+        let row = |row: &[f32]| -> Vec<f32> {
+            let values = ranges.iter().flat_map(|(_, range)| &row[range.clone()]);
+            values.copied().collect()
+        };
+        let values = self.values.chunks_exact(self.dim).flat_map(row).collect();
+        let parts = ranges.into_iter().map(|(part, _)| part).collect();
+        let layout = Layout::new(parts, names)?;
+        Ok(Self {
+            values,
+            labels: self.labels.clone(),
+            dim: layout.dim(),
+            layout,
+            skipped: self.skipped.clone(),
+        })
     }
 }
 
-/// The encoder's features of all images.
+/// The encoder's features of all images, as the bundle pools them.
 ///
 /// # Errors
 /// As [`Encoder::embed_batch`].
 pub fn encoder_features(encoder: &Encoder, folder: &ClassFolder) -> Result<Features, Error> {
-    let files = paths(folder);
+    let layout = Layout::single(encoder.feature_dim());
+    features(encoder, folder, layout, |_, embedding| Ok(encoder.feature(embedding)))
+}
+
+/// All [`parts`](crate::feature) of the features of all images.
+///
+/// # Errors
+/// As [`Encoder::embed_batch`].
+pub fn part_features(encoder: &Encoder, folder: &ClassFolder) -> Result<Features, Error> {
+    let layout = layout(encoder);
+    features(encoder, folder, layout.clone(), |image, embedding| {
+        feature_of_parts(embedding, &image.frame(), layout.parts())
+    })
+}
+
+/// The same of images without labels; all of them get label 0.
+///
+/// # Errors
+/// As [`Encoder::embed_batch`].
+pub fn file_features(encoder: &Encoder, files: &[PathBuf]) -> Result<Features, Error> {
+    let layout = layout(encoder);
+    let mut values = Vec::new();
+    let skipped = embed_files(encoder, files, |_, image, embedding| {
+        values.extend(feature_of_parts(embedding, &image.frame(), layout.parts())?);
+        Ok(())
+    })?;
+    Ok(Features {
+        labels: vec![0; values.len() / layout.dim()],
+        values,
+        dim: layout.dim(),
+        layout,
+        skipped,
+    })
+}
+
+fn features(
+    encoder: &Encoder,
+    folder: &ClassFolder,
+    layout: Layout,
+    extract: impl Fn(&Image, &Embedding) -> Result<Vec<f32>, Error>,
+) -> Result<Features, Error> {
     let (mut values, mut labels) = (Vec::new(), Vec::new());
-    let broken = embed_files(encoder, &files, |file, embedding| {
-        values.extend(encoder.feature(embedding));
+    let broken = embed_files(encoder, &paths(folder), |file, image, embedding| {
+        values.extend(extract(image, embedding)?);
         labels.push(folder.samples[file].1);
+        Ok(())
     })?;
     let skipped = folder.skipped.iter().cloned().chain(broken).collect();
     Ok(Features {
         values,
         labels,
-        dim: encoder.feature_dim(),
+        dim: layout.dim(),
+        layout,
         skipped,
     })
 }
@@ -80,6 +154,7 @@ pub fn image_features(folder: &ClassFolder, extract: impl Fn(&Image) -> Vec<f32>
         values,
         labels,
         dim,
+        layout: Layout::single(dim),
         skipped,
     }
 }

@@ -15,13 +15,15 @@
 //! ```
 
 use crate::Error;
-use crate::encoder::{Encoder, embed_files, feature_of};
-use crate::vision::{ClassFolder, Frame, Skipped};
+use crate::encoder::{Embedding, Encoder, embed_files};
+use crate::feature::{feature_of_parts, layout};
+use crate::vision::{ClassFolder, Frame, Image, Skipped, decode_bytes, encode_png};
 use std::path::PathBuf;
 
 pub use ssl_edge_adapt::{
-    AdaptError, Class, ClassId, Confusion, EncoderId, FitOptions, FitReport, HeadKind, Job, Sample,
-    SampleId, SampleMeta, UnknownRule, Verdict,
+    Action, AdaptError, Class, ClassId, Confusion, EncoderId, Explanation, FitOptions, FitReport,
+    HeadKind, Job, Layout, Migration, Part, Record, Reliability, Sample, SampleId, SampleMeta,
+    Tried, UnknownRule, Verdict,
 };
 
 /// A job taught from a folder.
@@ -42,25 +44,71 @@ pub struct CalibrateOptions {
     pub fit: FitOptions,
     /// When it is taught, in seconds since 1970-01-01 UTC, for the records in the job; 0 if that does not matter.
     pub unix_time: i64,
+    /// Who teaches it, for the records; may be empty.
+    pub by: String,
+    /// Shorter side of the pictures kept with the samples, so that the job can move to another encoder ([`migrate`]); 0 for none.
+    pub thumbnails: u32,
 }
 
-/// What a job remembers of its encoder.
-pub fn encoder_id(encoder: &Encoder) -> EncoderId {
-    EncoderId {
+/// A job without classes for frames: it sees the encoder's poolings and a texture descriptor ([`feature`](crate::feature)).
+pub fn job_for(encoder: &Encoder) -> Job {
+    let layout = layout(encoder);
+    let id = EncoderId {
+        hash: encoder.hash(),
+        dim: layout.dim(),
+    };
+    Job::with_layout(id, layout).expect("the id has the layout's length")
+}
+
+/// A job without classes for the embeddings that [`Encoder::feature`] gives, where frames are not at hand when it is taught or asked.
+pub fn job_for_embeddings(encoder: &Encoder) -> Job {
+    Job::new(EncoderId {
         hash: encoder.hash(),
         dim: encoder.feature_dim(),
-    }
+    })
 }
 
-/// A job without classes for the features of `encoder`.
-pub fn job_for(encoder: &Encoder) -> Job {
-    Job::new(encoder_id(encoder))
+/// Checks that a job was made for this encoder.
+///
+/// # Errors
+/// [`AdaptError::EncoderMismatch`].
+pub fn check_encoder(encoder: &Encoder, job: &Job) -> Result<(), AdaptError> {
+    let dim = if takes_embeddings(job) {
+        encoder.feature_dim()
+    } else {
+        layout(encoder).dim()
+    };
+    job.check_encoder(&EncoderId {
+        hash: encoder.hash(),
+        dim,
+    })
+}
+
+/// What the job sees of a frame whose embedding is at hand.
+///
+/// # Errors
+/// A job of another encoder, or one whose features this program cannot make.
+pub fn feature_for(
+    encoder: &Encoder,
+    job: &Job,
+    embedding: &Embedding,
+    frame: &Frame<'_>,
+) -> Result<Vec<f32>, Error> {
+    check_encoder(encoder, job)?;
+    if takes_embeddings(job) {
+        return Ok(encoder.feature(embedding));
+    }
+    feature_of_parts(embedding, frame, job.layout().parts())
+}
+
+fn takes_embeddings(job: &Job) -> bool {
+    *job.layout() == Layout::single(job.encoder().dim)
 }
 
 /// Teaches one frame. The job must be fitted again.
 ///
 /// # Errors
-/// A job of another encoder, no such class, or a frame that cannot be embedded.
+/// A job of another encoder, no such class, a frame that was taught already, or one that cannot be embedded.
 pub fn sample_frame(
     encoder: &Encoder,
     job: &mut Job,
@@ -68,9 +116,10 @@ pub fn sample_frame(
     frame: &Frame<'_>,
     meta: SampleMeta,
 ) -> Result<SampleId, Error> {
-    job.check_encoder(&encoder_id(encoder))?;
+    check_encoder(encoder, job)?;
     job.class(class)?;
-    Ok(job.add_sample(class, &feature_of(encoder, frame)?, meta)?)
+    let feature = feature_for(encoder, job, &encoder.embed(frame)?, frame)?;
+    Ok(job.add_sample(class, &feature, meta)?)
 }
 
 /// The verdict on one frame.
@@ -78,49 +127,28 @@ pub fn sample_frame(
 /// # Errors
 /// A job of another encoder, a job that is not fitted, or a frame that cannot be embedded.
 pub fn inspect_frame(encoder: &Encoder, job: &Job, frame: &Frame<'_>) -> Result<Verdict, Error> {
-    job.check_encoder(&encoder_id(encoder))?;
+    check_encoder(encoder, job)?;
     if job.report().is_none() {
         return Err(AdaptError::NotFitted.into());
     }
-    Ok(job.inspect(&feature_of(encoder, frame)?)?)
+    let feature = feature_for(encoder, job, &encoder.embed(frame)?, frame)?;
+    Ok(job.inspect(&feature)?)
 }
 
-/// Teaches a new job all images of `folder`, a class for each of its folders, and fits it. Images that cannot be decoded are left out
-/// and listed; the path of each image is its sample's [`SampleMeta::source`].
+/// Teaches a new job all images of `folder`, a class for each of its folders, and fits it. Images that cannot be decoded, and those that are
+/// the same as one before in the same folder, are left out and listed; the path of each image is its sample's [`SampleMeta::source`].
 ///
 /// # Errors
-/// A class without an image that can be read, fewer than two classes, or a frame that cannot be embedded.
+/// A class without an image that can be read, the same image in two classes, or a frame that cannot be embedded.
 pub fn calibrate(
     encoder: &Encoder,
     folder: &ClassFolder,
     options: &CalibrateOptions,
 ) -> Result<Calibration, Error> {
     let mut job = job_for(encoder);
-    let classes = folder
-        .classes
-        .iter()
-        .map(|name| job.add_class(name))
-        .collect::<Result<Vec<_>, _>>()?;
-    let files: Vec<PathBuf> = folder
-        .samples
-        .iter()
-        .map(|(path, _)| path.clone())
-        .collect();
-    let mut features = Vec::with_capacity(files.len());
-    let broken = embed_files(encoder, &files, |file, embedding| {
-        features.push((file, encoder.feature(embedding)))
-    })?;
-    for (file, feature) in &features {
-        let (path, class) = &folder.samples[*file];
-        let meta = SampleMeta {
-            source: path.display().to_string(),
-            unix_time: options.unix_time,
-        };
-        job.add_sample(classes[*class], feature, meta)?;
-    }
-    check_every_class_is_taught(folder, &features, &broken)?;
+    job.set_operator(&options.by, options.unix_time);
+    let skipped = teach(encoder, &mut job, folder, options)?;
     let report = job.fit(&options.fit)?;
-    let skipped = folder.skipped.iter().cloned().chain(broken).collect();
     Ok(Calibration {
         job,
         report,
@@ -128,16 +156,93 @@ pub fn calibrate(
     })
 }
 
+/// Teaches a job all images of `folder`, as [`calibrate`] does; classes that it has already get more samples. The job must be fitted again.
+///
+/// # Errors
+/// As [`calibrate`]; what was taught before the error stays.
+pub fn teach(
+    encoder: &Encoder,
+    job: &mut Job,
+    folder: &ClassFolder,
+    options: &CalibrateOptions,
+) -> Result<Vec<Skipped>, Error> {
+    check_encoder(encoder, job)?;
+    let mut classes = Vec::new();
+    for name in &folder.classes {
+        let known = job.class_named(name).map(|class| class.id);
+        classes.push(match known {
+            Some(id) => id,
+            None => job.add_class(name)?,
+        });
+    }
+    let files: Vec<PathBuf> = folder.samples.iter().map(|(path, _)| path.clone()).collect();
+    let mut taught = vec![0usize; classes.len()];
+    let mut twice = Vec::new();
+    let broken = embed_files(encoder, &files, |file, image, embedding| {
+        let (path, class) = &folder.samples[file];
+        let feature = feature_for(encoder, job, embedding, &image.frame())?;
+        let meta = SampleMeta {
+            source: path.display().to_string(),
+            unix_time: options.unix_time,
+        };
+        let thumbnail = thumbnail(image, options.thumbnails);
+        match job.add_sample_with_thumbnail(classes[*class], &feature, meta, thumbnail) {
+            Ok(_) => taught[*class] += 1,
+            Err(error @ AdaptError::Duplicate { .. }) => {
+                taught[*class] += 1;
+                twice.push(Skipped {
+                    path: path.clone(),
+                    reason: error.to_string(),
+                });
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    })?;
+    check_every_class_is_taught(folder, &taught, &broken)?;
+    let skipped = folder.skipped.iter().cloned();
+    Ok(skipped.chain(broken).chain(twice).collect())
+}
+
+/// The job with features of another encoder, made of the pictures that were kept with its samples. Compare the reports of the result before
+/// using its job.
+///
+/// # Errors
+/// [`Error::NoThumbnail`]: a sample without a picture; a picture that cannot be decoded or embedded; as [`Job::fit`].
+pub fn migrate(encoder: &Encoder, job: &Job, options: &FitOptions) -> Result<Migration, Error> {
+    let layout = layout(encoder);
+    let id = EncoderId {
+        hash: encoder.hash(),
+        dim: layout.dim(),
+    };
+    job.migrate(id, layout.clone(), options, |sample| {
+        if sample.thumbnail.is_empty() {
+            return Err(Error::NoThumbnail {
+                sample: sample.id.0,
+                source_of_sample: sample.meta.source.clone(),
+            });
+        }
+        let name = std::path::Path::new(&sample.meta.source);
+        let image = decode_bytes(&sample.thumbnail, name)?;
+        let embedding = encoder.embed(&image.frame())?;
+        feature_of_parts(&embedding, &image.frame(), layout.parts())
+    })
+}
+
+fn thumbnail(image: &Image, side: u32) -> Vec<u8> {
+    if side == 0 {
+        return Vec::new();
+    }
+    encode_png(&image.clone().shrink(side))
+}
+
 fn check_every_class_is_taught(
     folder: &ClassFolder,
-    features: &[(usize, Vec<f32>)],
+    taught: &[usize],
     broken: &[Skipped],
 ) -> Result<(), Error> {
     for (class, name) in folder.classes.iter().enumerate() {
-        if features
-            .iter()
-            .any(|(file, _)| folder.samples[*file].1 == class)
-        {
+        if taught[class] > 0 {
             continue;
         }
         let is_of_class =

@@ -6,7 +6,9 @@
 //! |---|---|
 //! | [`vision`] | frames as cameras deliver them, decoding, data sets, preprocessing, procedural surfaces, hand-made baseline features |
 //! | [`encoder`] | open a bundle (`.sslb`), choose an engine, turn frames into embeddings |
+//! | [`feature`] | what a job sees of a frame: poolings, and a texture descriptor |
 //! | [`job`] | teach classes from a handful of frames, fit, inspect, save (`.sslj`) |
+//! | [`anomaly`] | good parts only: anomaly scores, heat maps, golden compare, drift |
 //! | [`eval`] | k-NN and few-shot accuracy of embeddings, baselines beside them |
 //! | `train` | feature `train`: pretrain encoders on unlabelled images with DINO or MAE |
 //! | `export` | feature `train`: make a bundle from a run, or from random weights |
@@ -60,11 +62,13 @@
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
+pub mod anomaly;
 pub mod encoder;
 mod error;
 pub mod eval;
 #[cfg(feature = "train")]
 pub mod export;
+pub mod feature;
 pub mod job;
 #[cfg(feature = "train")]
 pub mod train;

@@ -160,8 +160,9 @@ fn features_come_in_the_order_of_the_files_without_the_broken() {
     cut(&set.samples[5].0);
     let files: Vec<_> = set.samples.iter().map(|(path, _)| path.clone()).collect();
     let mut rows = Vec::new();
-    let skipped = embed_files(&encoder, &files, |file, embedding| {
-        rows.push((file, encoder.feature(embedding)))
+    let skipped = embed_files(&encoder, &files, |file, _, embedding| {
+        rows.push((file, encoder.feature(embedding)));
+        Ok(())
     })
     .expect("the files embed");
     assert_eq!(

@@ -32,10 +32,12 @@ mod encode;
 mod frame;
 mod picture;
 mod preprocess;
+mod quality;
 mod resample;
 mod stream;
 mod synth;
 mod texture;
+mod texture_grid;
 
 pub use augment::{
     AugmentConfig, AugmentError, Blur, Jitter, MultiCrop, multi_crop_batch, view_batch,
@@ -48,6 +50,8 @@ pub use encode::encode_png;
 pub use frame::{Frame, FrameError, PixelFormat, Roi};
 pub use picture::{Image, Pixels};
 pub use preprocess::{Fit, IMAGENET_MEAN, IMAGENET_STD, Preprocess, UnknownFit, preprocess_batch};
+pub use quality::Quality;
 pub use stream::{PURPOSE_VIEW, stream};
 pub use synth::{Station, Surface, SurfaceError};
-pub use texture::{HOG_LBP_LEN, hog_lbp, raw_pixels};
+pub use texture::{HOG_LBP_LEN, TEXTURE_SIDE, hog_lbp, raw_pixels, texture};
+pub use texture_grid::{raw_grid, texture_grid};

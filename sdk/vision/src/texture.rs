@@ -1,5 +1,6 @@
 //! Hand-made features: the floor that a learned encoder has to beat.
 
+use crate::frame::Frame;
 use crate::picture::{Image, Pixels};
 use crate::resample::{Resized, Scratch};
 
@@ -17,15 +18,40 @@ const HOG_LENGTH: f64 = 0.15;
 /// Values returned by [`hog_lbp`]: 4 x 4 x 9 for HOG, 59 for LBP.
 pub const HOG_LBP_LEN: usize = CELLS * CELLS * BINS + PATTERNS;
 
+/// Longest side of the picture that [`texture`] looks at.
+pub const TEXTURE_SIDE: u32 = 256;
+
 /// Histograms of oriented gradients (Dalal and Triggs 2005; 4 x 4 cells over the image, 9 unsigned orientations, linear votes)
 /// as a vector of length 0.15, followed by the histogram of uniform local binary patterns (Ojala et al. 2002; 8
 /// neighbours at radius 1), scaled to sum 1, as square roots: a vector of length 1. A part without any gradient or pattern is 0.
 pub fn hog_lbp(image: &Image) -> Vec<f32> {
-    let plane = luma(image);
-    let (width, height) = (image.width() as usize, image.height() as usize);
-    let mut features = hog(&plane, width, height);
-    features.extend(lbp(&plane, width, height));
+    describe(
+        &luma(image),
+        image.width() as usize,
+        image.height() as usize,
+    )
+}
+
+fn describe(plane: &[f32], width: usize, height: usize) -> Vec<f32> {
+    let mut features = hog(plane, width, height);
+    features.extend(lbp(plane, width, height));
     features
+}
+
+/// [`hog_lbp`] of a frame's region, its longer side reduced to [`TEXTURE_SIDE`] pixels where it is longer: a descriptor whose cost is bounded.
+pub fn texture(frame: &Frame) -> Vec<f32> {
+    let image = frame.to_image();
+    let longest = image.width().max(image.height());
+    if longest <= TEXTURE_SIDE {
+        return hog_lbp(&image);
+    }
+    let side = |of: u32| {
+        let scaled = u64::from(of) * u64::from(TEXTURE_SIDE) / u64::from(longest);
+        scaled.max(1) as u32
+    };
+    let (width, height) = (side(image.width()), side(image.height()));
+    let plane = resized_gray(&image, width, height);
+    describe(&plane, width as usize, height as usize)
 }
 
 /// The image squashed to `side` x `side` grey samples in 0..=1.
@@ -34,9 +60,13 @@ pub fn hog_lbp(image: &Image) -> Vec<f32> {
 /// If `side` is 0.
 pub fn raw_pixels(image: &Image, side: u32) -> Vec<f32> {
     assert!(side > 0, "at least one pixel a side");
+    resized_gray(image, side, side)
+}
+
+fn resized_gray(image: &Image, width: u32, height: u32) -> Vec<f32> {
     let frame = image.frame();
     Scratch::with(|scratch| {
-        let resized = scratch.resize(&frame, frame.region(), side, side);
+        let resized = scratch.resize(&frame, frame.region(), width, height);
         match resized {
             Resized::U8(v) => gray(v, image.channels(), 255.0),
             Resized::U16(v) => gray(v, image.channels(), 65535.0),
@@ -44,14 +74,14 @@ pub fn raw_pixels(image: &Image, side: u32) -> Vec<f32> {
     })
 }
 
-fn luma(image: &Image) -> Vec<f32> {
+pub(crate) fn luma(image: &Image) -> Vec<f32> {
     match image.pixels() {
         Pixels::Gray8(v) | Pixels::Rgb8(v) => gray(v, image.channels(), 255.0),
         Pixels::Gray16(v) | Pixels::Rgb16(v) => gray(v, image.channels(), 65535.0),
     }
 }
 
-fn gray<T: Copy + Into<f32>>(samples: &[T], channels: usize, max: f32) -> Vec<f32> {
+pub(crate) fn gray<T: Copy + Into<f32>>(samples: &[T], channels: usize, max: f32) -> Vec<f32> {
     let weights = [0.299, 0.587, 0.114];
     let luma = |pixel: &[T]| {
         if let [v] = pixel {

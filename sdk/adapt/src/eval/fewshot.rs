@@ -4,38 +4,40 @@
 //! The same seed draws the same supports for any features with the same labels, so that encoders are compared on equal terms.
 
 use super::LabelledSet;
+use crate::candidate::Candidate;
+use crate::choose::Problem;
 use crate::error::AdaptError;
-use crate::fitted::{Confusion, Head, argmax};
-use crate::head::prototype::Prototype;
-use crate::head::statistics::Statistics;
-use crate::linear::{self, LinearKind};
-use crate::support::Support;
+use crate::fitted::{Confusion, argmax};
+use crate::head::HeadKind;
+use crate::parts::{Layout, View};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
-use std::borrow::Cow;
 
-/// Head fitted on the support of each draw, never on its queries.
+/// What is fitted on the support of each draw, never on its queries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FewshotHead {
-    /// [`crate::head::discriminant`] on the features as they come, λ by leave-one-out: what a job fits by default.
-    Discriminant,
-    /// [`crate::head::ridge`] on the features as they come, λ by leave-one-out.
-    Ridge,
-    /// [`crate::head::prototype`] on the features as they are.
-    Prototype,
+pub enum HeadChoice {
+    /// The head and the parts that a job chooses by leave-one-out on the support.
+    Auto,
+    /// One head, on the preferred parts.
+    One(HeadKind),
 }
 
-impl FewshotHead {
-    /// All heads.
-    pub const ALL: [Self; 3] = [Self::Discriminant, Self::Ridge, Self::Prototype];
-
+impl HeadChoice {
     /// Name in tables and JSON.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Discriminant => "discriminant",
-            Self::Ridge => "ridge",
-            Self::Prototype => "prototype",
+            Self::Auto => "auto",
+            Self::One(kind) => kind.name(),
+        }
+    }
+
+    pub(super) fn fit(self, problem: &Problem) -> Result<(View, Candidate), AdaptError> {
+        match self {
+            Self::Auto => problem
+                .choose()
+                .map(|choice| (choice.view, choice.candidate)),
+            Self::One(kind) => problem.fit(kind, problem.layout.preferred(), None),
         }
     }
 }
@@ -50,14 +52,14 @@ pub struct FewshotOptions {
     /// Key of the draws.
     pub seed: u64,
     /// Heads, one result for each.
-    pub heads: Vec<FewshotHead>,
+    pub heads: Vec<HeadChoice>,
 }
 
 /// Accuracy of one head at one number of shots.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FewshotScore {
     /// The head.
-    pub head: FewshotHead,
+    pub head: HeadChoice,
     /// Images of each class in the support.
     pub shots: usize,
     /// Mean balanced accuracy, 0..1.
@@ -67,7 +69,7 @@ pub struct FewshotScore {
 }
 
 /// A row's index and class.
-type LabelledRow = (usize, usize);
+pub(super) type LabelledRow = (usize, usize);
 
 /// Runs the protocol; results by shots, then heads, in the order of `options`. Draws run in parallel in the current rayon pool.
 ///
@@ -78,7 +80,7 @@ pub fn fewshot(
     set: &LabelledSet,
     options: &FewshotOptions,
 ) -> Result<Vec<FewshotScore>, AdaptError> {
-    let classes = images_of_classes(set, options)?;
+    let classes = images_of_classes(set, &options.shots, options.draws)?;
     let mut scores = Vec::new();
     for &shots in &options.shots {
         let draws: Vec<Vec<f64>> = (0..options.draws)
@@ -107,14 +109,15 @@ pub fn fewshot(
 }
 
 /// Rows of each class, after checking that the protocol can run.
-fn images_of_classes(
+pub(super) fn images_of_classes(
     set: &LabelledSet,
-    options: &FewshotOptions,
+    shots: &[usize],
+    draws: usize,
 ) -> Result<Vec<Vec<usize>>, AdaptError> {
-    if options.draws < 2 {
+    if draws < 2 {
         return Err(AdaptError::BadOption {
             name: "draws",
-            value: options.draws.to_string(),
+            value: draws.to_string(),
             range: "at least 2, to give an interval",
         });
     }
@@ -127,7 +130,7 @@ fn images_of_classes(
             found: "only one".into(),
         });
     }
-    for &shots in &options.shots {
+    for &shots in shots {
         if shots == 0 {
             return Err(AdaptError::BadOption {
                 name: "shots",
@@ -151,21 +154,24 @@ fn images_of_classes(
 }
 
 /// Generator of one draw, keyed by all that names it.
-fn stream(seed: u64, shots: usize, draw: usize) -> ChaCha8Rng {
+pub(super) fn stream(seed: u64, shots: usize, draw: usize) -> ChaCha8Rng {
+    stream_for(*b"fewshot\0", seed, shots, draw)
+}
+
+/// As [`stream`], for another `purpose`.
+pub(super) fn stream_for(purpose: [u8; 8], seed: u64, shots: usize, draw: usize) -> ChaCha8Rng {
     let mut key = [0; 32];
-    for (bytes, word) in key.chunks_exact_mut(8).zip([
-        seed,
-        shots as u64,
-        draw as u64,
-        u64::from_le_bytes(*b"fewshot\0"),
-    ]) {
+    for (bytes, word) in
+        key.chunks_exact_mut(8)
+            .zip([seed, shots as u64, draw as u64, u64::from_le_bytes(purpose)])
+    {
         bytes.copy_from_slice(&word.to_le_bytes());
     }
     ChaCha8Rng::from_seed(key)
 }
 
 /// `shots` rows of each class for the support (with labels), the others as queries, by a partial Fisher–Yates shuffle.
-fn split(
+pub(super) fn split(
     classes: &[Vec<usize>],
     shots: usize,
     rng: &mut ChaCha8Rng,
@@ -184,7 +190,7 @@ fn split(
 }
 
 /// Uniform in `0..n`, by rejection.
-fn below(rng: &mut ChaCha8Rng, n: usize) -> usize {
+pub(super) fn below(rng: &mut ChaCha8Rng, n: usize) -> usize {
     let n = n as u64;
     let limit = u64::MAX - u64::MAX % n;
     loop {
@@ -200,32 +206,32 @@ fn accuracy(
     set: &LabelledSet,
     support: &[LabelledRow],
     queries: &[LabelledRow],
-    head: FewshotHead,
+    head: HeadChoice,
 ) -> Result<f64, AdaptError> {
-    let n_classes = set.n_classes();
-    let (embeddings, labels) = support
+    let (rows, labels): (Vec<&[f32]>, Vec<usize>) = support
         .iter()
         .map(|&(row, label)| (set.row(row), label))
         .unzip();
-    let support = Support::new(embeddings, labels, n_classes)?;
-    let linear = |kind| {
-        let statistics = || Cow::Owned(Statistics::of(&support));
-        linear::fit(kind, &support, statistics, None).map(|fit| Head::Linear(fit.head))
+    let whole = Layout::single(set.dim);
+    let layout = set.layout.unwrap_or(&whole);
+    let n_classes = set.n_classes();
+    let problem = Problem {
+        rows: &rows,
+        labels: &labels,
+        n_classes,
+        layout,
     };
-    let head = match head {
-        FewshotHead::Discriminant => linear(LinearKind::Discriminant)?,
-        FewshotHead::Ridge => linear(LinearKind::Ridge)?,
-        FewshotHead::Prototype => Head::Prototype(Prototype::fit(&support)),
-    };
+    let (view, candidate) = head.fit(&problem)?;
     let mut confusion = Confusion::new(n_classes);
     for &(row, label) in queries {
-        confusion.add(label, argmax(&head.scores(set.row(row))));
+        let seen = view.of(set.row(row), layout.parts());
+        confusion.add(label, argmax(&candidate.head.scores(&seen)));
     }
     Ok(confusion.accuracies().map_or(0.0, |(_, balanced)| balanced))
 }
 
 /// Mean and 1.96 standard errors.
-fn interval(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
+pub(super) fn interval(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
     let n = values.clone().count() as f64;
     let mean = values.clone().sum::<f64>() / n;
     let variance = values.map(|v| (v - mean) * (v - mean)).sum::<f64>() / (n - 1.0);

@@ -1,12 +1,21 @@
 //! Measures of an encoder on labelled features: how well its embeddings separate classes, without a trained head of any size.
 
+mod anomaly;
+mod aupro;
+mod auroc;
 mod fewshot;
 mod knn;
+mod openset;
 
-pub use fewshot::{FewshotHead, FewshotOptions, FewshotScore, fewshot};
+pub use anomaly::{AnomalySplit, anomaly_splits};
+pub use aupro::{PixelMetrics, PixelScores, regions};
+pub use auroc::{auroc, auroc_standard_error};
+pub use fewshot::{FewshotOptions, FewshotScore, HeadChoice, fewshot};
 pub use knn::{KnnScore, knn_accuracy};
+pub use openset::{OpensetOptions, OpensetScore, openset};
 
 use crate::error::{AdaptError, check_embedding};
+use crate::parts::Layout;
 
 /// Labelled features, checked once.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +23,7 @@ pub struct LabelledSet<'a> {
     features: &'a [f32],
     labels: &'a [usize],
     dim: usize,
+    layout: Option<&'a Layout>,
 }
 
 impl<'a> LabelledSet<'a> {
@@ -44,6 +54,26 @@ impl<'a> LabelledSet<'a> {
             features,
             labels,
             dim,
+            layout: None,
+        })
+    }
+
+    /// The same with what each row consists of, from which [`HeadChoice::Auto`] chooses.
+    ///
+    /// # Errors
+    ///
+    /// A layout of another length.
+    pub fn with_layout(self, layout: &'a Layout) -> Result<Self, AdaptError> {
+        if layout.dim() != self.dim {
+            return Err(AdaptError::Shape {
+                what: "values of the layout",
+                expected: self.dim,
+                got: layout.dim(),
+            });
+        }
+        Ok(Self {
+            layout: Some(layout),
+            ..self
         })
     }
 

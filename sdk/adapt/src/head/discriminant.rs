@@ -140,6 +140,23 @@ impl<'s> DiscriminantProblem<'s> {
         self.unit
     }
 
+    /// The λ for which `S + λI` is, up to scale, the oracle approximating shrinkage of the within-class covariance (Chen, Wiesel, Eldar and Hero
+    /// 2010, equation 23), with `N - C` degrees of freedom: `(1 - ρ) Σ + ρ tr(Σ)/D I`. The unit where no class has two samples.
+    pub fn shrinkage(&self) -> f64 {
+        let freedom = self.support.len() - self.support.n_classes();
+        let (n, p) = (freedom.max(1) as f64, self.support.dim() as f64);
+        let trace = self.values.iter().sum::<f64>() / n;
+        let square = self.values.iter().map(|v| v * v).sum::<f64>() / (n * n);
+        if freedom == 0 || trace <= 0.0 {
+            return self.unit;
+        }
+        let above = (1.0 - 2.0 / p) * square + trace * trace;
+        let below = (n + 1.0 - 2.0 / p) * (square - trace * trace / p);
+        // Near 1 nothing is left of the covariance, and λ would be infinite.
+        let rho = if below > above { above / below } else { 1.0 }.min(1.0 - 1e-6);
+        n * rho / (1.0 - rho) * trace / p
+    }
+
     /// The head for `lambda` > 0: `weights` are `A μ_k`, with `μ_k` less the mean of all.
     pub fn solve(&self, lambda: f64) -> Ridge {
         let scaled = self

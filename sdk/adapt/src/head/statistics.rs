@@ -1,12 +1,12 @@
-//! Sufficient statistics of the ridge head: adding and removing a sample are exact and independent of order, up to `f64` rounding.
+//! Sufficient statistics of the linear heads, for more samples than features.
 
-use crate::error::{AdaptError, check_embedding};
+use crate::error::AdaptError;
 use crate::linalg::Matrix;
 use crate::support::Support;
 
 /// Counts, class sums and the Gram sum of `x - origin`, in `f64`.
 ///
-/// Any `origin` gives the same fit; one near the mean keeps the subtraction in [`Statistics::scatter`] from losing digits. Memory is
+/// The origin is the samples' mean, which keeps the subtraction in [`Statistics::scatter`] from losing digits. Memory is
 /// `D (D + 1) / 2 + C D` numbers, whatever the number of samples.
 #[derive(Clone, Debug)]
 pub struct Statistics {
@@ -18,8 +18,7 @@ pub struct Statistics {
 }
 
 impl Statistics {
-    /// Statistics of no sample; `origin` `[D]`.
-    pub fn new(origin: Vec<f64>, n_classes: usize) -> Self {
+    fn empty(origin: Vec<f64>, n_classes: usize) -> Self {
         let dim = origin.len();
         Self {
             counts: vec![0; n_classes],
@@ -31,7 +30,7 @@ impl Statistics {
 
     /// Statistics of all samples of `support` at once, around their mean.
     pub fn of(support: &Support) -> Self {
-        let mut out = Self::new(support.mean(), support.n_classes());
+        let mut out = Self::empty(support.mean(), support.n_classes());
         let centred = support.centred(&out.origin);
         let gram = centred.column_gram();
         for (i, packed) in triangle_rows(&mut out.gram, support.dim()) {
@@ -64,91 +63,6 @@ impl Statistics {
     /// Samples of each class.
     pub fn counts(&self) -> &[usize] {
         &self.counts
-    }
-
-    /// Appends a class without samples.
-    pub fn add_class(&mut self) {
-        self.counts.push(0);
-        self.sums.rows += 1;
-        self.sums.data.resize(self.sums.rows * self.sums.cols, 0.0);
-    }
-
-    /// Drops a class; those behind it move one index down. Its samples must have been removed before.
-    ///
-    /// # Errors
-    ///
-    /// No such class, or a class that still has samples.
-    pub fn remove_class(&mut self, class: usize) -> Result<(), AdaptError> {
-        let count = *self
-            .counts
-            .get(class)
-            .ok_or(AdaptError::UnknownClass { id: class as u32 })?;
-        if count > 0 {
-            return Err(AdaptError::Shape {
-                what: "samples left in the class to remove",
-                expected: 0,
-                got: count,
-            });
-        }
-        self.counts.remove(class);
-        self.sums
-            .data
-            .drain(class * self.sums.cols..(class + 1) * self.sums.cols);
-        self.sums.rows -= 1;
-        Ok(())
-    }
-
-    /// Adds a sample. Cost: D² / 2 multiply-adds.
-    ///
-    /// # Errors
-    ///
-    /// No such class; an embedding of another length or with a value that is not finite.
-    pub fn add(&mut self, class: usize, embedding: &[f32]) -> Result<(), AdaptError> {
-        self.check(class, embedding)?;
-        self.counts[class] += 1;
-        self.update(class, embedding, 1.0);
-        Ok(())
-    }
-
-    /// Takes a sample out again; it must be one that was added to this class.
-    ///
-    /// # Errors
-    ///
-    /// As [`Statistics::add`], and a class without samples.
-    pub fn remove(&mut self, class: usize, embedding: &[f32]) -> Result<(), AdaptError> {
-        self.check(class, embedding)?;
-        if self.counts[class] == 0 {
-            return Err(AdaptError::EmptyClass {
-                class: class.to_string(),
-            });
-        }
-        self.counts[class] -= 1;
-        self.update(class, embedding, -1.0);
-        Ok(())
-    }
-
-    fn check(&self, class: usize, embedding: &[f32]) -> Result<(), AdaptError> {
-        if class >= self.counts.len() {
-            return Err(AdaptError::UnknownClass { id: class as u32 });
-        }
-        check_embedding(|| "sample".into(), embedding, self.dim())
-    }
-
-    fn update(&mut self, class: usize, embedding: &[f32], sign: f64) {
-        let x: Vec<f64> = embedding
-            .iter()
-            .zip(&self.origin)
-            .map(|(x, o)| f64::from(*x) - o)
-            .collect();
-        for (sum, value) in self.sums.row_mut(class).iter_mut().zip(&x) {
-            *sum += sign * value;
-        }
-        for (i, row) in triangle_rows(&mut self.gram, x.len()) {
-            let factor = sign * x[i];
-            for (g, value) in row.iter_mut().zip(&x) {
-                *g += factor * value;
-            }
-        }
     }
 
     /// Mean of all samples less the origin, `[D]`.

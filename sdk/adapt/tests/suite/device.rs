@@ -1,6 +1,6 @@
 use crate::common::Data;
 use ssl_edge_adapt::{
-    AdaptError, DeviceInput, DeviceOptions, FitOptions, HeadKind, Job, UnknownRule,
+    AdaptError, DeviceInput, DeviceOptions, FitOptions, HeadKind, Job, Layout, Part, UnknownRule,
 };
 use ssl_edge_head::HeadImage;
 
@@ -13,7 +13,7 @@ const ALL: DeviceOptions = DeviceOptions {
 fn fitted(data: &Data, head: HeadKind) -> Job {
     let mut job = data.job();
     job.fit(&FitOptions {
-        head,
+        head: Some(head),
         ..FitOptions::default()
     })
     .unwrap();
@@ -27,6 +27,8 @@ fn the_device_says_what_the_job_says() {
         (HeadKind::Discriminant, 60),
         (HeadKind::Ridge, 61),
         (HeadKind::Prototype, 62),
+        (HeadKind::Lda, 69),
+        (HeadKind::Logistic, 70),
     ] {
         // The last 200 of each class are not taught, and nothing of the fourth; the classes overlap.
         let all = Data::clusters(seed, &[212, 215, 210, 40], 48, 0.25);
@@ -52,7 +54,7 @@ fn the_device_says_what_the_job_says() {
         // A rate at which both answers are frequent.
         let mut job = data.job();
         job.fit(&FitOptions {
-            head,
+            head: Some(head),
             unknown_rate: 0.3,
             ..FitOptions::default()
         })
@@ -240,4 +242,91 @@ fn what_cannot_be_put_on_a_device_is_named() {
     let many = fitted(&Data::clusters(66, &[2; 129], 8, 1.0), HeadKind::Prototype);
     let error = many.device_head(&ALL).unwrap_err();
     assert!(error.to_string().contains("classes: 129"), "{error}");
+}
+
+#[test]
+fn heads_and_costs_that_a_device_does_not_have_are_named() {
+    let data = Data::clusters(67, &[8, 8], 8, 1.0);
+    let error = fitted(&data, HeadKind::Knn).device_head(&ALL).unwrap_err();
+    assert!(error.to_string().contains("knn"), "{error}");
+    let mut job = fitted(&data, HeadKind::Lda);
+    job.set_cost(job.classes()[1].id, 5.0).unwrap();
+    let error = job.device_head(&ALL).unwrap_err();
+    assert!(error.to_string().contains("cost"), "{error}");
+}
+
+/// Of several parts, the device holds those that the head sees, as it sees them.
+#[test]
+fn parts_are_seen_as_the_head_sees_them() {
+    let data = Data::clusters(71, &[15, 15], 12, 0.8);
+    let layout = Layout::new(
+        vec![Part::new("a", 4), Part::new("b", 5), Part::new("c", 3)],
+        &["a", "c"],
+    )
+    .unwrap();
+    let mut job = Job::with_layout(crate::common::encoder(12), layout).unwrap();
+    let ids = ["x", "y"].map(|name| job.add_class(name).unwrap());
+    for (row, label) in data.rows.iter().zip(&data.labels) {
+        // The third part is measured in another unit.
+        let scaled: Vec<f32> = row
+            .iter()
+            .enumerate()
+            .map(|(d, x)| if d < 9 { *x } else { 1000.0 * x })
+            .collect();
+        job.add_sample(ids[*label], &scaled, Default::default())
+            .unwrap();
+    }
+    job.fit(&FitOptions::default()).unwrap();
+    let device = job.device_head(&ALL).unwrap();
+    let image = HeadImage::parse(&device.image).unwrap();
+    assert_eq!((image.dim(), device.parity.same_class), (7, 30));
+    assert!(device.parity.score_difference < 0.05, "{:?}", device.parity);
+    for (i, sample) in job.samples().iter().enumerate() {
+        let mut values = vec![0; 7];
+        image
+            .quantise(
+                &job.device_embedding(&sample.embedding).unwrap(),
+                &mut values,
+            )
+            .unwrap();
+        assert_eq!(
+            image
+                .inspect(&values)
+                .unwrap()
+                .nearest
+                .map(|nearest| nearest.row as usize),
+            Some(i)
+        );
+    }
+    let given = DeviceOptions {
+        input: DeviceInput::Given {
+            scale: 0.1,
+            zero_point: 0,
+        },
+        ..ALL
+    };
+    let error = job.device_head(&given).unwrap_err();
+    assert!(error.to_string().contains("several parts"), "{error}");
+}
+
+/// A job of one class: nothing to tell apart, but what is unlike it.
+#[test]
+fn a_job_of_good_parts_only_finds_strangers() {
+    let data = Data::clusters(68, &[30, 10], 24, 0.6);
+    let mut job = Job::new(crate::common::encoder(24));
+    let good = job.add_class("good").unwrap();
+    for row in &data.rows[..25] {
+        job.add_sample(good, row, Default::default()).unwrap();
+    }
+    job.fit(&FitOptions::default()).unwrap();
+    let device = job.device_head(&ALL).unwrap();
+    let image = HeadImage::parse(&device.image).unwrap();
+    for row in &data.rows[25..] {
+        let mut values = vec![0; 24];
+        image
+            .quantise(&job.device_embedding(row).unwrap(), &mut values)
+            .unwrap();
+        let (own, verdict) = (job.inspect(row).unwrap(), image.inspect(&values).unwrap());
+        assert_eq!((verdict.unknown, verdict.score), (own.unknown, 1 << 15));
+    }
 }

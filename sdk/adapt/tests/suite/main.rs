@@ -1,5 +1,6 @@
 //! Tests of the public interface against independent oracles.
 
+mod anomaly;
 mod common;
 mod device;
 mod discriminant;

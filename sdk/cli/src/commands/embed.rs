@@ -35,10 +35,11 @@ pub(crate) fn run(args: &EmbedArgs, format: Format) -> Result<()> {
     let files = scan_images(std::slice::from_ref(&args.images))?;
     let encoder = args.encoder.open()?;
     let (mut cls, mut mean, mut paths) = (Vec::new(), Vec::new(), Vec::new());
-    let skipped = embed_files(&encoder, &files, |index, embedding| {
+    let skipped = embed_files(&encoder, &files, |index, _, embedding| {
         cls.extend_from_slice(&embedding.cls);
         mean.extend_from_slice(&embedding.mean);
         paths.push(relative(&files[index], &args.images));
+        Ok(())
     })?;
     check_any_left(files.len(), &skipped)?;
     let bytes = serialize(&cls, &mean, &paths, encoder.dim())?;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::Serialize;
 use ssl_edge::encoder::embed_files;
-use ssl_edge::job::{Job, encoder_id};
+use ssl_edge::job::{Job, check_encoder, feature_for};
 use std::path::{Path, PathBuf};
 
 /// Give verdicts on images.
@@ -28,6 +28,14 @@ struct Line<'a> {
     class: &'a str,
     score: f32,
     unknown: bool,
+    /// Whether the part may pass; null for a job without a good class.
+    ok: Option<bool>,
+    /// How typical the frame is of what was taught.
+    p_value: f32,
+    /// The taught frame that it is most like.
+    nearest: &'a str,
+    distance: f32,
+    revision: u64,
 }
 
 /// Prints one verdict an image; an image without one makes the command fail at its end.
@@ -35,7 +43,7 @@ pub(crate) fn run(args: &InspectArgs, format: Format) -> Result<()> {
     let files = scan_images(&args.images)?;
     let job = Job::load(&args.job)?;
     let encoder = args.encoder.open()?;
-    job.check_encoder(&encoder_id(&encoder)).with_context(|| {
+    check_encoder(&encoder, &job).with_context(|| {
         format!(
             "{} does not fit {}",
             args.job.display(),
@@ -43,10 +51,12 @@ pub(crate) fn run(args: &InspectArgs, format: Format) -> Result<()> {
         )
     })?;
     let mut printed = Ok(());
-    let skipped = embed_files(&encoder, &files, |index, embedding| {
+    let skipped = embed_files(&encoder, &files, |index, image, embedding| {
         if printed.is_ok() {
-            printed = print_verdict(&job, &encoder.feature(embedding), &files[index], format);
+            let feature = feature_for(&encoder, &job, embedding, &image.frame())?;
+            printed = print_verdict(&job, &feature, &files[index], format);
         }
+        Ok(())
     })?;
     printed?;
     check_any_left(files.len(), &skipped)?;
@@ -67,11 +77,21 @@ fn print_verdict(job: &Job, feature: &[f32], file: &Path, format: Format) -> Res
         class: &verdict.name,
         score: verdict.score,
         unknown: verdict.unknown,
+        ok: verdict.ok,
+        p_value: verdict.p_value,
+        nearest: &job.sample(verdict.nearest)?.meta.source,
+        distance: verdict.distance,
+        revision: verdict.revision,
     };
     format.print(&line, human)
 }
 
 fn human(line: &Line) -> String {
     let unknown = if line.unknown { "  unknown" } else { "" };
-    format!("{}  {}  {:.3}{unknown}", line.path, line.class, line.score)
+    let ok = match line.ok {
+        Some(true) => "  OK",
+        Some(false) => "  NG",
+        None => "",
+    };
+    format!("{}  {}  {:.3}{ok}{unknown}", line.path, line.class, line.score)
 }

@@ -7,6 +7,7 @@ mod embed;
 mod eval;
 mod export;
 mod inspect;
+mod job;
 mod pretrain;
 mod quickstart;
 
@@ -30,6 +31,9 @@ pub(crate) enum Command {
     Eval(eval::EvalCommand),
     /// Fit a job from class folders
     Calibrate(calibrate::CalibrateArgs),
+    /// Look at a job and change it
+    #[command(subcommand)]
+    Job(job::JobCommand),
     /// Give verdicts on images
     Inspect(inspect::InspectArgs),
     /// Time training steps and encoders on random data
@@ -49,6 +53,7 @@ impl Command {
             Command::Embed(args) => embed::run(args, format),
             Command::Eval(command) => eval::run(command, format),
             Command::Calibrate(args) => calibrate::run(args, format),
+            Command::Job(command) => job::run(command, format),
             Command::Inspect(args) => inspect::run(args, format),
             Command::Bench(command) => bench::run(command, format),
             Command::Doctor(args) => doctor::run(args, format),

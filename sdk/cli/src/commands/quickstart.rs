@@ -8,7 +8,7 @@ use clap::Args;
 use serde::Serialize;
 use ssl_edge::encoder::{Encoder, EngineKind, Options, Pooling, embed_files};
 use ssl_edge::export::{ExportOptions, export_run, random_bundle};
-use ssl_edge::job::{CalibrateOptions, EncoderId, FitOptions, Job, SampleMeta, calibrate};
+use ssl_edge::job::{EncoderId, FitOptions, Job, SampleMeta, feature_for, job_for};
 use ssl_edge::train::collective::launched;
 use ssl_edge::train::{MethodName, Request, RunOptions, pretrain};
 use ssl_edge::vision::{ClassFolder, Station, Surface, decode_file, raw_pixels};
@@ -54,8 +54,12 @@ struct Report {
 
 #[derive(Serialize)]
 struct Accuracy {
+    /// The job that is saved: encoder and texture.
+    job: f64,
+    /// The encoder's mean patch token alone.
     encoder: f64,
     random: f64,
+    texture: f64,
     raw_pixels: f64,
 }
 
@@ -93,14 +97,15 @@ pub(crate) fn run(args: &QuickstartArgs, format: Format) -> Result<()> {
         "calibrating with {N_SAMPLES} frames a class, inspecting {} fresh frames",
         frames.fresh.samples.len()
     ));
+    let of_bundle = |bundle: &Path| Features::of(bundle, &frames, threads);
+    let (trained, random) = (of_bundle(&bundle)?, of_bundle(&random)?);
+    let job = trained.teach(&frames, None)?;
+    job.save(&folder.join("station.sslj"))?;
     let accuracy = Accuracy {
-        encoder: encoder_accuracy(
-            &bundle,
-            &frames,
-            threads,
-            Some(&folder.join("station.sslj")),
-        )?,
-        random: encoder_accuracy(&random, &frames, threads, None)?,
+        job: trained.share_right(&job, &frames.fresh)?,
+        encoder: trained.accuracy(&frames, "mean")?,
+        random: random.accuracy(&frames, "mean")?,
+        texture: trained.accuracy(&frames, "texture")?,
         raw_pixels: raw_accuracy(&frames)?,
     };
     let report = Report {
@@ -177,35 +182,73 @@ fn train(folder: &Path, n_images: u32, threads: usize) -> Result<PathBuf> {
     Ok(bundle)
 }
 
-/// Calibrates a job on the samples and inspects the fresh frames; the job is saved where `save_to` says.
-fn encoder_accuracy(
-    bundle: &Path,
-    frames: &Frames,
-    threads: usize,
-    save_to: Option<&Path>,
-) -> Result<f64> {
-    let encoder = Encoder::open(
-        bundle,
-        &Options {
-            engine: EngineKind::Native,
-            threads,
-        },
-    )?;
-    let job = calibrate(&encoder, &frames.samples, &CalibrateOptions::default())?.job;
-    if let Some(path) = save_to {
-        job.save(path)?;
+/// What jobs over one encoder see of the frames.
+struct Features {
+    empty: Job,
+    samples: Vec<Vec<f32>>,
+    fresh: Vec<Vec<f32>>,
+}
+
+impl Features {
+    fn of(bundle: &Path, frames: &Frames, threads: usize) -> Result<Self> {
+        let engine = EngineKind::Native;
+        let encoder = Encoder::open(bundle, &Options { engine, threads })?;
+        let empty = job_for(&encoder);
+        let features = |folder: &ClassFolder| -> Result<Vec<Vec<f32>>> {
+            let files: Vec<PathBuf> = folder.samples.iter().map(|(path, _)| path.clone()).collect();
+            let mut features = Vec::with_capacity(files.len());
+            embed_files(&encoder, &files, |_, image, embedding| {
+                features.push(feature_for(&encoder, &empty, embedding, &image.frame())?);
+                Ok(())
+            })?;
+            Ok(features)
+        };
+        let (samples, fresh) = (features(&frames.samples)?, features(&frames.fresh)?);
+        Ok(Self {
+            empty,
+            samples,
+            fresh,
+        })
     }
-    let files: Vec<PathBuf> = frames
-        .fresh
-        .samples
+
+    /// A job fitted on the samples, on one part of the features or on those that jobs prefer.
+    fn teach(&self, frames: &Frames, part: Option<&str>) -> Result<Job> {
+        let options = FitOptions {
+            parts: part.map(|part| vec![part.into()]),
+            ..FitOptions::default()
+        };
+        teach(self.empty.clone(), &self.samples, &frames.samples, &options)
+    }
+
+    fn share_right(&self, job: &Job, fresh: &ClassFolder) -> Result<f64> {
+        share_right(job, &self.fresh, fresh)
+    }
+
+    fn accuracy(&self, frames: &Frames, part: &str) -> Result<f64> {
+        self.share_right(&self.teach(frames, Some(part))?, &frames.fresh)
+    }
+}
+
+fn teach(
+    mut job: Job,
+    features: &[Vec<f32>],
+    folder: &ClassFolder,
+    options: &FitOptions,
+) -> Result<Job> {
+    let classes = folder
+        .classes
         .iter()
-        .map(|(path, _)| path.clone())
-        .collect();
-    let mut features = Vec::with_capacity(files.len());
-    embed_files(&encoder, &files, |_, embedding| {
-        features.push(encoder.feature(embedding))
-    })?;
-    share_right(&job, &features, &frames.fresh)
+        .map(|name| job.add_class(name))
+        .collect::<Result<Vec<_>, _>>()?;
+    for (feature, (path, class)) in features.iter().zip(&folder.samples) {
+        let meta = SampleMeta {
+            source: path.display().to_string(),
+            unix_time: 0,
+        };
+        job.add_sample(classes[*class], feature, meta)?;
+    }
+    job.fit(options)?;
+    Ok(job)
 }
 
 /// The same head on the pixels of a small picture.
@@ -218,20 +261,11 @@ fn raw_accuracy(frames: &Frames) -> Result<f64> {
             .collect()
     };
     let samples = features(&frames.samples)?;
-    let mut job = Job::new(EncoderId {
+    let empty = Job::new(EncoderId {
         hash: [0; 32],
         dim: samples[0].len(),
     });
-    let classes = frames
-        .samples
-        .classes
-        .iter()
-        .map(|name| job.add_class(name))
-        .collect::<Result<Vec<_>, _>>()?;
-    for (feature, (_, class)) in samples.iter().zip(&frames.samples.samples) {
-        job.add_sample(classes[*class], feature, SampleMeta::default())?;
-    }
-    job.fit(&FitOptions::default())?;
+    let job = teach(empty, &samples, &frames.samples, &FitOptions::default())?;
     share_right(&job, &features(&frames.fresh)?, &frames.fresh)
 }
 
@@ -247,12 +281,20 @@ fn human(report: &Report) -> String {
     let mut table = Table::new(&["features", "accuracy"]);
     table
         .row(vec![
-            format!("this encoder ({})", METHOD.as_str().to_uppercase()),
+            "job: this encoder and texture".into(),
+            percent(report.accuracy.job),
+        ])
+        .row(vec![
+            format!("this encoder ({}) alone", METHOD.as_str().to_uppercase()),
             percent(report.accuracy.encoder),
         ])
         .row(vec![
             "the same encoder, random weights".into(),
             percent(report.accuracy.random),
+        ])
+        .row(vec![
+            "texture alone (HOG + LBP)".into(),
+            percent(report.accuracy.texture),
         ])
         .row(vec![
             format!("raw pixels {RAW_SIDE}x{RAW_SIDE}"),

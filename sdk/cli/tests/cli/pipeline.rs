@@ -346,7 +346,7 @@ fn quickstart_keeps_what_it_made() {
             .is_some_and(|seconds| seconds > 0.0),
         "{report}"
     );
-    for features in ["encoder", "random", "raw_pixels"] {
+    for features in ["job", "encoder", "random", "texture", "raw_pixels"] {
         let accuracy = report["accuracy"][features].as_f64();
         assert!(
             accuracy.is_some_and(|accuracy| (0.0..=1.0).contains(&accuracy)),

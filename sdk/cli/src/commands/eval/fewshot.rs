@@ -5,8 +5,8 @@ use crate::output::{Format, Table};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use ssl_edge::encoder::{Encoder, Pooling, embed_files};
-use ssl_edge::eval::{Features, FewshotHead, FewshotOptions, fewshot, image_features};
+use ssl_edge::encoder::Pooling;
+use ssl_edge::eval::{Features, FewshotOptions, HeadChoice, fewshot, image_features, part_features};
 use ssl_edge::vision::{ClassFolder, hog_lbp, raw_pixels};
 use std::path::PathBuf;
 
@@ -38,6 +38,14 @@ pub(crate) struct FewshotArgs {
     /// Which tokens make the encoder's feature
     #[arg(long, value_enum, default_value = "bundle")]
     pooling: PoolingArg,
+    /// Heads to fit
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "discriminant,lda,ridge,logistic,prototype,knn",
+        value_name = "HEAD,…"
+    )]
+    heads: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -50,7 +58,9 @@ enum PoolingArg {
     Mean,
     /// Both, one after the other
     ClsMean,
-    /// Each of the three, for comparison
+    /// The mean of the patch tokens that stand out
+    Salient,
+    /// Each of them, for comparison
     All,
 }
 
@@ -75,95 +85,99 @@ struct Score {
 /// Features of one kind.
 struct Kind {
     name: &'static str,
-    pooling: Option<Pooling>,
+    pooling: Option<&'static str>,
     features: Features,
+    heads: Vec<HeadChoice>,
 }
 
 /// Embeds the images, computes the baselines and scores all of them on the same draws.
 pub(crate) fn run(args: &FewshotArgs, format: Format) -> Result<()> {
+    let heads = args
+        .heads
+        .iter()
+        .map(|head| Ok(HeadChoice::One(head.parse()?)))
+        .collect::<Result<Vec<_>>>()?;
     let folder = scan_classes(&args.data)?;
     let encoder = args.encoder.open()?;
-    let mut kinds = encoder_kinds(
-        &encoder,
+    let all = part_features(&encoder, &folder)?;
+    check_classes_left(&folder, &all.labels, &all.skipped)?;
+    let kinds = kinds(
+        &all,
         &folder,
         &args.pooling.resolve(encoder.manifest().pooling),
+        &heads,
     )?;
-    let used = &kinds[0].features;
-    check_classes_left(&folder, &used.labels, &used.skipped)?;
-    let (images, classes) = (used.labels.len(), folder.classes.len());
-    let baseline = |name, features| Kind {
-        name,
-        pooling: None,
-        features,
-    };
-    kinds.push(baseline(
-        "raw_pixels",
-        image_features(&folder, |image| raw_pixels(image, RAW_SIDE)),
-    ));
-    kinds.push(baseline("hog_lbp", image_features(&folder, hog_lbp)));
-    let options = FewshotOptions {
-        shots: args.shots.clone(),
-        draws: args.draws,
-        seed: args.seed,
-        heads: FewshotHead::ALL.to_vec(),
-    };
     let mut results = Vec::new();
     for kind in &kinds {
+        let options = FewshotOptions {
+            shots: args.shots.clone(),
+            draws: args.draws,
+            seed: args.seed,
+            heads: kind.heads.clone(),
+        };
         let scores = fewshot(&kind.features.labelled()?, &options).with_context(|| {
             format!("{} cannot be scored on {}", kind.name, args.data.display())
         })?;
         results.extend(scores.into_iter().map(|score| Score {
             features: kind.name,
             head: score.head.name(),
-            pooling: kind.pooling.map(pooling_name),
+            pooling: kind.pooling,
             shots: score.shots,
             mean: score.mean,
             ci95: score.ci95,
         }));
     }
     let report = Report {
-        images,
-        classes,
+        images: all.labels.len(),
+        classes: folder.classes.len(),
         draws: args.draws,
         results,
     };
     format.print(&report, |report| human(report, &args.shots))
 }
 
-/// The encoder's features under each pooling, from one pass over the images.
-fn encoder_kinds(
-    encoder: &Encoder,
+/// The encoder's features under each pooling, alone and with the texture descriptor, what a job chooses by itself, and the baselines.
+fn kinds(
+    all: &Features,
     folder: &ClassFolder,
-    poolings: &[Pooling],
+    poolings: &[PartPooling],
+    heads: &[HeadChoice],
 ) -> Result<Vec<Kind>> {
-    let files: Vec<PathBuf> = folder
-        .samples
-        .iter()
-        .map(|(path, _)| path.clone())
-        .collect();
-    let mut values = vec![Vec::new(); poolings.len()];
-    let mut labels = Vec::new();
-    let skipped = embed_files(encoder, &files, |index, embedding| {
-        labels.push(folder.samples[index].1);
-        for (values, &pooling) in values.iter_mut().zip(poolings) {
-            values.extend(embedding.feature(pooling));
+    let mut kinds = Vec::new();
+    for with_texture in [false, true] {
+        for pooling in poolings {
+            let mut parts = pooling.parts.to_vec();
+            parts.extend(with_texture.then_some("texture"));
+            kinds.push(Kind {
+                name: if with_texture {
+                    "encoder+texture"
+                } else {
+                    "encoder"
+                },
+                pooling: Some(pooling.name),
+                features: all.only(&parts)?,
+                heads: heads.to_vec(),
+            });
         }
-    })?;
-    let kind = |(&pooling, values): (&Pooling, Vec<f32>)| {
-        let dim = values.len() / labels.len().max(1);
-        let features = Features {
-            values,
-            labels: labels.clone(),
-            dim,
-            skipped: skipped.clone(),
-        };
-        Kind {
-            name: "encoder",
-            pooling: Some(pooling),
+    }
+    kinds.push(Kind {
+        name: "auto",
+        pooling: Some("auto"),
+        features: all.clone(),
+        heads: vec![HeadChoice::Auto],
+    });
+    let mut baseline = |name, features| {
+        kinds.push(Kind {
+            name,
+            pooling: None,
             features,
-        }
+            heads: heads.to_vec(),
+        });
     };
-    Ok(poolings.iter().zip(values).map(kind).collect())
+    let raw = image_features(folder, |image| raw_pixels(image, RAW_SIDE));
+    baseline("raw_pixels", raw);
+    baseline("hog_lbp", image_features(folder, hog_lbp));
+    Ok(kinds)
 }
 
 fn human(report: &Report, shots: &[usize]) -> String {
@@ -206,22 +220,43 @@ fn human(report: &Report, shots: &[usize]) -> String {
     )
 }
 
-impl PoolingArg {
-    fn resolve(self, of_bundle: Pooling) -> Vec<Pooling> {
-        match self {
-            PoolingArg::Bundle => vec![of_bundle],
-            PoolingArg::Cls => vec![Pooling::Cls],
-            PoolingArg::Mean => vec![Pooling::Mean],
-            PoolingArg::ClsMean => vec![Pooling::ClsMean],
-            PoolingArg::All => vec![Pooling::Cls, Pooling::Mean, Pooling::ClsMean],
-        }
-    }
+/// A pooling as parts of the feature.
+#[derive(Clone, Copy)]
+struct PartPooling {
+    name: &'static str,
+    parts: &'static [&'static str],
 }
 
-fn pooling_name(pooling: Pooling) -> &'static str {
-    match pooling {
-        Pooling::Cls => "cls",
-        Pooling::Mean => "mean",
-        Pooling::ClsMean => "cls_mean",
+const CLS: PartPooling = PartPooling {
+    name: "cls",
+    parts: &["cls"],
+};
+const MEAN: PartPooling = PartPooling {
+    name: "mean",
+    parts: &["mean"],
+};
+const CLS_MEAN: PartPooling = PartPooling {
+    name: "cls_mean",
+    parts: &["cls", "mean"],
+};
+const SALIENT: PartPooling = PartPooling {
+    name: "salient",
+    parts: &["salient"],
+};
+
+impl PoolingArg {
+    fn resolve(self, of_bundle: Pooling) -> Vec<PartPooling> {
+        match self {
+            PoolingArg::Bundle => vec![match of_bundle {
+                Pooling::Cls => CLS,
+                Pooling::Mean => MEAN,
+                Pooling::ClsMean => CLS_MEAN,
+            }],
+            PoolingArg::Cls => vec![CLS],
+            PoolingArg::Mean => vec![MEAN],
+            PoolingArg::ClsMean => vec![CLS_MEAN],
+            PoolingArg::Salient => vec![SALIENT],
+            PoolingArg::All => vec![CLS, MEAN, CLS_MEAN, SALIENT],
+        }
     }
 }

@@ -1,0 +1,237 @@
+//! One head fitted on one support, with all that leave-one-out says about it.
+
+use crate::calibrate::{Calibration, calibrate};
+use crate::error::AdaptError;
+use crate::fitted::argmax;
+use crate::head::discriminant::DiscriminantProblem;
+use crate::head::knn::Knn;
+use crate::head::logistic::LogisticProblem;
+use crate::head::prototype::Prototype;
+use crate::head::ridge::{Ridge, RidgeProblem, Space};
+use crate::head::statistics::Statistics;
+use crate::head::{Head, HeadKind, lambda_grid};
+use crate::support::Support;
+use std::borrow::Cow;
+
+/// A fitted head with its leave-one-out scores.
+pub(crate) struct Candidate {
+    pub(crate) kind: HeadKind,
+    pub(crate) head: Head,
+    pub(crate) lambda: Option<f64>,
+    /// `[N, C]`.
+    pub(crate) loo_scores: Vec<f64>,
+    /// `None` when no class has two samples.
+    pub(crate) calibration: Option<Calibration>,
+}
+
+impl Candidate {
+    /// Samples, of those whose class has another one, that the head fitted without them gets right.
+    pub(crate) fn hits(&self, support: &Support) -> usize {
+        hits(&self.loo_scores, support)
+    }
+
+    /// Negative log-likelihood of their labels, summed; infinite when there are none.
+    pub(crate) fn loss(&self) -> f64 {
+        loss(&self.calibration)
+    }
+}
+
+/// Fits on `support`; `statistics` are those of `support`, asked for only when there are more samples than features.
+pub(crate) fn fit<'s>(
+    kind: HeadKind,
+    support: &Support,
+    statistics: impl FnOnce() -> Cow<'s, Statistics>,
+    lambda: Option<f64>,
+) -> Result<Candidate, AdaptError> {
+    if let Some(value) = lambda.filter(|lambda| !(*lambda > 0.0 && lambda.is_finite())) {
+        return Err(AdaptError::BadOption {
+            name: "lambda",
+            value: value.to_string(),
+            range: "above 0 and finite",
+        });
+    }
+    match kind {
+        HeadKind::Discriminant | HeadKind::Lda | HeadKind::Ridge => {
+            let problem = Closed::new(kind, support, statistics)?;
+            let lambda = match kind {
+                HeadKind::Lda => lambda.or(problem.shrinkage()),
+                _ => lambda,
+            };
+            Ok(match lambda {
+                Some(lambda) => problem.at(kind, lambda, support),
+                None => problem.best(kind, support),
+            })
+        }
+        HeadKind::Logistic => logistic(support, lambda),
+        HeadKind::Prototype => {
+            let scores = Prototype::leave_one_out(support);
+            let head = Head::Prototype(Prototype::fit(support));
+            Ok(candidate(kind, head, None, scores, support))
+        }
+        HeadKind::Knn => {
+            let scores = Knn::leave_one_out(support);
+            let head = Head::Knn(Knn::fit(support));
+            Ok(candidate(kind, head, None, scores, support))
+        }
+    }
+}
+
+fn candidate(
+    kind: HeadKind,
+    head: Head,
+    lambda: Option<f64>,
+    loo_scores: Vec<f64>,
+    support: &Support,
+) -> Candidate {
+    let calibration = calibrate(&loo_scores, support);
+    Candidate {
+        kind,
+        head,
+        lambda,
+        loo_scores,
+        calibration,
+    }
+}
+
+/// The λ of the grid whose leave-one-out scores are right most often, then likeliest, then the largest; a hundredth of the unit when no
+/// class has two samples.
+fn logistic(support: &Support, lambda: Option<f64>) -> Result<Candidate, AdaptError> {
+    let problem = LogisticProblem::new(support)?;
+    let grid = match lambda {
+        Some(lambda) => vec![lambda],
+        None if support.n_evaluable() == 0 => vec![0.01 * problem.unit()],
+        None => problem.grid(),
+    };
+    let mut best: Option<Candidate> = None;
+    for (&lambda, (head, scores)) in grid.iter().zip(problem.path(&grid)) {
+        let next = candidate(
+            HeadKind::Logistic,
+            Head::Linear(head),
+            Some(lambda),
+            scores,
+            support,
+        );
+        let key = |c: &Candidate| (c.hits(support), -c.loss());
+        if best.as_ref().is_none_or(|best| key(&next) > key(best)) {
+            best = Some(next);
+        }
+    }
+    best.ok_or(AdaptError::Degenerate { n: support.len() })
+}
+
+/// The heads with a closed form for every λ.
+enum Closed<'s> {
+    Discriminant(DiscriminantProblem<'s>),
+    Ridge(RidgeProblem<'s>),
+}
+
+impl<'s> Closed<'s> {
+    fn new<'t>(
+        kind: HeadKind,
+        support: &'s Support<'s>,
+        statistics: impl FnOnce() -> Cow<'t, Statistics>,
+    ) -> Result<Self, AdaptError> {
+        let in_samples = Space::smaller(support.len(), support.dim()) == Space::Sample;
+        Ok(match (kind, in_samples) {
+            (HeadKind::Ridge, true) => Self::Ridge(RidgeProblem::in_sample_space(support)?),
+            (HeadKind::Ridge, false) => {
+                Self::Ridge(RidgeProblem::in_feature_space(&statistics(), support)?)
+            }
+            (_, true) => Self::Discriminant(DiscriminantProblem::in_sample_space(support)?),
+            (_, false) => Self::Discriminant(DiscriminantProblem::in_feature_space(
+                &statistics(),
+                support,
+            )?),
+        })
+    }
+
+    fn solve(&self, lambda: f64) -> Ridge {
+        match self {
+            Self::Discriminant(problem) => problem.solve(lambda),
+            Self::Ridge(problem) => problem.solve(lambda),
+        }
+    }
+
+    fn leave_one_out(&self, lambda: f64) -> Vec<f64> {
+        match self {
+            Self::Discriminant(problem) => problem.leave_one_out(lambda),
+            Self::Ridge(problem) => problem.leave_one_out(lambda),
+        }
+    }
+
+    fn unit(&self) -> f64 {
+        match self {
+            Self::Discriminant(problem) => problem.unit(),
+            Self::Ridge(problem) => problem.unit(),
+        }
+    }
+
+    fn shrinkage(&self) -> Option<f64> {
+        match self {
+            Self::Discriminant(problem) => Some(problem.shrinkage()),
+            Self::Ridge(_) => None,
+        }
+    }
+
+    fn at(&self, kind: HeadKind, lambda: f64, support: &Support) -> Candidate {
+        let scores = self.leave_one_out(lambda);
+        let head = Head::Linear(self.solve(lambda));
+        candidate(kind, head, Some(lambda), scores, support)
+    }
+
+    /// The λ of the grid whose leave-one-out scores are right most often; among equals the one with the highest likelihood (after
+    /// calibration), then the largest. The unit when no class has two samples.
+    fn best(&self, kind: HeadKind, support: &Support) -> Candidate {
+        if support.n_evaluable() == 0 {
+            return self.at(kind, self.unit(), support);
+        }
+        let grid = lambda_grid(self.unit());
+        let tried: Vec<(f64, Vec<f64>)> = grid
+            .iter()
+            .rev()
+            .map(|&lambda| (lambda, self.leave_one_out(lambda)))
+            .collect();
+        let hits: Vec<usize> = tried
+            .iter()
+            .map(|(_, scores)| hits(scores, support))
+            .collect();
+        let most = hits.iter().max();
+        let mut best: Option<(f64, Vec<f64>, Option<Calibration>)> = None;
+        for ((lambda, scores), _) in tried
+            .into_iter()
+            .zip(&hits)
+            .filter(|(_, hits)| Some(*hits) == most)
+        {
+            let calibration = calibrate(&scores, support);
+            if best
+                .as_ref()
+                .is_none_or(|(_, _, best)| loss(&calibration) < loss(best))
+            {
+                best = Some((lambda, scores, calibration));
+            }
+        }
+        match best {
+            Some((lambda, loo_scores, calibration)) => Candidate {
+                kind,
+                head: Head::Linear(self.solve(lambda)),
+                lambda: Some(lambda),
+                loo_scores,
+                calibration,
+            },
+            None => self.at(kind, self.unit(), support),
+        }
+    }
+}
+
+fn loss(calibration: &Option<Calibration>) -> f64 {
+    calibration.as_ref().map_or(f64::INFINITY, |c| c.loss)
+}
+
+fn hits(scores: &[f64], support: &Support) -> usize {
+    let rows = scores
+        .chunks_exact(support.n_classes())
+        .zip(support.labels())
+        .enumerate();
+    rows.filter(|(i, (row, label))| support.evaluable(*i) && argmax(row) == **label)
+        .count()
+}

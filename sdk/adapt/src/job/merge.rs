@@ -1,0 +1,107 @@
+//! Joining jobs, and moving a job to another encoder.
+
+use super::{EncoderId, Job, Sample};
+use crate::error::AdaptError;
+use crate::fitted::{FitOptions, FitReport};
+use crate::history::Action;
+use crate::parts::Layout;
+
+/// A job for another encoder, not in use yet: compare the reports, then take it or leave it.
+#[derive(Clone, Debug)]
+pub struct Migration {
+    /// The same classes and samples with features of the other encoder, fitted.
+    pub job: Job,
+    /// The job's own report, if it was fitted.
+    pub before: Option<FitReport>,
+    /// What the fit of the new features found.
+    pub after: FitReport,
+}
+
+impl Job {
+    /// Adds the classes (by name) and samples of a job over the same encoder. Samples that both have are added once. The job must be fitted again;
+    /// the order of merging changes nothing but ids. Returns the number of samples that were new.
+    ///
+    /// # Errors
+    ///
+    /// [`AdaptError::EncoderMismatch`]; features of other parts; [`AdaptError::Contradiction`]: a frame that the jobs label differently. The job is
+    /// then as before.
+    pub fn merge(&mut self, other: &Job) -> Result<usize, AdaptError> {
+        self.check_encoder(&other.encoder)?;
+        if self.layout != other.layout {
+            return Err(AdaptError::Shape {
+                what: "parts of the other job's features",
+                expected: self.layout.parts().len(),
+                got: other.layout.parts().len(),
+            });
+        }
+        let mut merged = self.clone();
+        let mut added = 0;
+        for sample in &other.samples {
+            let name = &other.class(sample.class)?.name;
+            let class = match merged.class_named(name) {
+                Some(class) => class.id,
+                None => merged.add_class(name)?,
+            };
+            match merged.taught(&sample.embedding) {
+                Some(known) if known.class == class => continue,
+                Some(known) => return Err(merged.taught_already(known, class, &sample.meta)),
+                None => {}
+            }
+            merged.add_sample_with_thumbnail(
+                class,
+                &sample.embedding,
+                sample.meta.clone(),
+                sample.thumbnail.clone(),
+            )?;
+            added += 1;
+        }
+        merged.record(Action::MergeJob { samples: added });
+        merged.forget_undo();
+        merged.fitted = None;
+        *self = merged;
+        Ok(added)
+    }
+
+    /// The job with features of another encoder, which `feature` makes of each sample, from its thumbnail as a rule. This job stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// What `feature` returns; features of another length than `layout`; as [`Job::fit`].
+    pub fn migrate<E: From<AdaptError>>(
+        &self,
+        encoder: EncoderId,
+        layout: Layout,
+        options: &FitOptions,
+        mut feature: impl FnMut(&Sample) -> Result<Vec<f32>, E>,
+    ) -> Result<Migration, E> {
+        let mut job = Job::with_layout(encoder, layout)?;
+        job.classes = self.classes.clone();
+        job.next_class = self.next_class;
+        job.next_sample = self.next_sample;
+        job.revision = self.revision;
+        job.history = self.history.clone();
+        job.operator = self.operator.clone();
+        for sample in &self.samples {
+            let embedding = feature(sample)?;
+            crate::error::check_embedding(
+                || format!("sample {} (`{}`)", sample.id.0, sample.meta.source),
+                &embedding,
+                encoder.dim,
+            )?;
+            job.insert(Sample {
+                embedding,
+                ..sample.clone()
+            });
+        }
+        job.record(Action::NewEncoder {
+            from: self.encoder.hash,
+            to: encoder.hash,
+        });
+        let after = job.fit(options)?;
+        Ok(Migration {
+            job,
+            before: self.report().cloned(),
+            after,
+        })
+    }
+}
