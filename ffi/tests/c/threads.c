@@ -27,7 +27,7 @@ static void must(ssl_edge_status status) {
 
 static ssl_edge_frame stripes(uint8_t *pixels, uint32_t period, uint32_t phase) {
     ssl_edge_frame frame;
-    for (uint32_t i = 0; i < SIZE * SIZE; ++i) pixels[i] = (uint8_t)((i % SIZE + phase) / period % 2 * 200 + 20 + i % 7);
+    for (uint32_t i = 0; i < SIZE * SIZE; ++i) pixels[i] = (uint8_t)((i % SIZE + phase) / period % 2 * 200 + 20 + i % 7 + phase % 11);
     must(ssl_edge_frame_init(&frame, sizeof frame));
     frame.format = SSL_EDGE_PIXEL_FORMAT_GRAY8;
     frame.data = pixels;

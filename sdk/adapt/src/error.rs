@@ -165,6 +165,19 @@ pub enum AdaptError {
         /// Images to draw from it.
         shots: usize,
     },
+    /// The head does not fit into what a device head can be.
+    #[error("the job cannot be put on a device: {0}")]
+    Device(#[from] ssl_edge_head::BuildError),
+    /// The memory given for a device head is too small.
+    #[error(
+        "the job needs at least {needed} bytes on the device and {given} are given; give more, or remove classes"
+    )]
+    DeviceTooSmall {
+        /// Bytes for the head and a row of each class.
+        needed: usize,
+        /// Bytes given.
+        given: usize,
+    },
     /// Tokens, masks or pictures do not fit together.
     #[error("{what}: {got} where {expected} is needed; {remedy}")]
     GridShape {

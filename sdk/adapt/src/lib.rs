@@ -38,6 +38,7 @@ mod blocks;
 mod calibrate;
 mod candidate;
 mod choose;
+mod device;
 pub mod drift;
 mod error;
 pub mod eval;
@@ -55,6 +56,7 @@ mod support;
 mod unknown;
 
 pub use choose::Tried;
+pub use device::{DeviceHead, DeviceInput, DeviceOptions, DeviceParity};
 pub use error::AdaptError;
 pub use fitted::{Confusion, FitOptions, FitReport};
 pub use head::HeadKind;

@@ -2,6 +2,7 @@
 
 mod anomaly;
 mod common;
+mod device;
 mod discriminant;
 mod eval;
 mod file;
