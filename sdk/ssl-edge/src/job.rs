@@ -21,9 +21,9 @@ use crate::vision::{ClassFolder, Frame, Image, Skipped, decode_bytes, encode_png
 use std::path::PathBuf;
 
 pub use ssl_edge_adapt::{
-    Action, AdaptError, Class, ClassId, Confusion, DeviceHead, DeviceInput, DeviceOptions, DeviceParity, EncoderId, Explanation, FitOptions, FitReport,
-    HeadKind, Job, Layout, Migration, Part, Record, Reliability, Sample, SampleId, SampleMeta,
-    Tried, UnknownRule, Verdict,
+    Action, AdaptError, Class, ClassId, Confusion, DeviceHead, DeviceInput, DeviceOptions,
+    DeviceParity, EncoderId, Explanation, FitOptions, FitReport, HeadKind, Job, Layout, Migration,
+    Part, Record, Reliability, Sample, SampleId, SampleMeta, Tried, UnknownRule, Verdict,
 };
 
 /// A job taught from a folder.

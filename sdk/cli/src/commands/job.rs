@@ -6,7 +6,10 @@ use crate::teaching::{FitArgs, OperatorArgs, Summary, class_named};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use ssl_edge::job::{CalibrateOptions, FitReport, Job, SampleId, migrate, teach};
+use ssl_edge::encoder::save;
+use ssl_edge::job::{
+    CalibrateOptions, DeviceInput, DeviceOptions, FitReport, Job, SampleId, migrate, teach,
+};
 use std::path::{Path, PathBuf};
 
 /// What can be done with a job.
@@ -27,6 +30,36 @@ pub(crate) enum JobCommand {
     Merge(MergeArgs),
     /// Move the job to another encoder, from the pictures that it keeps
     Migrate(MigrateArgs),
+    /// Write the fitted head in integers, for a microcontroller
+    Device(DeviceArgs),
+}
+
+/// A head for a device.
+#[derive(Args)]
+pub(crate) struct DeviceArgs {
+    /// The job
+    #[arg(value_name = "J.sslj")]
+    job: PathBuf,
+    /// The image to write
+    #[arg(long, value_name = "HEAD.bin")]
+    out: PathBuf,
+    /// The number by which a line's controller names the job
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    number: u16,
+    /// Flash for the image; without this as much as all samples need
+    #[arg(long, value_name = "BYTES")]
+    max_bytes: Option<usize>,
+}
+
+#[derive(Serialize)]
+struct DeviceReport {
+    out: PathBuf,
+    bytes: usize,
+    samples_kept: usize,
+    compared: usize,
+    same_class: usize,
+    same_unknown: usize,
+    score_difference: f64,
 }
 
 /// A job to look at.
@@ -205,6 +238,7 @@ pub(crate) fn run(command: &JobCommand, format: Format) -> Result<()> {
             })
         }
         JobCommand::Migrate(args) => run_migrate(args, format),
+        JobCommand::Device(args) => device(args, format),
     }
 }
 
@@ -323,6 +357,36 @@ fn run_migrate(args: &MigrateArgs, format: Format) -> Result<()> {
         format!(
             "{}\nwith the old encoder it was {before}",
             report.after.human()
+        )
+    })
+}
+
+fn device(args: &DeviceArgs, format: Format) -> Result<()> {
+    let head = Job::load(&args.job)?.device_head(&DeviceOptions {
+        job_number: args.number,
+        max_bytes: args.max_bytes,
+        input: DeviceInput::Fitted,
+    })?;
+    save(&args.out, &head.image)?;
+    let report = DeviceReport {
+        out: args.out.clone(),
+        bytes: head.image.len(),
+        samples_kept: head.rows,
+        compared: head.parity.n,
+        same_class: head.parity.same_class,
+        same_unknown: head.parity.same_unknown,
+        score_difference: head.parity.score_difference,
+    };
+    format.print(&report, |report| {
+        format!(
+            "{} bytes, {} samples kept; of {} samples compared {} get the same class and {} the same answer to unknown; scores differ by up to {:.3}\nsaved {}",
+            report.bytes,
+            report.samples_kept,
+            report.compared,
+            report.same_class,
+            report.same_unknown,
+            report.score_difference,
+            report.out.display()
         )
     })
 }
