@@ -205,6 +205,8 @@ struct Verdict {
     /// Whether the part may pass; no value for a job without a good class.
     std::optional<bool> ok;
     std::uint64_t revision;
+    /// Whether the surface has patches unlike all good parts; no value for a job that looks at no surfaces.
+    std::optional<bool> anomalous;
 };
 
 /// What a fit found.
@@ -316,6 +318,9 @@ public:
         return Result<void>(ssl_edge_job_set_operator(raw_.get(), name.c_str(), unix_time));
     }
 
+    /// A value of ssl_edge_surface, to be set before samples are taught.
+    Result<void> set_surface(std::uint32_t surface) { return Result<void>(ssl_edge_job_set_surface(raw_.get(), surface)); }
+
     Result<void> rename_class(std::uint32_t class_id, const std::string &name) {
         return Result<void>(ssl_edge_job_rename_class(raw_.get(), class_id, name.c_str()));
     }
@@ -401,7 +406,8 @@ private:
         auto name = class_name(raw.class_id);
         if (!name) return name.error();
         return Verdict{raw.class_id, std::move(name).value(), raw.score, raw.unknown != 0, raw.distance, raw.nearest_sample_id,
-                       raw.p_value, raw.ok < 0 ? std::nullopt : std::optional<bool>(raw.ok == 1), raw.revision};
+                       raw.p_value, raw.ok < 0 ? std::nullopt : std::optional<bool>(raw.ok == 1), raw.revision,
+                       raw.anomalous < 0 ? std::nullopt : std::optional<bool>(raw.anomalous == 1)};
     }
 
     std::unique_ptr<ssl_edge_job, Free> raw_;

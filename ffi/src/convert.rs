@@ -39,6 +39,7 @@ impl From<AdaptError> for Failure {
                 Status::AlreadyTaught
             }
             AdaptError::BadOption { .. } => Status::InvalidArgument,
+            AdaptError::TokensNeeded => Status::InvalidEmbedding,
             AdaptError::NotFitted => Status::NotFitted,
             AdaptError::EncoderMismatch { .. } => Status::WrongEncoder,
             AdaptError::Io { .. } => Status::Io,

@@ -31,9 +31,14 @@ pub struct ssl_edge_verdict {
     pub ok: i32,
     /// The job's revision that gave the verdict: the number of its changes.
     pub revision: u64,
+    /// How typical the frame's surface is of good parts, 0 to 1: small if it has patches unlike theirs. Negative for a job that looks at no
+    /// surfaces.
+    pub surface_p_value: f32,
+    /// 1 if the surface has patches unlike all good parts, 0 if not, -1 for a job that looks at no surfaces.
+    pub anomalous: i32,
 }
 
-// SAFETY: repr(C), struct_size first, 4-byte numbers and, at offsets 16 and 40, one of eight bytes: no padding.
+// SAFETY: repr(C), struct_size first, 4-byte numbers and, at offsets 16 and 40, one of eight bytes, 56 bytes in all: no padding.
 unsafe impl Sized32 for ssl_edge_verdict {
     const NAME: &'static str = "ssl_edge_verdict";
     const FIRST_SIZE: usize = offset_of!(ssl_edge_verdict, reserved) + size_of::<u32>();
@@ -51,6 +56,8 @@ unsafe impl Sized32 for ssl_edge_verdict {
             p_value: 0.0,
             ok: -1,
             revision: 0,
+            surface_p_value: -1.0,
+            anomalous: -1,
         }
     }
 }
@@ -117,6 +124,14 @@ impl From<&Verdict> for ssl_edge_verdict {
             p_value: verdict.p_value,
             ok: verdict.ok.map_or(-1, i32::from),
             revision: verdict.revision,
+            surface_p_value: verdict
+                .anomaly
+                .as_ref()
+                .map_or(-1.0, |found| found.p_value as f32),
+            anomalous: verdict
+                .anomaly
+                .as_ref()
+                .map_or(-1, |found| i32::from(found.anomalous)),
             ..Self::defaults()
         }
     }

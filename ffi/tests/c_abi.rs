@@ -193,7 +193,7 @@ fn valid_argument(function: &Function, idx: usize) -> String {
         ("uint64_t *", _) => "&sample_id",
         ("size_t", "index") => "0",
         ("uint32_t", "class_id" | "into") => "class_id",
-        ("uint32_t", "good") => "1",
+        ("uint32_t", "good" | "surface") => "1",
         ("double", "cost") => "1.0",
         ("int64_t", "unix_time") => "0",
         ("uint64_t", "sample_id") => "sample_id",

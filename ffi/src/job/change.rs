@@ -3,8 +3,9 @@
 use crate::guard::guard;
 use crate::job::ssl_edge_job;
 use crate::pointer::{Output, reference, text};
-use crate::status::ssl_edge_status;
+use crate::status::{Failure, ssl_edge_status};
 use sdk::job::{ClassId, SampleId};
+use sdk::surface::{ENCODER, PIXELS};
 use std::ffi::c_char;
 
 /// Says who works with the job from now on, and when, for its records.
@@ -25,6 +26,42 @@ pub unsafe extern "C" fn ssl_edge_job_set_operator(
             job.set_operator(name, unix_time);
             Ok(())
         })
+    })
+}
+
+/// What patch tokens of good samples are made of; the value for ssl_edge_job_set_surface.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ssl_edge_surface {
+    /// The job looks at no patches.
+    None = 0,
+    /// Grey pixels of small squares.
+    Pixels = 1,
+    /// The encoder's patch tokens.
+    Encoder = 2,
+}
+
+/// Makes a job look at surfaces: from then on samples of good classes keep their patches, and a verdict is not OK where a frame has patches unlike
+/// all of them. To be set before samples are taught.
+///
+/// @param job      a job without samples that keep patches of another kind
+/// @param surface  a value of ssl_edge_surface
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ssl_edge_job_set_surface(
+    job: *mut ssl_edge_job,
+    surface: u32,
+) -> ssl_edge_status {
+    guard(|| {
+        // SAFETY: NULL or a job, for the time of this call.
+        let job = unsafe { reference(job, "job") }?;
+        let kind = [None, Some(PIXELS), Some(ENCODER)]
+            .get(surface as usize)
+            .copied();
+        let kind = kind.ok_or_else(|| {
+            let text = format!("surface is {surface}; it must be a value of ssl_edge_surface");
+            Failure::new(ssl_edge_status::InvalidArgument, text)
+        })?;
+        job.change(|job| Ok(job.set_surface(kind)?))
     })
 }
 

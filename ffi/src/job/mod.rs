@@ -8,7 +8,8 @@ use crate::pointer::{self, Output, OutputBuffer, OutputStruct, read_struct, refe
 use crate::status::{Failure, ssl_edge_status};
 use crate::verdict::{ssl_edge_fit_report, ssl_edge_verdict};
 use sdk::job::{
-    AdaptError, FitOptions, Job, Verdict, check_encoder, feature_for, job_for, job_for_embeddings,
+    AdaptError, FitOptions, Job, Seen, Verdict, check_encoder, job_for, job_for_embeddings, judge,
+    see,
 };
 use sdk::vision::Frame;
 use std::ffi::c_char;
@@ -40,33 +41,30 @@ impl ssl_edge_job {
         body(&*self.inner.read().map_err(|_| poisoned())?)
     }
 
-    /// Embeds a frame with the job's own encoder, after `check`, and without keeping other threads from the job meanwhile.
-    pub(crate) fn feature(
+    /// Sees a frame with the job's own encoder, after `check`, which says whether patch tokens are needed, and without keeping other threads from
+    /// the job meanwhile.
+    pub(crate) fn see(
         &self,
         encoder: &ssl_edge_encoder,
         frame: &Frame<'_>,
-        check: impl FnOnce(&Job) -> Result<(), Failure>,
-    ) -> Result<Vec<f32>, Failure> {
+        check: impl FnOnce(&Job) -> Result<bool, Failure>,
+    ) -> Result<Seen, Failure> {
         encoder.with(|encoder| {
-            let layout = self.read(|job| {
+            let (empty, tokens) = self.read(|job| {
                 check_encoder(encoder, job)?;
-                check(job)?;
-                Ok(job.clone_empty())
+                let tokens = check(job)?;
+                Ok((job.clone_empty(), tokens))
             })?;
-            Ok(feature_for(
-                encoder,
-                &layout,
-                &encoder.embed(frame)?,
-                frame,
-            )?)
+            Ok(see(encoder, &empty, frame, tokens)?)
         })
     }
 
     fn inspect(&self, encoder: &ssl_edge_encoder, frame: &Frame<'_>) -> Result<Verdict, Failure> {
-        let feature = self.feature(encoder, frame, |job| {
-            Ok(job.report().map(|_| ()).ok_or(AdaptError::NotFitted)?)
+        let seen = self.see(encoder, frame, |job| {
+            job.report().ok_or(AdaptError::NotFitted)?;
+            Ok(job.needs_tokens())
         })?;
-        self.read(|job| Ok(job.inspect(&feature)?))
+        self.read(|job| Ok(judge(job, &seen)?))
     }
 
     fn fit(&self, options: &FitOptions) -> Result<ssl_edge_fit_report, Failure> {

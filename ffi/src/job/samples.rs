@@ -6,7 +6,7 @@ use crate::guard::guard;
 use crate::job::ssl_edge_job;
 use crate::pointer::{Output, reference, slice, text};
 use crate::status::ssl_edge_status;
-use sdk::job::{ClassId, SampleId, SampleMeta};
+use sdk::job::{ClassId, SampleId, SampleMeta, teach_seen};
 use std::ffi::c_char;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -35,11 +35,10 @@ pub unsafe extern "C" fn ssl_edge_job_add_sample(
         // SAFETY: as above.
         let output = unsafe { Output::new(sample_id, "sample_id") }?;
         let class = ClassId(class_id);
-        let feature = job.feature(encoder, &frame, |job| Ok(job.class(class).map(|_| ())?))?;
-        output.write(
-            job.change(|job| Ok(job.add_sample(class, &feature, sample_meta(source))?))?
-                .0,
-        );
+        let seen = job.see(encoder, &frame, |job| Ok(job.class(class)?.good))?;
+        let meta = sample_meta(source);
+        let id = job.change(|job| Ok(teach_seen(job, class, &seen, meta, Vec::new())?))?;
+        output.write(id.0);
         Ok(())
     })
 }

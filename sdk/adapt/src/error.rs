@@ -81,6 +81,11 @@ pub enum AdaptError {
         /// What is allowed.
         range: &'static str,
     },
+    /// The job looks at surfaces.
+    #[error(
+        "the job learned the surface of good parts, and a verdict needs the frame's patch tokens; inspect the frame, not its embedding alone"
+    )]
+    TokensNeeded,
     /// A frame was taught twice.
     #[error(
         "`{frame}` is the frame that was taught as sample {sample} (`{source_of_sample}`), bit for bit; show another one, or check that the camera is running"

@@ -38,6 +38,7 @@ struct Payload<'a> {
     next_class: u32,
     next_sample: u64,
     fitted: Option<Cow<'a, Fitted>>,
+    surface: Option<Cow<'a, str>>,
     choice: Option<Cow<'a, (HeadKind, Selection)>>,
     revision: u64,
     history: Cow<'a, [Record]>,
@@ -58,6 +59,7 @@ impl Job {
             next_class: self.next_class,
             next_sample: self.next_sample,
             fitted: self.fitted.as_ref().map(Cow::Borrowed),
+            surface: self.surface.as_deref().map(Cow::Borrowed),
             choice: self.choice.as_ref().map(Cow::Borrowed),
             revision: self.revision,
             history: Cow::Borrowed(&self.history),
@@ -120,6 +122,7 @@ impl Job {
         job.classes = payload.classes.into_owned();
         job.next_class = payload.next_class;
         job.next_sample = payload.next_sample;
+        job.surface = payload.surface.map(Cow::into_owned);
         job.choice = payload.choice.map(Cow::into_owned);
         job.revision = payload.revision;
         job.history = payload.history.into_owned();
@@ -279,6 +282,16 @@ fn check(payload: &Payload) -> Result<(), String> {
             payload.encoder.dim,
         )
         .map_err(|error| error.to_string())?;
+        if sample
+            .tokens
+            .as_ref()
+            .is_some_and(|tokens| !tokens.is_sound())
+        {
+            return Err(format!(
+                "the patch tokens of sample {} are no grid",
+                sample.id.0
+            ));
+        }
     }
     payload
         .fitted
@@ -299,6 +312,9 @@ fn check_fitted(fitted: &Fitted, payload: &Payload) -> Result<(), String> {
     let needs_more = report.needs_more.is_none_or(|class| class < n_classes);
     if n_classes == 0 || !confusion || !needs_more || report.n != payload.samples.len() {
         return Err("the head does not fit the classes and samples".into());
+    }
+    if let Some(normal) = &fitted.normal {
+        normal.check().map_err(|error| error.to_string())?;
     }
     let temperature = report.temperature.is_finite() && report.temperature > 0.0;
     if !temperature || !report.unknown.is_sound() {

@@ -1,5 +1,6 @@
 //! A fitted head with all that leave-one-out says about it.
 
+use crate::anomaly::Normal;
 use crate::calibrate::softmax;
 use crate::candidate::Candidate;
 use crate::choose::{Problem, Tried};
@@ -142,6 +143,8 @@ pub(crate) struct Fitted {
     pub(crate) view: View,
     pub(crate) head: Head,
     pub(crate) report: FitReport,
+    /// The surface of the good samples.
+    pub(crate) normal: Option<Normal>,
     /// What the head sees of the samples, of norm 1, `[N, D]`; made again when a job is loaded.
     #[serde(skip)]
     pub(crate) units: Vec<f32>,
@@ -190,6 +193,7 @@ impl Fitted {
             view,
             head: candidate.head,
             report,
+            normal: None,
         })
     }
 
@@ -226,6 +230,7 @@ impl Fitted {
             view,
             head: Head::One,
             report,
+            normal: None,
         })
     }
 

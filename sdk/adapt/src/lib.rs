@@ -62,7 +62,8 @@ pub use fitted::{Confusion, FitOptions, FitReport};
 pub use head::HeadKind;
 pub use history::{Action, Record};
 pub use job::{
-    Class, ClassId, EncoderId, Explanation, Job, Migration, Sample, SampleId, SampleMeta, Verdict,
+    Class, ClassId, EncoderId, Explanation, Job, Migration, Sample, SampleId, SampleMeta,
+    SampleTokens, Verdict,
 };
 pub use parts::{Layout, Part};
 pub use reliability::{Reliability, wilson};

@@ -2,9 +2,11 @@
 
 use crate::output::{Table, percent};
 use anyhow::{Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
+use ssl_edge::anomaly::NormalReport;
 use ssl_edge::job::{Class, FitOptions, FitReport, Job};
+use ssl_edge::surface::{ENCODER, PIXELS};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -56,6 +58,28 @@ impl OperatorArgs {
     }
 }
 
+/// What patches of good samples are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Surface {
+    /// None: the job does not look at patches
+    None,
+    /// Grey pixels of small squares
+    Pixels,
+    /// The encoder's patch tokens
+    Encoder,
+}
+
+impl Surface {
+    /// Its name in the library.
+    pub(crate) fn kind(self) -> Option<String> {
+        match self {
+            Self::None => None,
+            Self::Pixels => Some(PIXELS.into()),
+            Self::Encoder => Some(ENCODER.into()),
+        }
+    }
+}
+
 /// The class with this name.
 pub(crate) fn class_named<'j>(job: &'j Job, name: &str) -> Result<&'j Class> {
     if let Some(class) = job.class_named(name) {
@@ -91,6 +115,8 @@ pub(crate) struct Summary {
     suspects: Vec<String>,
     needs_more: Option<String>,
     unknown_rate: Option<f64>,
+    surface: Option<String>,
+    surface_notes: Vec<String>,
     compared: Vec<Compared>,
 }
 
@@ -160,6 +186,11 @@ impl Summary {
                 .needs_more
                 .map(|class| job.classes()[class].name.clone()),
             unknown_rate: fit.unknown.promised,
+            surface: job.surface().map(Into::into),
+            surface_notes: job
+                .surface_report()
+                .map(NormalReport::notes)
+                .unwrap_or_default(),
             compared: fit
                 .tried
                 .iter()
@@ -195,6 +226,9 @@ impl Summary {
             Some(rate) => format!("\nunknown: at most {} of frames of the taught kinds, as far as the samples stand for them", percent(rate)),
             None => "\nunknown: never (no class has two samples, or the rate is 0)".into(),
         });
+        for note in &self.surface_notes {
+            text.push_str(&format!("\nsurface: {note}"));
+        }
         if let Some(class) = &self.needs_more {
             text.push_str(&format!("\ntwo more samples of `{class}` would help most"));
         }

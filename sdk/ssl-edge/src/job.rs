@@ -15,8 +15,10 @@
 //! ```
 
 use crate::Error;
+use crate::anomaly::FrameTokens;
 use crate::encoder::{Embedding, Encoder, embed_files};
 use crate::feature::{feature_of_parts, layout};
+use crate::surface::surface_tokens;
 use crate::vision::{ClassFolder, Frame, Image, Skipped, decode_bytes, encode_png};
 use std::path::PathBuf;
 
@@ -48,6 +50,8 @@ pub struct CalibrateOptions {
     pub by: String,
     /// Shorter side of the pictures kept with the samples, so that the job can move to another encoder ([`migrate`]); 0 for none.
     pub thumbnails: u32,
+    /// Kind of patch tokens that the job looks at ([`surface`](crate::surface)); `None` for none.
+    pub surface: Option<String>,
 }
 
 /// A job without classes for frames: it sees the encoder's poolings and a texture descriptor ([`feature`](crate::feature)).
@@ -101,6 +105,61 @@ pub fn feature_for(
     feature_of_parts(embedding, frame, job.layout().parts())
 }
 
+/// What a job is shown of a frame.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// Its feature.
+    pub feature: Vec<f32>,
+    /// Its patch tokens, for a job that looks at surfaces.
+    pub tokens: Option<FrameTokens>,
+}
+
+/// Embeds a frame and makes all that `job` is shown of it: patch tokens only if `tokens` asks for them.
+///
+/// # Errors
+/// As [`feature_for`], and a frame that cannot be embedded.
+pub fn see(encoder: &Encoder, job: &Job, frame: &Frame<'_>, tokens: bool) -> Result<Seen, Error> {
+    let feature = feature_for(encoder, job, &encoder.embed(frame)?, frame)?;
+    let tokens = if tokens {
+        surface_tokens(encoder, job, frame)?
+    } else {
+        None
+    };
+    Ok(Seen { feature, tokens })
+}
+
+/// Teaches what was seen of a frame. Patch tokens are kept with samples of good classes.
+///
+/// # Errors
+/// As [`Job::add_sample`] and [`Job::set_sample_tokens`]; the job is then as before.
+pub fn teach_seen(
+    job: &mut Job,
+    class: ClassId,
+    seen: &Seen,
+    meta: SampleMeta,
+    thumbnail: Vec<u8>,
+) -> Result<SampleId, Error> {
+    let grid = seen.tokens.as_ref().map(FrameTokens::grid).transpose()?;
+    let good = job.class(class)?.good;
+    let id = job.add_sample_with_thumbnail(class, &seen.feature, meta, thumbnail)?;
+    if let Some(grid) = grid.filter(|_| good)
+        && let Err(error) = job.set_sample_tokens(id, &grid)
+    {
+        job.undo();
+        return Err(error.into());
+    }
+    Ok(id)
+}
+
+/// The verdict on what was seen of a frame.
+///
+/// # Errors
+/// As [`Job::inspect_with`].
+pub fn judge(job: &Job, seen: &Seen) -> Result<Verdict, Error> {
+    let grid = seen.tokens.as_ref().map(FrameTokens::grid).transpose()?;
+    Ok(job.inspect_with(&seen.feature, grid.as_ref())?)
+}
+
 fn takes_embeddings(job: &Job) -> bool {
     *job.layout() == Layout::single(job.encoder().dim)
 }
@@ -117,9 +176,9 @@ pub fn sample_frame(
     meta: SampleMeta,
 ) -> Result<SampleId, Error> {
     check_encoder(encoder, job)?;
-    job.class(class)?;
-    let feature = feature_for(encoder, job, &encoder.embed(frame)?, frame)?;
-    Ok(job.add_sample(class, &feature, meta)?)
+    let good = job.class(class)?.good;
+    let seen = see(encoder, job, frame, good)?;
+    teach_seen(job, class, &seen, meta, Vec::new())
 }
 
 /// The verdict on one frame.
@@ -131,8 +190,7 @@ pub fn inspect_frame(encoder: &Encoder, job: &Job, frame: &Frame<'_>) -> Result<
     if job.report().is_none() {
         return Err(AdaptError::NotFitted.into());
     }
-    let feature = feature_for(encoder, job, &encoder.embed(frame)?, frame)?;
-    Ok(job.inspect(&feature)?)
+    judge(job, &see(encoder, job, frame, job.needs_tokens())?)
 }
 
 /// Teaches a new job all images of `folder`, a class for each of its folders, and fits it. Images that cannot be decoded, and those that are
@@ -147,6 +205,7 @@ pub fn calibrate(
 ) -> Result<Calibration, Error> {
     let mut job = job_for(encoder);
     job.set_operator(&options.by, options.unix_time);
+    job.set_surface(options.surface.as_deref())?;
     let skipped = teach(encoder, &mut job, folder, options)?;
     let report = job.fit(&options.fit)?;
     Ok(Calibration {
@@ -184,22 +243,30 @@ pub fn teach(
     let mut twice = Vec::new();
     let broken = embed_files(encoder, &files, |file, image, embedding| {
         let (path, class) = &folder.samples[file];
-        let feature = feature_for(encoder, job, embedding, &image.frame())?;
+        let frame = image.frame();
+        let good = job.class(classes[*class])?.good;
+        let seen = Seen {
+            feature: feature_for(encoder, job, embedding, &frame)?,
+            tokens: match good {
+                true => surface_tokens(encoder, job, &frame)?,
+                false => None,
+            },
+        };
         let meta = SampleMeta {
             source: path.display().to_string(),
             unix_time: options.unix_time,
         };
         let thumbnail = thumbnail(image, options.thumbnails);
-        match job.add_sample_with_thumbnail(classes[*class], &feature, meta, thumbnail) {
+        match teach_seen(job, classes[*class], &seen, meta, thumbnail) {
             Ok(_) => taught[*class] += 1,
-            Err(error @ AdaptError::Duplicate { .. }) => {
+            Err(error @ Error::Job(AdaptError::Duplicate { .. })) => {
                 taught[*class] += 1;
                 twice.push(Skipped {
                     path: path.clone(),
                     reason: error.to_string(),
                 });
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error),
         }
         Ok(())
     })?;

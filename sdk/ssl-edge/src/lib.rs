@@ -9,6 +9,7 @@
 //! | [`feature`] | what a job sees of a frame: poolings, and a texture descriptor |
 //! | [`job`] | teach classes from a handful of frames, fit, inspect, save (`.sslj`) |
 //! | [`anomaly`] | good parts only: anomaly scores, heat maps, golden compare, drift |
+//! | [`surface`] | what a job sees of the surface of good parts |
 //! | [`eval`] | k-NN and few-shot accuracy of embeddings, baselines beside them |
 //! | `train` | feature `train`: pretrain encoders on unlabelled images with DINO or MAE |
 //! | `export` | feature `train`: make a bundle from a run, or from random weights |
@@ -70,6 +71,7 @@ pub mod eval;
 pub mod export;
 pub mod feature;
 pub mod job;
+pub mod surface;
 #[cfg(feature = "train")]
 pub mod train;
 pub mod vision;

@@ -208,6 +208,7 @@ impl Job {
             embedding: embedding.to_vec(),
             meta,
             thumbnail,
+            tokens: None,
         });
         self.changed(action, Undo::AddSample(id));
         self.fitted = None;

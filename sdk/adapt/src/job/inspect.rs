@@ -1,6 +1,7 @@
 //! Fitting a job, and its verdicts.
 
 use super::{ClassId, Job, Sample, SampleId};
+use crate::anomaly::{NormalReport, NormalVerdict, TokenGrid};
 use crate::calibrate::softmax;
 use crate::choose::Problem;
 use crate::error::{AdaptError, check_embedding};
@@ -19,7 +20,7 @@ pub struct Verdict {
     pub name: String,
     /// Its probability, 0..1: how sure the job is, given that the frame is of one of its classes.
     pub score: f32,
-    /// Whether the part may pass: the class is good and the frame not unknown. `None` for a job without a good class.
+    /// Whether the part may pass: the class is good, the frame not unknown and its surface not anomalous. `None` for a job without a good class.
     pub ok: Option<bool>,
     /// Whether the frame is unlike everything taught ([`UnknownRule`](crate::UnknownRule)).
     pub unknown: bool,
@@ -31,6 +32,8 @@ pub struct Verdict {
     pub nearest: SampleId,
     /// `1 - cos` to it in what the head sees, 0..2.
     pub distance: f32,
+    /// What the surface of the good samples says of the frame's, for a job that looks at surfaces.
+    pub anomaly: Option<NormalVerdict>,
     /// The job's revision that gave the verdict.
     pub revision: u64,
 }
@@ -76,6 +79,10 @@ impl Job {
         let ids: Vec<SampleId> = self.samples.iter().map(|sample| sample.id).collect();
         let fitted = Fitted::fit(&problem, &ids, options, self.choice.as_ref())?;
         self.choice = fitted.choice();
+        let fitted = Fitted {
+            normal: self.fit_surface(options.unknown_rate)?,
+            ..fitted
+        };
         let report = fitted.report.clone();
         self.record(Action::Fit {
             head: report.head,
@@ -113,6 +120,31 @@ impl Job {
     ///
     /// A job that was not fitted since its last change; a feature of another length or with a value that is not finite.
     pub fn inspect(&self, embedding: &[f32]) -> Result<Verdict, AdaptError> {
+        self.inspect_with(embedding, None)
+    }
+
+    /// Whether verdicts need the frame's patch tokens: the job learned the surface of good samples.
+    pub fn needs_tokens(&self) -> bool {
+        self.fitted
+            .as_ref()
+            .is_some_and(|fitted| fitted.normal.is_some())
+    }
+
+    /// What the surface of the good samples can promise, if the job learned it.
+    pub fn surface_report(&self) -> Option<&NormalReport> {
+        Some(self.fitted.as_ref()?.normal.as_ref()?.report())
+    }
+
+    /// The verdict on a frame's feature `[dim]` and, where [`Job::needs_tokens`], its patch tokens.
+    ///
+    /// # Errors
+    ///
+    /// As [`Job::inspect`]; [`AdaptError::TokensNeeded`]; tokens of another length than those that were taught.
+    pub fn inspect_with(
+        &self,
+        embedding: &[f32],
+        tokens: Option<&TokenGrid<'_>>,
+    ) -> Result<Verdict, AdaptError> {
         let fitted = self.fitted.as_ref().ok_or(AdaptError::NotFitted)?;
         check_embedding(
             || "the frame to inspect".into(),
@@ -130,17 +162,24 @@ impl Job {
         let (nearest, distance) = self.nearest(fitted, &seen).ok_or(AdaptError::NotFitted)?;
         let class = &self.classes[best];
         let unknown = fitted.report.unknown.is_unknown(distance);
+        let anomaly = match (&fitted.normal, tokens) {
+            (None, _) => None,
+            (Some(_), None) => return Err(AdaptError::TokensNeeded),
+            (Some(normal), Some(tokens)) => Some(normal.inspect(tokens)?),
+        };
+        let anomalous = anomaly.as_ref().is_some_and(|anomaly| anomaly.anomalous);
         let any_good = self.classes.iter().any(|class| class.good);
         Ok(Verdict {
             class: class.id,
             name: class.name.clone(),
             score: probabilities[best] as f32,
-            ok: any_good.then_some(class.good && !unknown),
+            ok: any_good.then_some(class.good && !unknown && !anomalous),
             unknown,
             p_value: fitted.report.unknown.p_value(distance) as f32,
             scores: probabilities.iter().map(|p| *p as f32).collect(),
             nearest,
             distance: distance as f32,
+            anomaly,
             revision: self.revision,
         })
     }

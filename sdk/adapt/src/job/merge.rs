@@ -90,6 +90,8 @@ impl Job {
             )?;
             job.insert(Sample {
                 embedding,
+                // Tokens of the encoder before say nothing to the new one.
+                tokens: None,
                 ..sample.clone()
             });
         }

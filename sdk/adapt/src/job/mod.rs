@@ -5,9 +5,11 @@
 mod change;
 mod inspect;
 mod merge;
+mod surface;
 
 pub use inspect::{Explanation, Verdict};
 pub use merge::Migration;
+pub use surface::SampleTokens;
 
 use crate::error::AdaptError;
 use crate::fitted::{FitReport, Fitted};
@@ -70,6 +72,8 @@ pub struct Sample {
     pub meta: SampleMeta,
     /// An encoded picture of the frame, from which a feature of another encoder can be made; empty if none was kept.
     pub thumbnail: Vec<u8>,
+    /// Its patch tokens, if the job looks at surfaces.
+    pub tokens: Option<SampleTokens>,
 }
 
 /// Classes, samples and the head fitted on them. Reading is thread-safe; changing needs exclusive access.
@@ -83,6 +87,8 @@ pub struct Job {
     pub(crate) next_class: u32,
     pub(crate) next_sample: u64,
     pub(crate) fitted: Option<Fitted>,
+    /// What patch tokens are made of.
+    pub(crate) surface: Option<String>,
     /// Head and parts of the last fit.
     pub(crate) choice: Option<(HeadKind, Selection)>,
     pub(crate) revision: u64,
@@ -118,7 +124,10 @@ impl Job {
 
     /// A job without classes that sees what this one sees.
     pub fn clone_empty(&self) -> Self {
-        Self::empty(self.encoder, self.layout.clone())
+        Self {
+            surface: self.surface.clone(),
+            ..Self::empty(self.encoder, self.layout.clone())
+        }
     }
 
     pub(crate) fn empty(encoder: EncoderId, layout: Layout) -> Self {
@@ -130,6 +139,7 @@ impl Job {
             next_class: 0,
             next_sample: 0,
             fitted: None,
+            surface: None,
             choice: None,
             revision: 0,
             history: Vec::new(),

@@ -2,7 +2,7 @@
 
 use crate::data::{EncoderArgs, check_any_left, scan_classes};
 use crate::output::Format;
-use crate::teaching::{FitArgs, OperatorArgs, Summary};
+use crate::teaching::{FitArgs, OperatorArgs, Summary, Surface};
 use anyhow::{Context, Result};
 use clap::Args;
 use ssl_edge::job::{CalibrateOptions, calibrate};
@@ -19,6 +19,10 @@ pub(crate) struct CalibrateArgs {
     /// The job file to write
     #[arg(long, value_name = "J.sslj")]
     out: PathBuf,
+    /// What the job learns of the surface of good parts, so that it tells where a part is unlike them; without this `pixels` for a single class
+    /// and `none` otherwise
+    #[arg(long, value_enum, value_name = "KIND")]
+    surface: Option<Surface>,
     #[command(flatten)]
     fit: FitArgs,
     #[command(flatten)]
@@ -30,11 +34,16 @@ pub(crate) fn run(args: &CalibrateArgs, format: Format) -> Result<()> {
     let fit = args.fit.options()?;
     let folder = scan_classes(&args.samples)?;
     let encoder = args.encoder.open()?;
+    let surface = args.surface.unwrap_or(match folder.classes.len() {
+        1 => Surface::Pixels,
+        _ => Surface::None,
+    });
     let options = CalibrateOptions {
         fit,
         unix_time: args.operator.unix_time(),
         by: args.operator.by.clone(),
         thumbnails: args.operator.thumbnails,
+        surface: surface.kind(),
     };
     let taught = calibrate(&encoder, &folder, &options)
         .with_context(|| format!("{} cannot become a job", args.samples.display()))?;

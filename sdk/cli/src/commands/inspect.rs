@@ -5,8 +5,12 @@ use crate::output::Format;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::Serialize;
+use ssl_edge::anomaly::heat_map;
 use ssl_edge::encoder::embed_files;
-use ssl_edge::job::{Job, check_encoder, feature_for};
+use ssl_edge::encoder::save;
+use ssl_edge::job::{Job, Seen, Verdict, check_encoder, feature_for, judge};
+use ssl_edge::surface::surface_tokens;
+use ssl_edge::vision::{Image, Pixels, encode_png};
 use std::path::{Path, PathBuf};
 
 /// Give verdicts on images.
@@ -17,10 +21,16 @@ pub(crate) struct InspectArgs {
     /// The job that `calibrate` wrote
     #[arg(long, value_name = "J.sslj")]
     job: PathBuf,
+    /// Folder for pictures that show where surfaces are unlike good parts
+    #[arg(long, value_name = "DIR")]
+    heat: Option<PathBuf>,
     /// Images, or folders of images
     #[arg(required = true, value_name = "IMAGES")]
     images: Vec<PathBuf>,
 }
+
+/// Blur of heat maps in pixels.
+const HEAT_SIGMA: f64 = 4.0;
 
 #[derive(Serialize)]
 struct Line<'a> {
@@ -36,6 +46,9 @@ struct Line<'a> {
     nearest: &'a str,
     distance: f32,
     revision: u64,
+    /// Whether the surface has patches unlike all good parts; null for a job that looks at no surfaces.
+    anomalous: Option<bool>,
+    surface_p_value: Option<f64>,
 }
 
 /// Prints one verdict an image; an image without one makes the command fail at its end.
@@ -53,8 +66,16 @@ pub(crate) fn run(args: &InspectArgs, format: Format) -> Result<()> {
     let mut printed = Ok(());
     let skipped = embed_files(&encoder, &files, |index, image, embedding| {
         if printed.is_ok() {
-            let feature = feature_for(&encoder, &job, embedding, &image.frame())?;
-            printed = print_verdict(&job, &feature, &files[index], format);
+            let frame = image.frame();
+            let seen = Seen {
+                feature: feature_for(&encoder, &job, embedding, &frame)?,
+                tokens: match job.needs_tokens() {
+                    true => surface_tokens(&encoder, &job, &frame)?,
+                    false => None,
+                },
+            };
+            printed = print_verdict(&job, &seen, &files[index], format)
+                .and_then(|verdict| args.draw(&verdict, image, &files[index]));
         }
         Ok(())
     })?;
@@ -70,8 +91,57 @@ pub(crate) fn run(args: &InspectArgs, format: Format) -> Result<()> {
     Ok(())
 }
 
-fn print_verdict(job: &Job, feature: &[f32], file: &Path, format: Format) -> Result<()> {
-    let verdict = job.inspect(feature)?;
+impl InspectArgs {
+    /// Writes the heat of a surface beside its picture.
+    fn draw(&self, verdict: &Verdict, image: &Image, file: &Path) -> Result<()> {
+        let (Some(folder), Some(anomaly)) = (&self.heat, &verdict.anomaly) else {
+            return Ok(());
+        };
+        let heat = heat_map(&image.frame(), &anomaly.heat, HEAT_SIGMA)?;
+        let drawn = heat_picture(image, &heat)?;
+        let name: String = file
+            .display()
+            .to_string()
+            .chars()
+            .map(|c| if c == '/' || c == '\\' { '_' } else { c })
+            .collect();
+        let out = folder.join(format!("{}.png", name.trim_start_matches(['.', '_'])));
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        Ok(save(&out, &encode_png(&drawn))?)
+    }
+}
+
+/// The grey picture, coloured from yellow to red where the heat is above 1; half of that at 0.5.
+fn heat_picture(image: &Image, heat: &[f32]) -> Result<Image> {
+    let grey = raw_plane(image);
+    let mut rgb = Vec::with_capacity(3 * heat.len());
+    for (&value, &heat) in grey.iter().zip(heat) {
+        let strength = (heat - 0.5).clamp(0.0, 1.0);
+        let above = (heat - 1.0).clamp(0.0, 1.0);
+        let mix = |colour: f32| (value * (1.0 - strength) + colour * strength) as u8;
+        rgb.extend([mix(255.0), mix(220.0 * (1.0 - above)), mix(0.0)]);
+    }
+    Ok(Image::new(
+        image.width(),
+        image.height(),
+        Pixels::Rgb8(rgb),
+    )?)
+}
+
+/// Grey values, 0 to 255.
+fn raw_plane(image: &Image) -> Vec<f32> {
+    let grey = |pixel: &[f32]| pixel.iter().sum::<f32>() / pixel.len() as f32;
+    let channels = image.channels();
+    let values: Vec<f32> = match image.pixels() {
+        Pixels::Gray8(v) | Pixels::Rgb8(v) => v.iter().map(|x| f32::from(*x)).collect(),
+        Pixels::Gray16(v) | Pixels::Rgb16(v) => v.iter().map(|x| f32::from(*x) / 257.0).collect(),
+    };
+    values.chunks_exact(channels).map(grey).collect()
+}
+
+fn print_verdict(job: &Job, seen: &Seen, file: &Path, format: Format) -> Result<Verdict> {
+    let verdict = judge(job, seen)?;
     let line = Line {
         path: file.display().to_string(),
         class: &verdict.name,
@@ -82,12 +152,19 @@ fn print_verdict(job: &Job, feature: &[f32], file: &Path, format: Format) -> Res
         nearest: &job.sample(verdict.nearest)?.meta.source,
         distance: verdict.distance,
         revision: verdict.revision,
+        anomalous: verdict.anomaly.as_ref().map(|found| found.anomalous),
+        surface_p_value: verdict.anomaly.as_ref().map(|found| found.p_value),
     };
-    format.print(&line, human)
+    format.print(&line, human)?;
+    Ok(verdict)
 }
 
 fn human(line: &Line) -> String {
-    let unknown = if line.unknown { "  unknown" } else { "" };
+    let unknown = match (line.unknown, line.anomalous) {
+        (true, _) => "  unknown",
+        (false, Some(true)) => "  surface unlike good parts",
+        _ => "",
+    };
     let ok = match line.ok {
         Some(true) => "  OK",
         Some(false) => "  NG",

@@ -1,0 +1,160 @@
+//! The surface of good parts in a job: patch tokens of its good samples, and what they say of a frame.
+
+use super::{Job, Sample, SampleId};
+use crate::anomaly::{
+    GoodFrame, Method, NeighbourOptions, Normal, NormalOptions, Rates, TokenGrid,
+};
+use crate::error::AdaptError;
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use half::vec::{HalfBitsVecExt, HalfFloatVecExt};
+use serde::{Deserialize, Serialize};
+
+/// Patch tokens of a sample's frame, kept in half precision: what is learned from them is learned from what is kept, so that a fit after loading
+/// is the fit before saving.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SampleTokens {
+    /// Rows and columns of the grid, and values of a token.
+    shape: [u32; 3],
+    /// Bits of the values, row-major.
+    bits: Vec<u16>,
+}
+
+impl SampleTokens {
+    fn new(grid: &TokenGrid<'_>) -> Result<Self, AdaptError> {
+        let side = |n: usize| {
+            u32::try_from(n).map_err(|_| AdaptError::Shape {
+                what: "side of a grid of tokens",
+                expected: u32::MAX as usize,
+                got: n,
+            })
+        };
+        let mut values = vec![f16::ZERO; grid.len() * grid.dim()];
+        for (token, out) in values.chunks_exact_mut(grid.dim()).enumerate() {
+            out.convert_from_f32_slice(grid.token(token));
+        }
+        if let Some(index) = values.iter().position(|value| !value.is_finite()) {
+            return Err(AdaptError::NotFinite {
+                what: format!("patch token {} in half precision", index / grid.dim()),
+                index: index % grid.dim(),
+                value: f32::INFINITY,
+            });
+        }
+        Ok(Self {
+            shape: [side(grid.rows())?, side(grid.cols())?, side(grid.dim())?],
+            bits: values.reinterpret_into(),
+        })
+    }
+
+    fn values(&self) -> Vec<f32> {
+        let halves: Vec<f16> = self.bits.clone().reinterpret_into();
+        halves.to_f32_vec()
+    }
+
+    fn grid<'v>(&self, values: &'v [f32]) -> Result<TokenGrid<'v>, AdaptError> {
+        let [rows, cols, dim] = self.shape.map(|n| n as usize);
+        TokenGrid::new(values, [rows, cols], dim)
+    }
+
+    /// Whether it is a grid of finite numbers.
+    pub(crate) fn is_sound(&self) -> bool {
+        let n = self
+            .shape
+            .iter()
+            .try_fold(1usize, |n, &side| n.checked_mul(side as usize));
+        n == Some(self.bits.len()) && n != Some(0) && self.values().iter().all(|x| x.is_finite())
+    }
+}
+
+impl Job {
+    /// What the patch tokens of this job's good samples are made of, as the program that makes them calls it; `None` if the job does without.
+    pub fn surface(&self) -> Option<&str> {
+        self.surface.as_deref()
+    }
+
+    /// Says what patch tokens are made of, or that the job does without them.
+    ///
+    /// # Errors
+    ///
+    /// [`AdaptError::BadOption`] for a job that has samples with tokens of another kind.
+    pub fn set_surface(&mut self, kind: Option<&str>) -> Result<(), AdaptError> {
+        let taught = self.samples.iter().any(|sample| sample.tokens.is_some());
+        if taught && self.surface.as_deref() != kind {
+            return Err(AdaptError::BadOption {
+                name: "surface",
+                value: kind.unwrap_or("none").into(),
+                range: "the one that its samples were taught with; teach a new job",
+            });
+        }
+        self.surface = kind.map(Into::into);
+        Ok(())
+    }
+
+    /// Keeps the patch tokens of a sample's frame. The job must be fitted again; those of good classes are learned as what a good surface
+    /// looks like.
+    ///
+    /// # Errors
+    ///
+    /// No such sample; a job without a surface; tokens of another length than those before; a value that half precision does not hold.
+    pub fn set_sample_tokens(
+        &mut self,
+        id: SampleId,
+        tokens: &TokenGrid<'_>,
+    ) -> Result<(), AdaptError> {
+        let index = self.sample_index(id)?;
+        if self.surface.is_none() {
+            return Err(AdaptError::BadOption {
+                name: "surface",
+                value: "none".into(),
+                range: "set before tokens are taught",
+            });
+        }
+        let before = self
+            .samples
+            .iter()
+            .find_map(|sample| sample.tokens.as_ref());
+        if let Some(before) = before {
+            tokens.check_dim(before.shape[2] as usize)?;
+        }
+        self.samples[index].tokens = Some(SampleTokens::new(tokens)?);
+        self.fitted = None;
+        Ok(())
+    }
+
+    /// The surface of all good samples that have tokens, with false alarms on at most `rate` of good frames; `None` without such samples or
+    /// with a rate of 0.
+    pub(super) fn fit_surface(&self, rate: f64) -> Result<Option<Normal>, AdaptError> {
+        let good = |sample: &&Sample| self.class(sample.class).is_ok_and(|class| class.good);
+        let tokens: Vec<&SampleTokens> = self
+            .samples
+            .iter()
+            .filter(good)
+            .filter_map(|sample| sample.tokens.as_ref())
+            .collect();
+        if tokens.is_empty() || rate == 0.0 {
+            return Ok(None);
+        }
+        let values: Vec<Vec<f32>> = tokens.iter().map(|tokens| tokens.values()).collect();
+        let frames = tokens
+            .iter()
+            .zip(&values)
+            .enumerate()
+            .map(|(part, (tokens, values))| {
+                Ok(GoodFrame {
+                    grid: tokens.grid(values)?,
+                    part,
+                    copy_of: None,
+                })
+            })
+            .collect::<Result<Vec<_>, AdaptError>>()?;
+        let options = NormalOptions {
+            method: Method::Neighbours(NeighbourOptions::default()),
+            ..NormalOptions::default()
+        };
+        let rates = Rates {
+            frame: rate,
+            ..Rates::default()
+        };
+        Normal::fit(&frames, &options, &rates).map(Some)
+    }
+}
