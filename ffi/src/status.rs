@@ -49,6 +49,8 @@ pub enum ssl_edge_status {
     Internal = 19,
     /// The library panicked inside: report it with the error text, and free the object that was in use.
     Panicked = 20,
+    /// The bundle is not signed by the key that was required, or its signature does not hold.
+    UntrustedBundle = 21,
 }
 
 /// A failed call: the status that it returns and the text that it leaves.

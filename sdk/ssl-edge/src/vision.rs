@@ -15,9 +15,9 @@
 //! ```
 
 pub use ssl_edge_vision::{
-    AugmentConfig, AugmentError, Blur, ClassFolder, DatasetError, DecodeError, Fit, Frame,
-    FrameError, HOG_LBP_LEN, IMAGE_EXTENSIONS, IMAGENET_MEAN, IMAGENET_STD, Image, ImageFolder,
-    Jitter, MAX_FILE_BYTES, MAX_PIXELS, MultiCrop, PixelFormat, Pixels, Preprocess, Roi, Skipped,
-    Station, Surface, SurfaceError, UnknownFit, decode_all, decode_bytes, decode_file, encode_png,
-    hog_lbp, raw_pixels,
+    AugmentConfig, AugmentError, Blur, ChromaPlane, ClassFolder, DatasetError, DecodeError, Fit,
+    Frame, FrameError, HOG_LBP_LEN, IMAGE_EXTENSIONS, IMAGENET_MEAN, IMAGENET_STD, Image,
+    ImageFolder, Jitter, MAX_FILE_BYTES, MAX_PIXELS, MultiCrop, PixelFormat, Pixels, Preprocess,
+    Roi, Skipped, Station, Surface, SurfaceError, UnknownFit, Yuv, decode_all, decode_bytes,
+    decode_file, encode_png, hog_lbp, raw_pixels,
 };

@@ -34,9 +34,8 @@ pub fn hog_lbp(image: &Image) -> Vec<f32> {
 /// If `side` is 0.
 pub fn raw_pixels(image: &Image, side: u32) -> Vec<f32> {
     assert!(side > 0, "at least one pixel a side");
-    let frame = image.frame();
     Scratch::with(|scratch| {
-        let resized = scratch.resize(&frame, frame.region(), side, side);
+        let resized = scratch.resize(image, image.frame().region(), side, side);
         match resized {
             Resized::U8(v) => gray(v, image.channels(), 255.0),
             Resized::U16(v) => gray(v, image.channels(), 65535.0),

@@ -3,6 +3,7 @@
 mod bad_files;
 mod bad_input;
 #[cfg(target_os = "linux")]
+mod bundle;
 mod disk_full;
 mod pipeline;
 mod support;

@@ -54,7 +54,7 @@ impl Plan {
         Scratch::with(|scratch| {
             let (w, h) = self.orientation.source_size(width, height);
             let strides = self.orientation.strides(width, height);
-            let resized = scratch.resize(&image.frame(), self.crop, w, h);
+            let resized = scratch.resize(image, self.crop, w, h);
             let planes = &mut out[..channels * len];
             match resized {
                 Resized::U8(v) => deinterleave(planes, v, channels, width, strides, 1.0 / 255.0),
