@@ -101,10 +101,9 @@ fn every_prefix_that_is_sealed_again_is_refused() {
     for length in 0..bytes.len() {
         let mut cut = bytes[..length].to_vec();
         cut.extend_from_slice(&bytes[bytes.len() - common::SEAL_LEN..]);
-        assert!(
-            length == bytes.len() - common::SEAL_LEN || open(reseal(cut)).is_err(),
-            "{length}"
-        );
+        // A part of the old seal before the new one is a longer comment, of which the zip knows nothing; what it holds is whole.
+        let is_whole = length >= bytes.len() - common::SEAL_LEN;
+        assert!(is_whole || open(reseal(cut)).is_err(), "{length}");
     }
 }
 

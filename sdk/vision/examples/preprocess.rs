@@ -1,7 +1,7 @@
 //! Time of the preprocessing on one thread: `cargo run --release -p ssl-edge-vision --example preprocess [width height]`.
 //!
 //! A frame of 1920 x 1080 pixels of every format, squashed to 224 x 224 and normalised; the least and the median time of a frame in
-//! milliseconds, and the bytes of the frame read a second. `tests/preprocess_reference.py` times OpenCV and Pillow on the same work.
+//! milliseconds, and the bytes of the frame read a second. `preprocess_reference.py` beside this file times OpenCV and Pillow on the same work.
 
 use std::time::Instant;
 

@@ -17,13 +17,17 @@ impl Axis {
             return;
         }
         (self.input, self.output) = (input, output);
-        let windows = || (0..output).map(|o| Window::new(o, input, output));
-        let used = windows().map(|window| window.end - window.start).max();
+        let mut windows: Vec<Window> = (0..output).map(|o| Window::new(o, input, output)).collect();
+        // No window begins before the one above it, so that rows can be forgotten.
+        for o in (1..windows.len()).rev() {
+            windows[o - 1].start = windows[o - 1].start.min(windows[o].start);
+        }
+        let used = windows.iter().map(|window| window.end - window.start).max();
         self.taps = used.unwrap_or(1) as usize;
         self.starts.clear();
         self.weights.clear();
         self.weights.resize(output as usize * self.taps, 0.0);
-        for (window, weights) in windows().zip(self.weights.chunks_exact_mut(self.taps)) {
+        for (window, weights) in windows.iter().zip(self.weights.chunks_exact_mut(self.taps)) {
             let start = window.start.min(input - self.taps as u32);
             let norm: f64 = (window.start..window.end).map(|i| window.weight(i)).sum();
             for i in window.start..window.end {
@@ -43,7 +47,7 @@ impl Axis {
         self.taps
     }
 
-    /// For each output sample its first input sample and [`taps`](Self::taps) weights, of which the outer ones may be zero.
+    /// For each output sample its first input sample, which never goes back, and [`taps`](Self::taps) weights, of which the outer ones may be zero.
     #[inline(always)]
     pub(crate) fn windows(&self) -> impl Iterator<Item = (u32, &[f32])> {
         let weights = self.weights.chunks_exact(self.taps.max(1));
@@ -51,7 +55,7 @@ impl Axis {
     }
 }
 
-/// Input samples whose weight is not zero.
+/// Input samples from the first to the last whose weight is not zero.
 struct Window {
     centre: f64,
     stretch: f64,
@@ -87,5 +91,32 @@ impl Window {
             x if x < 2.0 => ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0,
             _ => 0.0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_sum_to_one_and_windows_go_forward_inside_the_input() {
+        let mut axis = Axis::default();
+        for input in 1..40 {
+            for output in 1..60 {
+                axis.set(input, output);
+                assert_eq!(
+                    (axis.len(), axis.windows().count()),
+                    (output as usize, output as usize)
+                );
+                let mut last = 0;
+                for (start, weights) in axis.windows() {
+                    assert!(start >= last && start as usize + weights.len() <= input as usize);
+                    assert!((weights.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+                    last = start;
+                }
+            }
+        }
+        axis.set(9, 9);
+        assert_eq!(axis.taps(), 1, "nothing is blurred at the same size");
     }
 }
