@@ -54,7 +54,7 @@ impl FromStr for Fit {
 /// Resize, scale to 0..=1, normalise: `out[c] = (pixel[c] / max - mean[c]) / std[c]`, `[3, height, width]` f32.
 ///
 /// A frame of any [`PixelFormat`](crate::PixelFormat) is decoded row by row as [`Frame::to_image`] does, resampled by an antialiased
-/// Catmull-Rom and normalised in one pass, with the same result, to the last bit, as its decoded image. Nothing is rounded between; values
+/// Catmull-Rom and normalised in one pass, with the same result, to the last bit, as its decoded image. No sample is rounded to 8 bit between; values
 /// beyond the range of the codes, which the filter makes at sharp edges, are clamped to it. Grey fills all three channels.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
 #[serde(deny_unknown_fields)]

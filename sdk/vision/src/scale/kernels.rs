@@ -1,7 +1,9 @@
-//! The two passes of the resampling, in `f32` without fused operations, so that every CPU gives the same bits.
+//! The two passes of the resampling, in `f32` without fused operations, so that every CPU gives the same bits. Rows of 8 bit are summed
+//! in integers where that is as good.
 
-use crate::scale::axis::Axis;
-use crate::simd::Loop;
+use crate::scale::axis::{Axis, Weights};
+use crate::scale::integer;
+use crate::simd::{Loop, dispatch};
 
 /// A sample of 8 or 16 bit.
 pub(crate) trait Sample: Copy + Default + 'static {
@@ -9,6 +11,16 @@ pub(crate) trait Sample: Copy + Default + 'static {
     const MAX: f32;
 
     fn value(self) -> f32;
+
+    /// Weighted sum of rows that lie `pitch` samples apart.
+    fn down(rows: &[Self], pitch: usize, weights: Weights, out: &mut [f32]) {
+        dispatch(Down {
+            rows,
+            pitch,
+            weights: weights.exact,
+            out,
+        });
+    }
 }
 
 impl Sample for u8 {
@@ -17,6 +29,18 @@ impl Sample for u8 {
     #[inline(always)]
     fn value(self) -> f32 {
         f32::from(self)
+    }
+
+    fn down(rows: &[Self], pitch: usize, weights: Weights, out: &mut [f32]) {
+        match weights.fixed {
+            Some(fixed) => integer::down(rows, pitch, fixed, out),
+            None => dispatch(Down {
+                rows,
+                pitch,
+                weights: weights.exact,
+                out,
+            }),
+        }
     }
 }
 
@@ -29,12 +53,11 @@ impl Sample for u16 {
     }
 }
 
-/// Weighted sum of rows that lie `pitch` samples apart.
-pub(crate) struct Down<'a, T> {
-    pub(crate) rows: &'a [T],
-    pub(crate) pitch: usize,
-    pub(crate) weights: &'a [f32],
-    pub(crate) out: &'a mut [f32],
+struct Down<'a, T> {
+    rows: &'a [T],
+    pitch: usize,
+    weights: &'a [f32],
+    out: &'a mut [f32],
 }
 
 /// Sums that are kept in registers, and those for what they leave of a row.
@@ -136,7 +159,7 @@ impl Across<'_> {
     #[inline(always)]
     fn stepped<const STEP: usize>(self) {
         debug_assert_eq!(STEP, self.step);
-        for (out, (start, weights)) in self.out.iter_mut().zip(self.axis.windows()) {
+        for (out, (start, weights)) in self.out.iter_mut().zip(self.axis.exact_windows()) {
             let columns = &self.columns[start as usize * STEP..];
             let columns = &columns[..(weights.len() - 1) * STEP + 1];
             let mut sums = [0.0; TALL];

@@ -1,7 +1,8 @@
 //! One pass from the rows of a frame to a resampled, normalised tensor: a row is decoded when it is needed, added to the output rows
-//! that see it, and forgotten. No image of the frame's size is ever stored, and nothing is rounded on the way.
+//! that see it, and forgotten. No image of the frame's size is ever stored, and no sample is rounded to 8 or 16 bit on the way.
 
 mod axis;
+mod integer;
 mod kernels;
 
 use std::cell::RefCell;
@@ -10,8 +11,8 @@ use crate::format::Layout;
 use crate::frame::{Frame, Roi};
 use crate::rows::{Arrangement, Buffers, Narrow, Wide};
 use crate::simd::dispatch;
-use axis::Axis;
-use kernels::{Across, Column, Down, Sample, TALL, Turn};
+use axis::{Axis, Weights};
+use kernels::{Across, Column, Sample, TALL, Turn};
 
 /// What is done to the codes of a channel, scaled to 0..=1.
 #[derive(Clone, Copy)]
@@ -99,16 +100,11 @@ impl Target<'_> {
     }
 
     /// Output row `y` from the rows that it sees; they must come in order.
-    fn row<T: Sample>(&mut self, y: usize, rows: &[T], pitch: usize, weights: &[f32]) {
+    fn row<T: Sample>(&mut self, y: usize, rows: &[T], pitch: usize, weights: Weights) {
         let samples = self.arrangement.row_len(self.window.width);
         self.sums.lines.resize(TALL * samples, 0.0);
         let line = y % TALL * samples..(y % TALL + 1) * samples;
-        dispatch(Down {
-            rows,
-            pitch,
-            weights,
-            out: &mut self.sums.lines[line],
-        });
+        T::down(rows, pitch, weights, &mut self.sums.lines[line]);
         let height = self.out.len() / 3 / self.columns.len();
         if y % TALL == TALL - 1 || y == height - 1 {
             self.finish::<T>(y / TALL * TALL, y + 1, samples);
@@ -164,7 +160,8 @@ impl<T: Sample> Band<T> {
     /// All output rows from rows that `fill` decodes, each of them once and in order.
     fn run(&mut self, rows: &Axis, target: &mut Target, mut fill: impl FnMut(u32, &mut [T])) {
         let pitch = target.arrangement.row_len(target.window.width);
-        let capacity = (2 * rows.taps()).min(target.window.height as usize);
+        let taps = rows.taps();
+        let capacity = (2 * taps).min(target.window.height as usize);
         self.samples.resize(capacity * pitch, T::default());
         // Rows `first..next` of the window are stored from slot `base` on.
         let (mut first, mut next, mut base) = (0, 0, 0);
@@ -174,13 +171,13 @@ impl<T: Sample> Band<T> {
             base += kept - first;
             if start >= next {
                 (base, next) = (0, start);
-            } else if base + weights.len() > capacity {
+            } else if base + taps > capacity {
                 let slots = base * pitch..(base + next - start) * pitch;
                 self.samples.copy_within(slots, 0);
                 base = 0;
             }
             first = start;
-            while next < start + weights.len() {
+            while next < start + taps {
                 let slot = (base + next - first) * pitch;
                 fill(next as u32, &mut self.samples[slot..slot + pitch]);
                 next += 1;
