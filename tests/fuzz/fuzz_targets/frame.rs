@@ -63,9 +63,13 @@ fuzz_target!(|bytes: &[u8]| {
     let preprocess = Preprocess::imagenet(1 + size % 32, 1 + (size >> 8) % 32, fit);
     let mut once = vec![f32::NAN; preprocess.len()];
     let mut twice = once.clone();
-    preprocess.apply(&frame, &mut once).expect("a frame can be preprocessed");
+    preprocess
+        .apply(&frame, &mut once)
+        .expect("a frame can be preprocessed");
     let image = frame.to_image();
-    preprocess.apply(&image.frame(), &mut twice).expect("an image can be preprocessed");
+    preprocess
+        .apply(&image.frame(), &mut twice)
+        .expect("an image can be preprocessed");
     assert!(once.iter().all(|value| value.is_finite()));
     assert_eq!(once, twice);
 });

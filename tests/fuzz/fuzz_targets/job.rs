@@ -35,7 +35,8 @@ fn read(bytes: &[u8]) {
     let _ = job.inspect(&embedding);
     let _ = job.fit(&FitOptions::default());
     let _ = job.inspect(&embedding);
-    job.save(file.path()).expect("a job that was read can be written");
+    job.save(file.path())
+        .expect("a job that was read can be written");
     let again = Job::load(file.path()).expect("a job that was written can be read");
     assert_eq!(again.samples().len(), job.samples().len());
 }
