@@ -84,7 +84,7 @@ impl Line {
         let (red, rest) = out.split_at_mut(window.width as usize);
         let (green, blue) = rest.split_at_mut(window.width as usize);
         dispatch(Convert {
-            luma_weight: weights.luma,
+            luma_weight: weights.luma as i16,
             luma,
             shares: [&self.red, &self.green, &self.blue].map(|shares| &shares[first..]),
             red,
@@ -195,7 +195,8 @@ impl Loop for Split<'_> {
 }
 
 struct Convert<'a> {
-    luma_weight: i32,
+    /// Of 16 bit, for one instruction that gives the upper half of a product.
+    luma_weight: i16,
     luma: &'a [u8],
     shares: [&'a [i16]; 3],
     red: &'a mut [u8],
@@ -214,7 +215,7 @@ impl Loop for Convert<'_> {
         for (i, &luma) in self.luma.iter().enumerate() {
             // The upper half of a product of 16 bit: 7 + 14 - 16 = 5 bits after the point.
             let luma = i32::from(i16::from(luma) << 7);
-            let luma = ((luma * self.luma_weight) >> 16) as i16;
+            let luma = ((luma * i32::from(self.luma_weight)) >> 16) as i16;
             red[i] = code(luma + red_shares[i]);
             green[i] = code(luma + green_shares[i]);
             blue[i] = code(luma + blue_shares[i]);
