@@ -125,6 +125,21 @@ public:
         return frame;
     }
 
+    /// The same pixels, their luma and chroma read in another way than BT.601 in limited range.
+    Frame with_yuv(ssl_edge_yuv yuv) const {
+        Frame frame = *this;
+        frame.raw_.yuv = yuv;
+        return frame;
+    }
+
+    /// The same NV12 frame whose chroma does not follow its luma directly. Both in bytes; a stride of 0 is that of luma.
+    Frame with_chroma(std::size_t offset, std::size_t stride = 0) const {
+        Frame frame = *this;
+        frame.raw_.chroma_offset = offset;
+        frame.raw_.chroma_stride = stride;
+        return frame;
+    }
+
     const ssl_edge_frame *raw() const noexcept { return &raw_; }
 
 private:
@@ -135,6 +150,8 @@ private:
 struct EncoderOptions {
     ssl_edge_engine engine = SSL_EDGE_ENGINE_NATIVE;
     std::uint32_t threads = 1;
+    /// A PEM file with a public key that must have signed the bundle; empty opens bundles that nobody signed too.
+    std::string signed_by;
 };
 
 /// What an encoder is.
@@ -154,6 +171,7 @@ public:
         ssl_edge_encoder_options_init(&raw_options, sizeof raw_options);
         raw_options.engine = options.engine;
         raw_options.threads = options.threads;
+        if (!options.signed_by.empty()) raw_options.signed_by = options.signed_by.c_str();
         ssl_edge_encoder *raw = nullptr;
         const auto status = ssl_edge_encoder_open(path.c_str(), &raw_options, &raw);
         if (status != SSL_EDGE_STATUS_OK) return Error::last(status);

@@ -131,6 +131,9 @@ enum ssl_edge_status
      * The frame was taught already, bit for bit: with the same label, or with another one.
      */
     SSL_EDGE_STATUS_ALREADY_TAUGHT = 21,
+     * The bundle is not signed by the key that was required, or its signature does not hold.
+     */
+    SSL_EDGE_STATUS_UNTRUSTED_BUNDLE = 22,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -172,12 +175,81 @@ enum ssl_edge_pixel_format
      * Red, green, blue, 16 bits each in the machine's byte order.
      */
     SSL_EDGE_PIXEL_FORMAT_RGB16 = 6,
+    /**
+     * Blue, green, red, alpha, 8 bits each; alpha is ignored.
+     */
+    SSL_EDGE_PIXEL_FORMAT_BGRA8 = 7,
+    /**
+     * One grey sample of 10 bits, packed without gaps from the lowest bit on (GenICam Mono10p); a row begins at a byte.
+     */
+    SSL_EDGE_PIXEL_FORMAT_MONO10P = 8,
+    /**
+     * One grey sample of 12 bits, packed without gaps from the lowest bit on (GenICam Mono12p); a row begins at a byte.
+     */
+    SSL_EDGE_PIXEL_FORMAT_MONO12P = 9,
+    /**
+     * Colour filter array of 8 bits, top left red, right of it green.
+     */
+    SSL_EDGE_PIXEL_FORMAT_BAYER_RG8 = 10,
+    /**
+     * Colour filter array of 8 bits, top left green, right of it red.
+     */
+    SSL_EDGE_PIXEL_FORMAT_BAYER_GR8 = 11,
+    /**
+     * Colour filter array of 8 bits, top left green, right of it blue.
+     */
+    SSL_EDGE_PIXEL_FORMAT_BAYER_GB8 = 12,
+    /**
+     * Colour filter array of 8 bits, top left blue, right of it green.
+     */
+    SSL_EDGE_PIXEL_FORMAT_BAYER_BG8 = 13,
+    /**
+     * A plane of 8-bit luma, then one of interleaved Cb and Cr for every two by two pixels; width and height are even.
+     */
+    SSL_EDGE_PIXEL_FORMAT_NV12 = 14,
+    /**
+     * Luma, Cb, luma, Cr of two neighbours in four bytes (YUY2); the width is even.
+     */
+    SSL_EDGE_PIXEL_FORMAT_YUYV = 15,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
 typedef enum ssl_edge_pixel_format ssl_edge_pixel_format;
 #else
 typedef uint32_t ssl_edge_pixel_format;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * How luma and chroma become RGB; the value of ssl_edge_frame.yuv. Ask the camera or the decoder which it is.
+ */
+enum ssl_edge_yuv
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * ITU-R BT.601, luma 16 to 235, chroma 16 to 240: the default, and what OpenCV's cvtColor means.
+     */
+    SSL_EDGE_YUV_BT601_LIMITED = 0,
+    /**
+     * ITU-R BT.601, all codes 0 to 255, as in JPEG.
+     */
+    SSL_EDGE_YUV_BT601_FULL = 1,
+    /**
+     * ITU-R BT.709, luma 16 to 235, chroma 16 to 240, as in HD video.
+     */
+    SSL_EDGE_YUV_BT709_LIMITED = 2,
+    /**
+     * ITU-R BT.709, all codes 0 to 255.
+     */
+    SSL_EDGE_YUV_BT709_FULL = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum ssl_edge_yuv ssl_edge_yuv;
+#else
+typedef uint32_t ssl_edge_yuv;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
@@ -251,7 +323,7 @@ typedef uint32_t ssl_edge_head;
  * An opened bundle, ready to embed frames.
  *
  * Thread safety: all functions may be called on one encoder from many threads at once, except ssl_edge_encoder_free, which must
- * be the last.
+ * be the last. Each thread gets the bits that it would get alone; all share the threads that the encoder may start.
  */
 typedef struct ssl_edge_encoder ssl_edge_encoder;
 
@@ -313,6 +385,22 @@ typedef struct ssl_edge_frame {
      * Rows of the region of interest.
      */
     uint32_t roi_height;
+    /**
+     * A value of ssl_edge_yuv; counts for formats of luma and chroma only.
+     */
+    uint32_t yuv;
+    /**
+     * Zero.
+     */
+    uint32_t reserved;
+    /**
+     * NV12 only: bytes from data to the first row of chroma; 0 (as after init) means that chroma follows height rows of luma.
+     */
+    size_t chroma_offset;
+    /**
+     * NV12 only: bytes from one row of chroma to the next; 0 (as after init) means the stride of luma.
+     */
+    size_t chroma_stride;
 } ssl_edge_frame;
 
 /**
@@ -335,6 +423,10 @@ typedef struct ssl_edge_encoder_options {
      * Zero.
      */
     uint32_t reserved;
+    /**
+     * A PEM file with a public key that must have signed the bundle; NULL, as after init, opens bundles that nobody signed too.
+     */
+    const char *signed_by;
 } ssl_edge_encoder_options;
 
 /**

@@ -7,7 +7,15 @@ use sdk::job::AdaptError;
 impl From<RuntimeError> for Failure {
     fn from(error: RuntimeError) -> Self {
         let status = match &error {
-            RuntimeError::Bundle(BundleError::Read { .. } | BundleError::Save { .. }) => Status::Io,
+            RuntimeError::Bundle(
+                BundleError::Read { .. } | BundleError::ReadKey { .. } | BundleError::Save { .. },
+            ) => Status::Io,
+            RuntimeError::Bundle(BundleError::Key { .. }) => Status::InvalidArgument,
+            RuntimeError::Bundle(
+                BundleError::Signature { .. }
+                | BundleError::Unsigned { .. }
+                | BundleError::OtherSigner { .. },
+            ) => Status::UntrustedBundle,
             RuntimeError::Bundle(_) => Status::InvalidBundle,
             RuntimeError::Frame(_) => Status::InvalidFrame,
             RuntimeError::EngineUnavailable { .. } | RuntimeError::Load { .. } => {

@@ -6,7 +6,7 @@ use crate::pointer::{
     self, Output, OutputBuffer, OutputStruct, Sized32, init_struct, read_struct, reference,
 };
 use crate::status::{Failure, ssl_edge_status};
-use sdk::encoder::{Encoder, EngineKind, Options, feature_of};
+use sdk::encoder::{Bundle, Encoder, EngineKind, Options, PublicKey, RuntimeError, feature_of};
 use std::ffi::c_char;
 use std::mem::offset_of;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,11 +33,13 @@ pub struct ssl_edge_encoder_options {
     pub threads: u32,
     /// Zero.
     pub reserved: u32,
+    /// A PEM file with a public key that must have signed the bundle; NULL, as after init, opens bundles that nobody signed too.
+    pub signed_by: *const c_char,
 }
 
 const MAX_THREADS: u32 = 1024;
 
-// SAFETY: repr(C), struct_size first, four u32 without padding.
+// SAFETY: repr(C), struct_size first, four u32 and a raw pointer without padding on 32 and 64 bit.
 unsafe impl Sized32 for ssl_edge_encoder_options {
     const NAME: &'static str = "ssl_edge_encoder_options";
     const FIRST_SIZE: usize = offset_of!(ssl_edge_encoder_options, reserved) + size_of::<u32>();
@@ -48,6 +50,7 @@ unsafe impl Sized32 for ssl_edge_encoder_options {
             engine: ssl_edge_engine::Native as u32,
             threads: 1,
             reserved: 0,
+            signed_by: std::ptr::null(),
         }
     }
 }
@@ -91,7 +94,7 @@ unsafe impl Sized32 for ssl_edge_encoder_info {
 /// An opened bundle, ready to embed frames.
 ///
 /// Thread safety: all functions may be called on one encoder from many threads at once, except ssl_edge_encoder_free, which must
-/// be the last.
+/// be the last. Each thread gets the bits that it would get alone; all share the threads that the encoder may start.
 pub struct ssl_edge_encoder {
     inner: Encoder,
     panicked: AtomicBool,
@@ -195,7 +198,16 @@ pub unsafe extern "C" fn ssl_edge_encoder_open(
                 Output::new(encoder, "encoder")?,
             )
         };
-        let inner = Encoder::open(&path, &sdk_options(&options)?)?;
+        let sdk_options = sdk_options(&options)?;
+        let bundle = if options.signed_by.is_null() {
+            Bundle::open(&path)
+        } else {
+            // SAFETY: a text that lives as long as the options, by the contract of this function.
+            let key = unsafe { pointer::path(options.signed_by, "options.signed_by") }?;
+            PublicKey::read(&key).and_then(|key| Bundle::open_signed(&path, &key))
+        };
+        let bundle = bundle.map_err(RuntimeError::from)?;
+        let inner = Encoder::from_bundle(&bundle, &sdk_options)?;
         output.write(Box::into_raw(Box::new(ssl_edge_encoder {
             inner,
             panicked: AtomicBool::new(false),

@@ -51,6 +51,8 @@ pub enum ssl_edge_status {
     Panicked = 20,
     /// The frame was taught already, bit for bit: with the same label, or with another one.
     AlreadyTaught = 21,
+    /// The bundle is not signed by the key that was required, or its signature does not hold.
+    UntrustedBundle = 22,
 }
 
 /// A failed call: the status that it returns and the text that it leaves.

@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Function, Linkage, bundle, compile, functions, package, program, read, succeed};
+use sdk::encoder::{Bundle, SecretKey};
 use std::fmt::Write;
 
 #[test]
@@ -66,6 +67,13 @@ fn misuse_is_refused_and_leaves_outputs_alone() {
     std::fs::write(folder.path().join("cut.sslb"), &bytes[..bytes.len() / 2])
         .expect("a file can be written");
     std::fs::write(folder.path().join("text.sslj"), "no job").expect("a file can be written");
+    let key = SecretKey::from_seed(&[5; 32]);
+    let public = folder.path().join("other.pub.pem");
+    key.public().write(&public).expect("a key can be written");
+    let signed = Bundle::open(&bundles[0])
+        .expect("the bundle opens")
+        .signed(&key);
+    std::fs::write(folder.path().join("signed.sslb"), signed).expect("a file can be written");
     for linkage in Linkage::ALL {
         let path = compile(&package().join("tests/c/misuse.c"), linkage, folder.path());
         assert_eq!(

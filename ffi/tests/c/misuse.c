@@ -3,6 +3,7 @@
 #include "ssl_edge.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,7 +48,7 @@ static void structs(void) {
     ssl_edge_frame frame;
     ssl_edge_verdict verdict;
     memset(&verdict, 0xee, sizeof verdict);
-    REFUSED(INVALID_STRUCT, "ssl_edge_frame_init", ssl_edge_frame_init(&frame, sizeof frame - 1));
+    REFUSED(INVALID_STRUCT, "ssl_edge_frame_init", ssl_edge_frame_init(&frame, offsetof(ssl_edge_frame, yuv) - 1));
     REFUSED(INVALID_STRUCT, "ssl_edge_verdict_init", ssl_edge_verdict_init(&verdict, 0));
     REFUSED(INVALID_STRUCT, "ssl_edge_verdict_init", ssl_edge_verdict_init(&verdict, SIZE_MAX));
     CHECK(verdict.struct_size == 0xeeeeeeeeu);
@@ -64,6 +65,23 @@ static void opening(const char *bundle, const char *folder) {
     REFUSED(INVALID_BUNDLE, "cut.sslb", ssl_edge_encoder_open(path, &options, &encoder));
     snprintf(path, sizeof path, "%s/text.sslj", folder);
     REFUSED(INVALID_BUNDLE, "text.sslj", ssl_edge_encoder_open(path, &options, &encoder));
+
+    options.signed_by = "nokey.pem";
+    REFUSED(IO, "nokey.pem", ssl_edge_encoder_open(bundle, &options, &encoder));
+    options.signed_by = bundle;
+    REFUSED(IO, bundle, ssl_edge_encoder_open(bundle, &options, &encoder));
+    snprintf(path, sizeof path, "%s/text.sslj", folder);
+    options.signed_by = path;
+    REFUSED(INVALID_ARGUMENT, "text.sslj", ssl_edge_encoder_open(bundle, &options, &encoder));
+    snprintf(path, sizeof path, "%s/other.pub.pem", folder);
+    REFUSED(UNTRUSTED_BUNDLE, "not signed", ssl_edge_encoder_open(bundle, &options, &encoder));
+    CHECK(encoder == NULL);
+    char signed_bundle[4096];
+    snprintf(signed_bundle, sizeof signed_bundle, "%s/signed.sslb", folder);
+    EXPECT(OK, ssl_edge_encoder_open(signed_bundle, &options, &encoder));
+    ssl_edge_encoder_free(encoder);
+    encoder = NULL;
+    options.signed_by = NULL;
 
     options.threads = 0;
     REFUSED(INVALID_ARGUMENT, "options.threads", ssl_edge_encoder_open(bundle, &options, &encoder));
@@ -113,6 +131,16 @@ static void frames(const ssl_edge_encoder *encoder) {
     BAD_FRAME("too small", frame.height = UINT32_MAX);
     BAD_FRAME("ssl_edge_pixel_format", frame.format = 0);
     BAD_FRAME("ssl_edge_pixel_format", frame.format = UINT32_MAX);
+    BAD_FRAME("ssl_edge_yuv", frame.yuv = 4);
+    BAD_FRAME("shared by neighbours", (frame.format = SSL_EDGE_PIXEL_FORMAT_YUYV, frame.width = 63));
+    BAD_FRAME("shared by neighbours", (frame.format = SSL_EDGE_PIXEL_FORMAT_NV12, frame.height = 63));
+    BAD_FRAME("luma and chroma", frame.format = SSL_EDGE_PIXEL_FORMAT_NV12);
+    BAD_FRAME("luma and chroma",
+              (frame.format = SSL_EDGE_PIXEL_FORMAT_NV12, frame.height = 32, frame.chroma_offset = SIZE_MAX));
+    BAD_FRAME("stride", (frame.format = SSL_EDGE_PIXEL_FORMAT_NV12, frame.height = 32, frame.chroma_stride = 63));
+    BAD_FRAME("inside the luma plane", (frame.format = SSL_EDGE_PIXEL_FORMAT_NV12, frame.chroma_offset = 1));
+    BAD_FRAME("no chroma plane", frame.chroma_offset = 1);
+    BAD_FRAME("stride", (frame.format = SSL_EDGE_PIXEL_FORMAT_MONO12P, frame.stride = 95));
     BAD_FRAME("region of interest", (frame.roi_x = 60, frame.roi_width = 5, frame.roi_height = 1));
     BAD_FRAME("region of interest", (frame.roi_x = 1, frame.roi_y = 1));
     BAD_FRAME("region of interest", (frame.roi_x = UINT32_MAX, frame.roi_width = UINT32_MAX, frame.roi_height = 1));
@@ -120,6 +148,9 @@ static void frames(const ssl_edge_encoder *encoder) {
 #undef BAD_FRAME
 
     ssl_edge_frame frame = valid_frame();
+    frame.reserved = 1;
+    REFUSED(INVALID_STRUCT, "reserved", ssl_edge_encoder_embed(encoder, &frame, embedding, dim));
+    frame = valid_frame();
     frame.data_size = SIZE_MAX;
     REFUSED(INVALID_ARGUMENT, "frame.data", ssl_edge_encoder_embed(encoder, &frame, embedding, dim));
     frame = valid_frame();
@@ -183,6 +214,13 @@ static void same_pixels(const ssl_edge_encoder *encoder) {
     cut.height = 40;
     EXPECT(OK, ssl_edge_encoder_embed(encoder, &cut, embeddings[1], dim));
     CHECK(memcmp(embeddings[3], embeddings[1], dim * sizeof(float)) == 0);
+
+    /* a program that was compiled before the struct had luma and chroma: what lies behind its end is not read */
+    cut.struct_size = offsetof(ssl_edge_frame, yuv);
+    cut.yuv = 99;
+    cut.chroma_stride = 99;
+    EXPECT(OK, ssl_edge_encoder_embed(encoder, &cut, embeddings[2], dim));
+    CHECK(memcmp(embeddings[3], embeddings[2], dim * sizeof(float)) == 0);
 }
 
 static void gray_formats(const ssl_edge_encoder *encoder) {

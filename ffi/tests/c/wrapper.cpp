@@ -2,6 +2,7 @@
 
 #include "ssl_edge.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -45,6 +46,20 @@ int main(int argc, char **argv) {
     const auto embedding = encoder.embed(frame.with_roi(10, 10, 50, 50)).value();
     CHECK(embedding.size() == encoder.info().value().dim);
     CHECK(encoder.embed(frame.with_roi(60, 0, 50, 50)).error().status() == SSL_EDGE_STATUS_INVALID_FRAME);
+
+    // grey as luma without colour: NV12 in full range, its chroma where the caller says, is the grey frame
+    std::vector<std::uint8_t> planes(100 * 80 + 7 + 110 * 40, 128);
+    std::copy(pixels.begin(), pixels.end(), planes.begin());
+    const auto nv12 = ssl_edge::Frame(SSL_EDGE_PIXEL_FORMAT_NV12, planes.data(), planes.size(), 100, 100, 80)
+                          .with_chroma(100 * 80 + 7, 110)
+                          .with_roi(10, 10, 50, 50);
+    CHECK(encoder.embed(nv12.with_yuv(SSL_EDGE_YUV_BT709_FULL)).value() == embedding);
+    CHECK(encoder.embed(nv12).value() != embedding);
+    for (const auto format : {SSL_EDGE_PIXEL_FORMAT_BAYER_RG8, SSL_EDGE_PIXEL_FORMAT_BAYER_GR8,
+                              SSL_EDGE_PIXEL_FORMAT_BAYER_GB8, SSL_EDGE_PIXEL_FORMAT_BAYER_BG8}) {
+        const ssl_edge::Frame bayer(format, pixels.data(), pixels.size(), 100, 100, 80);
+        CHECK(encoder.embed(bayer.with_roi(10, 10, 50, 50)).value() == embedding);
+    }
 
     auto job = ssl_edge::Job::create_for_embeddings(encoder).value();
     const auto even = job.add_class("even").value();

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::PublicKey;
+
 /// Why a bundle could not be read or written. Every message names the file and the remedy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -77,6 +79,68 @@ pub enum BundleError {
         /// Path of the field, such as `arch.heads`.
         field: String,
         /// What is wrong with it.
+        reason: String,
+    },
+    /// The signature is damaged, or it is of something else.
+    #[error(
+        "the signature of bundle {path} does not hold ({reason}); get the bundle from its maker again, and do not trust this one"
+    )]
+    Signature {
+        /// The bundle.
+        path: PathBuf,
+        /// What does not hold.
+        reason: String,
+    },
+    /// A signature was required and there is none.
+    #[error(
+        "bundle {path} is not signed, and a signature by {required} is required; sign it with `ssl-edge bundle sign`"
+    )]
+    Unsigned {
+        /// The bundle.
+        path: PathBuf,
+        /// The key that is trusted.
+        required: PublicKey,
+    },
+    /// The bundle is signed by somebody else.
+    #[error(
+        "bundle {path} is signed by {found}, and a signature by {required} is required; get a bundle of that maker, or trust the other key"
+    )]
+    OtherSigner {
+        /// The bundle.
+        path: PathBuf,
+        /// The key that signed.
+        found: PublicKey,
+        /// The key that is trusted.
+        required: PublicKey,
+    },
+    /// A key file could not be read.
+    #[error("cannot read the key {path}: {source}; check the path and the permissions")]
+    ReadKey {
+        /// The key file.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+    /// A file holds no key of the wanted kind.
+    #[error(
+        "{path} holds no Ed25519 {kind} key in PEM; make a pair with `ssl-edge bundle keygen`, sign with the private one, verify with the public one"
+    )]
+    Key {
+        /// The key file.
+        path: PathBuf,
+        /// `private` or `public`.
+        kind: &'static str,
+    },
+    /// A key would have replaced a file.
+    #[error("{path} exists, and a key never replaces a file; choose another name")]
+    KeyExists {
+        /// The file that is there.
+        path: PathBuf,
+    },
+    /// The operating system gives no entropy.
+    #[error("no key can be made, the operating system gives no random bytes: {reason}")]
+    Entropy {
+        /// The operating system's reason.
         reason: String,
     },
 }

@@ -6,9 +6,10 @@
 //! | `weights.safetensors` | f32 parameters of the encoder under DINO/timm names |
 //! | `encoder.onnx` | the same encoder as an ONNX graph, opset 17 |
 //! | `golden.safetensors` | `input [G, 3, H, W]`, `cls [G, D]`, `patch_mean [G, D]`: what every engine must reproduce |
+//! | `signature.json` | optional: an Ed25519 signature over `manifest.json`, and so over every hash in it |
 //!
 //! The zip comment ends with a seal, the SHA-256 of all bytes before it, so that a file cut or changed at any byte is refused
-//! before anything in it is read. Any zip tool lists and extracts a bundle; a tool that rewrites one breaks the seal.
+//! before anything in it is read. The seal is against accidents, the signature against intent. Any zip tool lists and extracts a bundle; a tool that rewrites one breaks the seal.
 //!
 //! ```no_run
 //! # fn main() -> Result<(), ssl_edge_bundle::BundleError> {
@@ -23,12 +24,15 @@
 #![deny(missing_docs)]
 
 mod error;
+mod keys;
 mod manifest;
 mod read;
 mod save;
+mod signature;
 mod write;
 
 pub use error::BundleError;
+pub use keys::{PublicKey, SecretKey};
 pub use manifest::{
     ArchSpec, GoldenSpec, Manifest, MemberSpec, Pooling, PreprocessSpec, Provenance, SCHEMA,
 };
@@ -44,6 +48,9 @@ pub const WEIGHTS: &str = "weights.safetensors";
 pub const ONNX: &str = "encoder.onnx";
 /// Member with golden inputs and outputs, f32, in safetensors.
 pub const GOLDEN: &str = "golden.safetensors";
+
+/// Member with the signature of a bundle that is signed.
+pub const SIGNATURE: &str = "signature.json";
 
 /// Lower-case hexadecimal, two digits a byte.
 pub fn hex(bytes: &[u8]) -> String {

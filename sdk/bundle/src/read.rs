@@ -11,11 +11,13 @@ use zip::read::{ArchiveOffset, Config};
 use zip::{CompressionMethod, ZipArchive};
 
 use crate::manifest::Versions;
+use crate::signature;
 use crate::write::{SEAL_DIGITS, SEAL_PREFIX};
-use crate::{BundleError, MANIFEST, Manifest, MemberSpec, SCHEMA, hex};
+use crate::{BundleError, MANIFEST, Manifest, MemberSpec, PublicKey, SCHEMA, SIGNATURE, hex};
 
 const MAX_MEMBERS: usize = 64;
 const MAX_MANIFEST: usize = 1 << 20;
+const MAX_SIGNATURE: usize = 4 << 10;
 const ZIP_MAGIC: &[u8] = b"PK\x03\x04";
 
 /// An open bundle: the whole file in memory, every size and hash checked.
@@ -24,6 +26,7 @@ pub struct Bundle {
     bytes: Vec<u8>,
     members: BTreeMap<String, Range<usize>>,
     manifest: Manifest,
+    signer: Option<PublicKey>,
 }
 
 impl Bundle {
@@ -48,12 +51,14 @@ impl Bundle {
         check_seal(path, &bytes)?;
         let members = locate_members(path, &bytes)?;
         let manifest = parse_manifest(path, &bytes, &members)?;
+        let signer = check_signature(path, &bytes, &members)?;
         check_members(path, &bytes, &members, &manifest)?;
         Ok(Self {
             path: path.to_owned(),
             bytes,
             members,
             manifest,
+            signer,
         })
     }
 
@@ -79,6 +84,16 @@ impl Bundle {
         self.members
             .get(name)
             .map(|range| &self.bytes[range.clone()])
+    }
+
+    /// Names of all members, the manifest among them.
+    pub fn member_names(&self) -> impl Iterator<Item = &str> {
+        self.members.keys().map(String::as_str)
+    }
+
+    /// The key whose signature the bundle carries. It holds, but whether that key is to be trusted is for the caller to know.
+    pub fn signer(&self) -> Option<PublicKey> {
+        self.signer
     }
 
     /// Identity of the encoder; see [`Manifest::encoder_hash`].
@@ -204,6 +219,25 @@ fn parse_manifest(
     Ok(manifest)
 }
 
+fn check_signature(
+    path: &Path,
+    bytes: &[u8],
+    members: &BTreeMap<String, Range<usize>>,
+) -> Result<Option<PublicKey>, BundleError> {
+    let (Some(signature), Some(manifest)) = (members.get(SIGNATURE), members.get(MANIFEST)) else {
+        return Ok(None);
+    };
+    if signature.len() > MAX_SIGNATURE {
+        return Err(damaged(path, "its signature is larger than 4 KiB"));
+    }
+    let of = |range: &Range<usize>| &bytes[range.clone()];
+    let signer = signature::verify(of(manifest), of(signature));
+    signer.map(Some).map_err(|reason| BundleError::Signature {
+        path: path.to_owned(),
+        reason,
+    })
+}
+
 fn check_members(
     path: &Path,
     bytes: &[u8],
@@ -215,7 +249,8 @@ fn check_members(
         member: member.to_owned(),
         reason,
     };
-    for name in members.keys().filter(|name| *name != MANIFEST) {
+    let is_listed = |name: &&String| ![MANIFEST, SIGNATURE].contains(&name.as_str());
+    for name in members.keys().filter(is_listed) {
         if !manifest.members.contains_key(name) {
             return Err(mismatch(name, "the manifest does not list it".to_owned()));
         }

@@ -1,52 +1,12 @@
 //! A bundle on disk: what is written is read, and nothing else is.
 
+mod common;
+
 use std::fs;
 use std::path::Path;
 
-use ssl_edge_bundle::{
-    ArchSpec, Bundle, BundleError, BundleWriter, GOLDEN, GoldenSpec, ONNX, Pooling, PreprocessSpec,
-    Provenance, WEIGHTS,
-};
-
-fn writer() -> BundleWriter {
-    BundleWriter {
-        arch: ArchSpec {
-            name: "tiny".to_owned(),
-            dim: 8,
-            depth: 1,
-            heads: 2,
-            patch: 4,
-            registers: 1,
-            mlp_ratio: 4,
-            image_size: [8, 12],
-            gelu: "tanh".to_owned(),
-            eps: 1e-6,
-        },
-        preprocess: PreprocessSpec {
-            height: 8,
-            width: 12,
-            fit: "squash".to_owned(),
-            mean: [0.485, 0.456, 0.406],
-            std: [0.229, 0.224, 0.225],
-        },
-        pooling: Pooling::ClsMean,
-        provenance: Provenance {
-            method: "dino".to_owned(),
-            images_seen: 37_400,
-            dataset_images: 1_870,
-            seed: 7,
-            config: "method = \"dino\"\n".to_owned(),
-        },
-        licence: Some("CC0-1.0".to_owned()),
-        golden: GoldenSpec {
-            count: 2,
-            tolerance: 1e-4,
-        },
-        weights: (0..=255).collect(),
-        onnx: b"a graph".to_vec(),
-        golden_vectors: Vec::new(),
-    }
-}
+use common::writer;
+use ssl_edge_bundle::{Bundle, BundleError, BundleWriter, GOLDEN, ONNX, Pooling, WEIGHTS};
 
 #[test]
 fn what_is_written_is_read() {

@@ -4,7 +4,7 @@ use crate::commands::Threads;
 use crate::output::{note, note_skipped};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
-use ssl_edge::encoder::{Encoder, EngineKind, Options};
+use ssl_edge::encoder::{Bundle, Encoder, EngineKind, Options, PublicKey};
 use ssl_edge::vision::{ClassFolder, ImageFolder, Skipped};
 use std::path::{Path, PathBuf};
 
@@ -17,6 +17,9 @@ pub(crate) struct EncoderArgs {
     /// What runs the encoder
     #[arg(long, value_enum, default_value = "native")]
     pub(crate) engine: Engine,
+    /// Refuse the bundle unless this public key signed it
+    #[arg(long, value_name = "KEY.pub.pem")]
+    pub(crate) require_signature: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) threads: Threads,
 }
@@ -48,7 +51,11 @@ impl EncoderArgs {
             engine: self.engine.kind(),
             threads: self.threads.count(),
         };
-        Ok(Encoder::open(&self.bundle, &options)?)
+        let bundle = match &self.require_signature {
+            Some(key) => Bundle::open_signed(&self.bundle, &PublicKey::read(key)?)?,
+            None => Bundle::open(&self.bundle)?,
+        };
+        Ok(Encoder::from_bundle(&bundle, &options)?)
     }
 }
 

@@ -3,6 +3,12 @@
 //! [`Encoder::open`] reads a bundle, checks every byte, builds the engine that was asked for (there is no silent fallback) and runs the
 //! bundle's golden vectors through it. [`Encoder::embed`] gives CLS and patch tokens, [`Encoder::feature`] the vector that jobs learn from.
 //!
+//! A station that must run only what its maker released opens the bundle with [`Bundle::open_signed`] and the maker's [`PublicKey`], and
+//! then the encoder with [`Encoder::from_bundle`].
+//!
+//! An encoder is `Sync`: any number of threads may embed through one at the same time, without a copy of the weights, and each gets the
+//! bits that it would get alone. They share the threads of the encoder's pool.
+//!
 //! ```no_run
 //! use ssl_edge::encoder::{Encoder, EngineKind, Options};
 //! let encoder = Encoder::open("encoder.sslb".as_ref(), &Options { engine: EngineKind::Native, threads: 2 })?;
@@ -18,7 +24,7 @@ use std::path::PathBuf;
 
 pub use ssl_edge_bundle::{
     ArchSpec, Bundle, BundleError, GoldenSpec, Manifest, MemberSpec, Pooling, PreprocessSpec,
-    Provenance, save,
+    Provenance, PublicKey, SecretKey, save,
 };
 pub use ssl_edge_runtime::{
     Embedding, Encoder, EngineKind, Options, RuntimeError, SelfTest, l2_normalize,

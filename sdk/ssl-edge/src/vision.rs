@@ -15,9 +15,10 @@
 //! ```
 
 pub use ssl_edge_vision::{
-    AugmentConfig, AugmentError, Blur, ClassFolder, DatasetError, DecodeError, Fit, Frame,
-    FrameError, HOG_LBP_LEN, IMAGE_EXTENSIONS, IMAGENET_MEAN, IMAGENET_STD, Image, ImageFolder,
-    Jitter, MAX_FILE_BYTES, MAX_PIXELS, MultiCrop, PixelFormat, Pixels, Preprocess, Quality, Roi,
-    Skipped, Station, Surface, SurfaceError, TEXTURE_SIDE, UnknownFit, decode_all, decode_bytes,
-    decode_file, encode_png, hog_lbp, raw_grid, raw_pixels, texture, texture_grid,
+    AugmentConfig, AugmentError, Blur, ChromaPlane, ClassFolder, DatasetError, DecodeError, Fit,
+    Frame, FrameError, HOG_LBP_LEN, IMAGE_EXTENSIONS, IMAGENET_MEAN, IMAGENET_STD, Image,
+    ImageFolder, Jitter, MAX_FILE_BYTES, MAX_PIXELS, MultiCrop, PixelFormat, Pixels, Preprocess,
+    Quality, Roi, Skipped, Station, Surface, SurfaceError, TEXTURE_SIDE, UnknownFit, Yuv,
+    decode_all, decode_bytes, decode_file, encode_png, hog_lbp, raw_grid, raw_pixels, texture,
+    texture_grid,
 };

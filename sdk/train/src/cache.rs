@@ -91,9 +91,7 @@ impl Cache {
             PixelFormat::Gray16 => Pixels::Gray16(words(2)),
             PixelFormat::Rgb16 => Pixels::Rgb16(words(6)),
             // decoded images have no other format
-            PixelFormat::Rgb8 | PixelFormat::Bgr8 | PixelFormat::Rgba8 => {
-                Pixels::Rgb8(bytes(3).to_vec())
-            }
+            _ => Pixels::Rgb8(bytes(3).to_vec()),
         };
         Image::new(place.width, place.height, pixels).expect("sizes and samples were an image's")
     }

@@ -8,7 +8,7 @@ use ssl_edge_vision::Preprocess;
 use crate::checkpoint::{Tensors, exported_tensors, latest_checkpoint, read_state};
 use crate::error::{Result, TrainError};
 use crate::methods::{ENCODER, strip};
-use crate::resolve::read_config;
+use crate::resolve::{config_text, read_config};
 
 /// Name of the configuration in a run folder.
 pub(crate) const CONFIG: &str = "config.toml";
@@ -41,7 +41,7 @@ pub struct Provenance {
     pub dataset_images: usize,
     /// Seed.
     pub seed: u64,
-    /// The run's `config.toml`.
+    /// The run's `config.toml` without the folders of the data: a bundle counts the images it was trained on and does not name them.
     pub config: String,
 }
 
@@ -68,6 +68,9 @@ pub fn encoder_of(run: &Path) -> Result<RunEncoder> {
     };
     let state = read_state(&checkpoint)?;
     let tensors = strip(&exported_tensors(&checkpoint)?, ENCODER);
+    let mut unnamed = config.clone();
+    unnamed.data.folders.clear();
+    unnamed.probe = None;
     Ok(RunEncoder {
         arch: config.arch,
         config: config.encoder,
@@ -78,7 +81,7 @@ pub fn encoder_of(run: &Path) -> Result<RunEncoder> {
             images_seen: state.images_seen,
             dataset_images: state.dataset_images,
             seed: config.seed,
-            config: std::fs::read_to_string(&path).map_err(TrainError::io("read", &path))?,
+            config: config_text(&unnamed)?,
         },
     })
 }

@@ -1,60 +1,12 @@
 //! Borrowed pixel buffers as cameras deliver them: strided rows, a pixel format, a region of interest.
 
+use crate::format::{PixelFormat, Yuv};
 use crate::picture::{Image, Pixels};
+use crate::rows::{Arrangement, Buffers, Narrow, Wide};
 
-/// Layout of one pixel. 16-bit samples are native-endian and use the full range 0..=65535.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PixelFormat {
-    /// One 8-bit grey sample.
-    Gray8,
-    /// One 16-bit grey sample.
-    Gray16,
-    /// Red, green, blue, 8 bit each.
-    Rgb8,
-    /// Blue, green, red, 8 bit each.
-    Bgr8,
-    /// Red, green, blue, alpha, 8 bit each; alpha is ignored.
-    Rgba8,
-    /// Red, green, blue, 16 bit each.
-    Rgb16,
-}
+mod error;
 
-impl PixelFormat {
-    /// Samples stored per pixel, alpha included.
-    pub fn samples(self) -> usize {
-        match self {
-            Self::Gray8 | Self::Gray16 => 1,
-            Self::Rgb8 | Self::Bgr8 | Self::Rgb16 => 3,
-            Self::Rgba8 => 4,
-        }
-    }
-
-    /// Bytes per pixel.
-    pub fn bytes(self) -> usize {
-        match self {
-            Self::Gray16 | Self::Rgb16 => 2 * self.samples(),
-            _ => self.samples(),
-        }
-    }
-
-    /// True for one-channel formats.
-    pub fn is_gray(self) -> bool {
-        self.samples() == 1
-    }
-
-    /// Position of red, green and blue (or grey three times) among the samples of a pixel.
-    pub(crate) fn order(self) -> [usize; 3] {
-        match self {
-            Self::Gray8 | Self::Gray16 => [0, 0, 0],
-            Self::Bgr8 => [2, 1, 0],
-            Self::Rgb8 | Self::Rgba8 | Self::Rgb16 => [0, 1, 2],
-        }
-    }
-
-    pub(crate) fn is_16_bit(self) -> bool {
-        matches!(self, Self::Gray16 | Self::Rgb16)
-    }
-}
+pub use error::FrameError;
 
 /// A rectangle in pixels; `x`, `y` is its top left corner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,82 +21,6 @@ pub struct Roi {
     pub height: u32,
 }
 
-/// Why a buffer is not a frame, or a frame cannot be preprocessed.
-#[derive(Debug, thiserror::Error, PartialEq)]
-#[non_exhaustive]
-pub enum FrameError {
-    /// Width or height is zero.
-    #[error("frame of {width}x{height} pixels is empty; pass the camera's width and height")]
-    Empty {
-        /// Columns.
-        width: u32,
-        /// Rows.
-        height: u32,
-    },
-    /// The distance between rows is smaller than a row.
-    #[error(
-        "stride of {stride} bytes is smaller than a row of {row} bytes ({width} pixels, {format:?}); \
-         pass the stride in bytes, not in pixels"
-    )]
-    Stride {
-        /// Bytes from one row to the next.
-        stride: usize,
-        /// Bytes of a row.
-        row: usize,
-        /// Columns.
-        width: u32,
-        /// Pixel format.
-        format: PixelFormat,
-    },
-    /// The buffer ends before the last pixel.
-    #[error(
-        "buffer of {len} bytes is too small: {height} rows at a stride of {stride} bytes need {needed}; \
-         check height, stride and format"
-    )]
-    Buffer {
-        /// Bytes given.
-        len: usize,
-        /// Bytes needed; `usize::MAX` if the size cannot be addressed.
-        needed: usize,
-        /// Bytes from one row to the next.
-        stride: usize,
-        /// Rows.
-        height: u32,
-    },
-    /// The region of interest is empty or reaches outside the frame.
-    #[error(
-        "region of interest {}x{} at ({}, {}) does not lie inside the frame of {width}x{height} pixels; \
-         make it at least 1x1 and inside",
-        roi.width, roi.height, roi.x, roi.y
-    )]
-    Roi {
-        /// Region asked for.
-        roi: Roi,
-        /// Columns of the frame.
-        width: u32,
-        /// Rows of the frame.
-        height: u32,
-    },
-    /// The output slice has the wrong length.
-    #[error("output holds {actual} values, preprocessing writes {expected} (3 x height x width)")]
-    Output {
-        /// Values needed.
-        expected: usize,
-        /// Values given.
-        actual: usize,
-    },
-    /// A preprocessing parameter is unusable.
-    #[error("preprocessing parameter `{field}` is {value}; {remedy}")]
-    Preprocess {
-        /// Parameter.
-        field: &'static str,
-        /// Its value, printed.
-        value: String,
-        /// What to set instead.
-        remedy: &'static str,
-    },
-}
-
 /// A borrowed image of any [`PixelFormat`] with padded rows and a region of interest.
 #[derive(Clone, Copy, Debug)]
 pub struct Frame<'a> {
@@ -153,15 +29,29 @@ pub struct Frame<'a> {
     width: u32,
     height: u32,
     format: PixelFormat,
+    chroma: ChromaPlane,
+    yuv: Yuv,
     roi: Option<Roi>,
+}
+
+/// Where the second plane of an NV12 frame lies, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ChromaPlane {
+    /// From the first byte of luma to the first byte of chroma.
+    pub offset: usize,
+    /// From one row of chroma to the next.
+    pub stride: usize,
 }
 
 impl<'a> Frame<'a> {
     /// Wraps `data`: `height` rows of `width` pixels, `stride` bytes apart. The last row needs no padding.
     ///
+    /// Chroma of [`PixelFormat::Nv12`] follows the luma of all `height` rows at the same stride;
+    /// [`Frame::nv12`] is for buffers where it does not.
+    ///
     /// # Errors
-    /// [`FrameError`] if a size is zero, the stride is smaller than a row, the buffer is too short, or `roi` is empty or
-    /// not inside the frame.
+    /// [`FrameError`] if a size is zero or, where neighbours share chroma, odd, the stride is smaller than a row, the buffer is too
+    /// short, or `roi` is empty or not inside the frame.
     pub fn new(
         data: &'a [u8],
         stride: usize,
@@ -170,28 +60,67 @@ impl<'a> Frame<'a> {
         format: PixelFormat,
         roi: Option<Roi>,
     ) -> Result<Self, FrameError> {
+        let chroma = ChromaPlane {
+            offset: stride.saturating_mul(height as usize),
+            stride,
+        };
+        Self::checked(data, stride, [width, height], format, chroma, roi)
+    }
+
+    /// Wraps NV12 whose chroma plane lies elsewhere in `data`, as decoders that pad the height leave it.
+    ///
+    /// # Errors
+    /// As [`Frame::new`], and if the planes overlap.
+    pub fn nv12(
+        data: &'a [u8],
+        stride: usize,
+        width: u32,
+        height: u32,
+        chroma: ChromaPlane,
+        roi: Option<Roi>,
+    ) -> Result<Self, FrameError> {
+        Self::checked(
+            data,
+            stride,
+            [width, height],
+            PixelFormat::Nv12,
+            chroma,
+            roi,
+        )
+    }
+
+    fn checked(
+        data: &'a [u8],
+        stride: usize,
+        [width, height]: [u32; 2],
+        format: PixelFormat,
+        chroma: ChromaPlane,
+        roi: Option<Roi>,
+    ) -> Result<Self, FrameError> {
         if width == 0 || height == 0 {
             return Err(FrameError::Empty { width, height });
         }
-        let row = (width as usize).saturating_mul(format.bytes());
-        if stride < row {
-            return Err(FrameError::Stride {
-                stride,
-                row,
-                width,
-                format,
-            });
-        }
-        let needed = stride
-            .checked_mul(height as usize - 1)
-            .and_then(|n| n.checked_add(row))
-            .unwrap_or(usize::MAX);
+        format.check_size(width, height)?;
+        let row = format.row_bytes(width);
+        let mut needed = plane_bytes(stride, height, row, width, format)?;
+        let planes = if format == PixelFormat::Nv12 {
+            if chroma.offset < needed {
+                let (offset, luma) = (chroma.offset, needed);
+                return Err(FrameError::ChromaPlane { offset, luma });
+            }
+            let bytes = plane_bytes(chroma.stride, height / 2, row, width, format)?;
+            needed = chroma.offset.saturating_add(bytes);
+            "luma and chroma"
+        } else {
+            "pixels"
+        };
         if data.len() < needed {
             return Err(FrameError::Buffer {
                 len: data.len(),
                 needed,
                 stride,
                 height,
+                planes,
             });
         }
         let frame = Self {
@@ -200,12 +129,20 @@ impl<'a> Frame<'a> {
             width,
             height,
             format,
+            chroma,
+            yuv: Yuv::default(),
             roi: None,
         };
         match roi {
             Some(roi) => frame.with_roi(roi),
             None => Ok(frame),
         }
+    }
+
+    /// The same buffer, its luma and chroma read in another way than [`Yuv::default`]; other formats are not touched by it.
+    pub fn with_yuv(mut self, yuv: Yuv) -> Self {
+        self.yuv = yuv;
+        self
     }
 
     /// The same buffer with another region of interest, in pixels of the whole frame.
@@ -262,41 +199,87 @@ impl<'a> Frame<'a> {
         })
     }
 
-    /// Bytes of row `y` of the [`region`](Self::region).
-    ///
-    /// # Panics
-    /// If `y` is not a row of the region.
-    pub fn row(&self, y: u32) -> &'a [u8] {
-        let region = self.region();
-        assert!(y < region.height, "row {y} of {}", region.height);
-        let bytes = self.format.bytes();
-        let start = (region.y + y) as usize * self.stride + region.x as usize * bytes;
-        &self.data[start..start + region.width as usize * bytes]
+    /// Where chroma lies; of no meaning for formats without a plane of it.
+    pub(crate) fn chroma_plane(&self) -> (usize, usize) {
+        (self.chroma.offset, self.chroma.stride)
     }
 
-    /// A tight copy of the [`region`](Self::region): grey stays grey, all else becomes RGB of the same depth.
+    /// How luma and chroma are read.
+    pub fn yuv(&self) -> Yuv {
+        self.yuv
+    }
+
+    /// The [`region`](Self::region) decoded: grey stays grey, all else becomes RGB, of 16 bit if the source has more than 8.
+    ///
+    /// A colour filter array is demosaicked bilinearly; pixels that share chroma all get it.
     pub fn to_image(&self) -> Image {
         let region = self.region();
-        let (samples, order) = (self.format.samples(), self.format.order());
-        let rows = || (0..region.height).map(|y| self.row(y));
-        let pixels = match self.format {
-            PixelFormat::Gray8 => Pixels::Gray8(rows().flatten().copied().collect()),
-            PixelFormat::Gray16 => Pixels::Gray16(rows().flat_map(native_u16).collect()),
-            PixelFormat::Rgb16 => Pixels::Rgb16(rows().flat_map(native_u16).collect()),
-            PixelFormat::Rgb8 | PixelFormat::Bgr8 | PixelFormat::Rgba8 => Pixels::Rgb8(
-                rows()
-                    .flat_map(|row| row.chunks_exact(samples))
-                    .flat_map(|pixel| order.map(|c| pixel[c]))
-                    .collect(),
-            ),
+        let arrangement = Arrangement::of(self);
+        let is_gray = self.format.is_gray();
+        let pixels = if self.format.is_wide() {
+            let mut source = Wide::new(self, region);
+            let samples = collect(region, arrangement, |y, row| source.fill(y, row));
+            let of = if is_gray {
+                Pixels::Gray16
+            } else {
+                Pixels::Rgb16
+            };
+            of(samples)
+        } else {
+            let mut buffers = Buffers::default();
+            let mut source = Narrow::new(self, region, &mut buffers);
+            let samples = collect(region, arrangement, |y, row| source.fill(y, row));
+            let of = if is_gray { Pixels::Gray8 } else { Pixels::Rgb8 };
+            of(samples)
         };
         Image::tight(region.width, region.height, pixels)
     }
 }
 
-fn native_u16(row: &[u8]) -> impl Iterator<Item = u16> {
-    row.chunks_exact(2)
-        .map(|b| u16::from_ne_bytes([b[0], b[1]]))
+/// Bytes of `rows` rows, or why they cannot be.
+fn plane_bytes(
+    stride: usize,
+    rows: u32,
+    row: usize,
+    width: u32,
+    format: PixelFormat,
+) -> Result<usize, FrameError> {
+    if stride < row {
+        return Err(FrameError::Stride {
+            stride,
+            row,
+            width,
+            format,
+        });
+    }
+    let before = stride.checked_mul(rows as usize - 1);
+    Ok(before
+        .and_then(|n| n.checked_add(row))
+        .unwrap_or(usize::MAX))
+}
+
+/// All rows of a region, pixel by pixel, channels as grey or RGB.
+fn collect<T: Copy + Default>(
+    region: Roi,
+    arrangement: Arrangement,
+    mut fill: impl FnMut(u32, &mut [T]),
+) -> Vec<T> {
+    let width = region.width as usize;
+    let mut row = vec![T::default(); arrangement.row_len(region.width)];
+    let mut out = Vec::new();
+    for y in 0..region.height {
+        fill(y, &mut row);
+        match arrangement {
+            Arrangement::Interleaved { samples: 1, .. } => out.extend_from_slice(&row),
+            Arrangement::Interleaved { samples, order } => {
+                out.extend(row.chunks_exact(samples).flat_map(|p| order.map(|c| p[c])));
+            }
+            Arrangement::Planar => {
+                out.extend((0..width).flat_map(|x| [0, 1, 2].map(|c| row[c * width + x])));
+            }
+        }
+    }
+    out
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Vision for ssl-edge: everything between a file or a camera buffer and the `[3, H, W]` f32 tensor an encoder sees.
 //!
 //! # Overview
-//! - [`Frame`]: a borrowed, strided camera buffer with a region of interest; [`Image`]: an owned, tightly packed one.
+//! - [`Frame`]: a borrowed, strided camera buffer with a region of interest, grey, RGB, Bayer, packed or of luma and chroma;
+//!   [`Image`]: an owned, tightly packed one.
 //! - [`decode_file`]: JPEG, PNG, BMP, TIFF and PGM/PPM, 8 and 16 bit, grey and RGB, with a pixel limit checked in the header.
 //! - [`Preprocess`]: the one path from pixels to a tensor, shared by training, export and device.
 //! - [`ImageFolder`], [`ClassFolder`], [`decode_all`]: data sets that name what they skip.
@@ -29,11 +30,15 @@ mod augment;
 mod dataset;
 mod decode;
 mod encode;
+mod format;
 mod frame;
 mod picture;
 mod preprocess;
 mod quality;
 mod resample;
+mod rows;
+mod scale;
+mod simd;
 mod stream;
 mod synth;
 mod texture;
@@ -47,7 +52,8 @@ pub use dataset::{
 };
 pub use decode::{DecodeError, MAX_FILE_BYTES, MAX_PIXELS, decode_bytes, decode_file};
 pub use encode::encode_png;
-pub use frame::{Frame, FrameError, PixelFormat, Roi};
+pub use format::{PixelFormat, Yuv};
+pub use frame::{ChromaPlane, Frame, FrameError, Roi};
 pub use picture::{Image, Pixels};
 pub use preprocess::{Fit, IMAGENET_MEAN, IMAGENET_STD, Preprocess, UnknownFit, preprocess_batch};
 pub use quality::Quality;

@@ -1,6 +1,7 @@
 //! Owned images with tightly packed rows.
 
-use crate::frame::{Frame, FrameError, PixelFormat};
+use crate::format::PixelFormat;
+use crate::frame::{Frame, FrameError};
 use crate::resample::{Resized, Scratch};
 
 /// Samples of an [`Image`], row-major, channels interleaved, no padding.
@@ -27,7 +28,7 @@ impl Pixels {
         }
     }
 
-    fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         match self {
             Self::Gray8(v) | Self::Rgb8(v) => v,
             Self::Gray16(v) | Self::Rgb16(v) => bytemuck::cast_slice(v),
@@ -49,7 +50,7 @@ impl Image {
     /// # Errors
     /// [`FrameError::Empty`] if a size is zero, [`FrameError::Buffer`] if the number of samples is not the one needed.
     pub fn new(width: u32, height: u32, pixels: Pixels) -> Result<Self, FrameError> {
-        let stride = (width as usize).saturating_mul(pixels.format().bytes());
+        let stride = pixels.format().row_bytes(width);
         let len = pixels.bytes().len();
         Frame::new(pixels.bytes(), stride, width, height, pixels.format(), None)?;
         if len != stride * height as usize {
@@ -58,6 +59,7 @@ impl Image {
                 needed: stride * height as usize,
                 stride,
                 height,
+                planes: "pixels",
             });
         }
         Ok(Self::tight(width, height, pixels))
@@ -66,7 +68,7 @@ impl Image {
     pub(crate) fn tight(width: u32, height: u32, pixels: Pixels) -> Self {
         debug_assert_eq!(
             pixels.bytes().len(),
-            width as usize * height as usize * pixels.format().bytes()
+            pixels.format().row_bytes(width) * height as usize
         );
         Self {
             width,
@@ -87,7 +89,7 @@ impl Image {
 
     /// 1 for grey, 3 for RGB.
     pub fn channels(&self) -> usize {
-        self.pixels.format().samples()
+        self.pixels.format().channels()
     }
 
     /// The samples.
@@ -98,7 +100,7 @@ impl Image {
     /// A view of the whole image.
     pub fn frame(&self) -> Frame<'_> {
         let format = self.pixels.format();
-        let stride = self.width as usize * format.bytes();
+        let stride = format.row_bytes(self.width);
         Frame::new(
             self.pixels.bytes(),
             stride,
@@ -128,9 +130,8 @@ impl Image {
         };
         let (width, height) = (scale(self.width), scale(self.height));
         let pixels = Scratch::with(|scratch| {
-            let frame = self.frame();
-            let resized = scratch.resize(&frame, frame.region(), width, height);
-            match (resized, frame.format().is_gray()) {
+            let resized = scratch.resize(&self, self.frame().region(), width, height);
+            match (resized, self.channels() == 1) {
                 (Resized::U8(v), true) => Pixels::Gray8(v.to_vec()),
                 (Resized::U8(v), false) => Pixels::Rgb8(v.to_vec()),
                 (Resized::U16(v), true) => Pixels::Gray16(v.to_vec()),

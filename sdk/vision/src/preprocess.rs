@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::frame::{Frame, FrameError, Roi};
 use crate::picture::Image;
-use crate::resample::{Resized, Scratch};
+use crate::scale::{self, Affine};
 
 /// Channel means of ImageNet, RGB, for samples in 0..=1.
 pub const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
@@ -53,7 +53,9 @@ impl FromStr for Fit {
 
 /// Resize, scale to 0..=1, normalise: `out[c] = (pixel[c] / max - mean[c]) / std[c]`, `[3, height, width]` f32.
 ///
-/// The resize is antialiased Catmull-Rom, done at 8 or 16 bit as the source is; grey fills all three channels.
+/// A frame of any [`PixelFormat`](crate::PixelFormat) is decoded row by row as [`Frame::to_image`] does, resampled by an antialiased
+/// Catmull-Rom and normalised in one pass, with the same result, to the last bit, as its decoded image. No sample is rounded to 8 bit between; values
+/// beyond the range of the codes, which the filter makes at sharp edges, are clamped to it. Grey fills all three channels.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct Preprocess {
@@ -137,25 +139,8 @@ impl Preprocess {
             Fit::Squash => frame.region(),
             Fit::CenterCrop => self.centre_of(frame.region()),
         };
-        let (samples, order) = (frame.format().samples(), frame.format().order());
-        let plane_len = out.len() / 3;
-        Scratch::with(|scratch| {
-            let resized = scratch.resize(frame, window, self.width, self.height);
-            for (c, plane) in out.chunks_exact_mut(plane_len).enumerate() {
-                match &resized {
-                    Resized::U8(v) => {
-                        let (scale, shift) = self.affine(c, f64::from(u8::MAX));
-                        let source = v.iter().skip(order[c]).step_by(samples);
-                        write_plane(plane, source.map(|&x| f32::from(x)), scale, shift);
-                    }
-                    Resized::U16(v) => {
-                        let (scale, shift) = self.affine(c, f64::from(u16::MAX));
-                        let source = v.iter().skip(order[c]).step_by(samples);
-                        write_plane(plane, source.map(|&x| f32::from(x)), scale, shift);
-                    }
-                }
-            }
-        });
+        let size = (self.width, self.height);
+        scale::resample(frame, window, size, [0, 1, 2].map(|c| self.affine(c)), out);
         Ok(())
     }
 
@@ -177,15 +162,12 @@ impl Preprocess {
         }
     }
 
-    fn affine(&self, channel: usize, max: f64) -> (f32, f32) {
+    fn affine(&self, channel: usize) -> Affine {
         let (mean, std) = (f64::from(self.mean[channel]), f64::from(self.std[channel]));
-        ((1.0 / (max * std)) as f32, (-mean / std) as f32)
-    }
-}
-
-fn write_plane(plane: &mut [f32], source: impl Iterator<Item = f32>, scale: f32, shift: f32) {
-    for (out, x) in plane.iter_mut().zip(source) {
-        *out = x * scale + shift;
+        Affine {
+            scale: 1.0 / std,
+            shift: -mean / std,
+        }
     }
 }
 

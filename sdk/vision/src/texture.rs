@@ -64,9 +64,8 @@ pub fn raw_pixels(image: &Image, side: u32) -> Vec<f32> {
 }
 
 fn resized_gray(image: &Image, width: u32, height: u32) -> Vec<f32> {
-    let frame = image.frame();
     Scratch::with(|scratch| {
-        let resized = scratch.resize(&frame, frame.region(), width, height);
+        let resized = scratch.resize(image, image.frame().region(), width, height);
         match resized {
             Resized::U8(v) => gray(v, image.channels(), 255.0),
             Resized::U16(v) => gray(v, image.channels(), 65535.0),

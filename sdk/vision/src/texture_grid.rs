@@ -39,9 +39,8 @@ pub fn raw_grid(frame: &Frame, grid: [usize; 2], side: usize) -> Result<Vec<f32>
     let (width, height) = (cols * side, rows * side);
     // Also brings blue-first and alpha formats to grey or RGB.
     let image = frame.with_roi(region)?.to_image();
-    let whole = image.frame();
     let plane = Scratch::with(|scratch| {
-        let resized = scratch.resize(&whole, whole.region(), width as u32, height as u32);
+        let resized = scratch.resize(&image, image.frame().region(), width as u32, height as u32);
         match resized {
             Resized::U8(v) => gray(v, image.channels(), 255.0),
             Resized::U16(v) => gray(v, image.channels(), 65535.0),

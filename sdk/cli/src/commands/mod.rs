@@ -1,6 +1,7 @@
 //! The commands, one file each: its arguments, what it does, what it prints.
 
 mod bench;
+mod bundle;
 mod calibrate;
 mod doctor;
 mod embed;
@@ -24,6 +25,9 @@ pub(crate) enum Command {
     Pretrain(Box<pretrain::PretrainArgs>),
     /// Pack a run, or random weights, into a bundle
     Export(export::ExportArgs),
+    /// Inspect, verify and sign bundles
+    #[command(subcommand)]
+    Bundle(bundle::BundleCommand),
     /// Write the embeddings of a folder of images
     Embed(embed::EmbedArgs),
     /// Measure an encoder on labelled images
@@ -50,6 +54,7 @@ impl Command {
             Command::Quickstart(args) => quickstart::run(args, format),
             Command::Pretrain(args) => pretrain::run(args, format),
             Command::Export(args) => export::run(args, format),
+            Command::Bundle(command) => bundle::run(command, format),
             Command::Embed(args) => embed::run(args, format),
             Command::Eval(command) => eval::run(command, format),
             Command::Calibrate(args) => calibrate::run(args, format),

@@ -4,6 +4,7 @@ mod anomaly;
 mod bad_files;
 mod bad_input;
 #[cfg(target_os = "linux")]
+mod bundle;
 mod disk_full;
 mod pipeline;
 mod support;

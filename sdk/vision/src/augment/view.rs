@@ -54,7 +54,7 @@ impl Plan {
         Scratch::with(|scratch| {
             let (w, h) = self.orientation.source_size(width, height);
             let strides = self.orientation.strides(width, height);
-            let resized = scratch.resize(&image.frame(), self.crop, w, h);
+            let resized = scratch.resize(image, self.crop, w, h);
             let planes = &mut out[..channels * len];
             match resized {
                 Resized::U8(v) => deinterleave(planes, v, channels, width, strides, 1.0 / 255.0),
@@ -195,6 +195,8 @@ mod tests {
 
     #[test]
     fn a_view_of_the_whole_image_is_its_preprocessing() {
+        // The augmentation rounds to 8 bit twice, the first time amplified by at most the kernel's L1 norm of 1.25.
+        let tolerance = 1.2 / 255.0 / STD.into_iter().fold(f32::MAX, f32::min);
         for channels in [1, 3] {
             let image = texture(channels);
             let preprocess = Preprocess {
@@ -206,7 +208,7 @@ mod tests {
             };
             let mut expected = vec![0.0; preprocess.len()];
             preprocess.apply(&image.frame(), &mut expected).unwrap();
-            close(&view(&whole(16, 20), &image, 0), &expected, 2e-6);
+            close(&view(&whole(16, 20), &image, 0), &expected, tolerance);
             let flipped = AugmentConfig {
                 flip_horizontal: 1.0,
                 ..whole(16, 20)
@@ -215,7 +217,7 @@ mod tests {
                 .chunks(20)
                 .flat_map(|row| row.iter().rev().copied())
                 .collect();
-            close(&view(&flipped, &image, 0), &mirrored, 2e-6);
+            close(&view(&flipped, &image, 0), &mirrored, tolerance);
         }
     }
 

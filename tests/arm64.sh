@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Builds for 64-bit Arm Linux and runs the test suites under qemu-user, on an x86 Debian 12 with its packages
+#
+#     dpkg --add-architecture arm64 && apt-get update
+#     apt-get install rustc-web cargo-web libstd-rust-web-dev:arm64 gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
+#
+# or with any toolchain that has the target: RUSTC=... CARGO=... tests/arm64.sh [package ...]
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+target=aarch64-unknown-linux-gnu
+export RUSTC="${RUSTC:-/usr/bin/rustc}"
+cargo="${CARGO:-/usr/bin/cargo}"
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/ssl-edge/target-arm64}"
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER="${LINKER:-aarch64-linux-gnu-gcc}"
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="${RUNNER:-qemu-aarch64 -L /usr/aarch64-linux-gnu}"
+# C sources of dependencies.
+export CC_aarch64_unknown_linux_gnu="${LINKER:-aarch64-linux-gnu-gcc}"
+
+for needed in "$RUSTC" "$cargo" "${LINKER:-aarch64-linux-gnu-gcc}" qemu-aarch64; do
+    command -v "$needed" >/dev/null || {
+        echo "arm64.sh: $needed is not there; the head of this script says what to install" >&2
+        exit 1
+    }
+done
+
+packages=("$@")
+if ((${#packages[@]} == 0)); then
+    packages=(ssl-edge-vision ssl-edge-bundle ssl-edge-adapt ssl-edge-runtime)
+    [[ -d sdk/head ]] && packages+=(ssl-edge-head)
+fi
+for package in "${packages[@]}"; do
+    # One package at a time: each is built with its own features, as a program for the device has them.
+    "$cargo" test --release --target "$target" --no-default-features -p "$package" --lib --tests
+done
+echo "passed on $target: ${packages[*]}"

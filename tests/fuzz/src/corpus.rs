@@ -1,0 +1,98 @@
+//! Writes the seeds of the fuzz targets, the same bytes every time: `cargo run --release --bin corpus` in this folder.
+
+use std::fs;
+use std::path::Path;
+
+use ssl_edge_adapt::{EncoderId, FitOptions, Job, SampleMeta};
+use ssl_edge_bundle::{
+    ArchSpec, Bundle, BundleWriter, GoldenSpec, Pooling, PreprocessSpec, Provenance, SecretKey,
+};
+
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+fn main() -> Outcome {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
+    for target in ["bundle", "job", "frame"] {
+        fs::create_dir_all(corpus.join(target))?;
+    }
+    bundles(&corpus.join("bundle"))?;
+    jobs(&corpus.join("job"))?;
+    frames(&corpus.join("frame"))
+}
+
+fn bundles(folder: &Path) -> Outcome {
+    let writer = BundleWriter {
+        arch: ArchSpec {
+            name: "tiny".to_owned(),
+            dim: 4,
+            depth: 1,
+            heads: 1,
+            patch: 4,
+            registers: 0,
+            mlp_ratio: 4,
+            image_size: [4, 4],
+            gelu: "tanh".to_owned(),
+            eps: 1e-6,
+        },
+        preprocess: PreprocessSpec {
+            height: 4,
+            width: 4,
+            fit: "squash".to_owned(),
+            mean: [0.5; 3],
+            std: [0.5; 3],
+        },
+        pooling: Pooling::Cls,
+        provenance: Provenance::default(),
+        licence: Some("CC0-1.0".to_owned()),
+        golden: GoldenSpec {
+            count: 1,
+            tolerance: 1e-4,
+        },
+        weights: b"weights".to_vec(),
+        onnx: b"graph".to_vec(),
+        golden_vectors: Vec::new(),
+    };
+    let path = folder.join("plain");
+    writer.write(&path)?;
+    let signed = Bundle::open(&path)?.signed(&SecretKey::from_seed(&[7; 32]));
+    fs::write(folder.join("signed"), signed)?;
+    Ok(())
+}
+
+fn jobs(folder: &Path) -> Outcome {
+    let mut job = Job::new(EncoderId {
+        hash: [3; 32],
+        dim: 3,
+    });
+    job.save(&folder.join("empty"))?;
+    let classes = [job.add_class("good")?, job.add_class("bad")?];
+    for i in 0..4u8 {
+        let x = f32::from(i);
+        let meta = SampleMeta {
+            source: format!("{i}.png"),
+            unix_time: 1_800_000_000,
+        };
+        let embedding = [x.cos(), x.sin(), f32::from(i % 2)];
+        job.add_sample(classes[usize::from(i % 2)], &embedding, meta)?;
+    }
+    job.save(&folder.join("taught"))?;
+    job.fit(&FitOptions::default())?;
+    job.save(&folder.join("fitted"))?;
+    Ok(())
+}
+
+/// One frame of each format, 8 x 6 pixels with a padding of one byte, with a region of interest every other time.
+fn frames(folder: &Path) -> Outcome {
+    let row_bytes = [8, 16, 24, 24, 32, 48, 32, 10, 12, 8, 8, 8, 8, 8, 16];
+    for (format, row) in row_bytes.into_iter().enumerate() {
+        let stride: u32 = row + 1;
+        let mut bytes = vec![format as u8, format as u8 % 2, format as u8 % 4, 0];
+        for number in [8, 6, stride, 1, 1, 5, 3, stride * 6, stride, 0x0705] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        let pixels = (0..stride * 6 * 3 / 2).map(|i| (i * 37 + i / 5) as u8);
+        bytes.extend(pixels);
+        fs::write(folder.join(format!("format{format:02}")), bytes)?;
+    }
+    Ok(())
+}
