@@ -1,6 +1,6 @@
 //! Joining jobs, and moving a job to another encoder.
 
-use super::{EncoderId, Job, Sample};
+use super::{Class, EncoderId, Job, Sample};
 use crate::error::AdaptError;
 use crate::fitted::{FitOptions, FitReport};
 use crate::history::Action;
@@ -19,7 +19,8 @@ pub struct Migration {
 
 impl Job {
     /// Adds the classes (by name) and samples of a job over the same encoder. Samples that both have are added once. The job must be fitted again;
-    /// the order of merging changes nothing but ids. Returns the number of samples that were new.
+    /// the order of merging changes nothing but ids. A class of both is good if both say so, and costs what it costs in the job where it costs
+    /// more. Returns the number of samples that were new.
     ///
     /// # Errors
     ///
@@ -35,6 +36,9 @@ impl Job {
             });
         }
         let mut merged = self.clone();
+        for class in &other.classes {
+            merged.merge_class(class)?;
+        }
         let mut added = 0;
         for sample in &other.samples {
             let name = &other.class(sample.class)?.name;
@@ -60,6 +64,26 @@ impl Job {
         merged.fitted = None;
         *self = merged;
         Ok(added)
+    }
+
+    /// Adds a class of another job, or joins it with the one of that name.
+    fn merge_class(&mut self, theirs: &Class) -> Result<(), AdaptError> {
+        let (id, good, cost) = match self.class_named(&theirs.name) {
+            Some(ours) => (
+                ours.id,
+                ours.good && theirs.good,
+                ours.cost.max(theirs.cost),
+            ),
+            None => (self.add_class(&theirs.name)?, theirs.good, theirs.cost),
+        };
+        let now = self.class(id)?.clone();
+        if now.good != good {
+            self.set_good(id, good)?;
+        }
+        if now.cost != cost {
+            self.set_cost(id, cost)?;
+        }
+        Ok(())
     }
 
     /// The job with features of another encoder, which `feature` makes of each sample, from its thumbnail as a rule. This job stays as it is.
