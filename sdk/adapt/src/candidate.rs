@@ -12,6 +12,7 @@ use crate::head::statistics::Statistics;
 use crate::head::{Head, HeadKind, lambda_grid};
 use crate::support::Support;
 use std::borrow::Cow;
+use std::cell::OnceCell;
 
 /// A fitted head with its leave-one-out scores.
 pub(crate) struct Candidate {
@@ -185,41 +186,52 @@ impl<'s> Closed<'s> {
         if support.n_evaluable() == 0 {
             return self.at(kind, self.unit(), support);
         }
-        let grid = lambda_grid(self.unit());
-        let tried: Vec<(f64, Vec<f64>)> = grid
-            .iter()
-            .rev()
-            .map(|&lambda| (lambda, self.leave_one_out(lambda)))
-            .collect();
-        let hits: Vec<usize> = tried
-            .iter()
-            .map(|(_, scores)| hits(scores, support))
-            .collect();
-        let most = hits.iter().max();
-        let mut best: Option<(f64, Vec<f64>, Option<Calibration>)> = None;
-        for ((lambda, scores), _) in tried
-            .into_iter()
-            .zip(&hits)
-            .filter(|(_, hits)| Some(*hits) == most)
-        {
-            let calibration = calibrate(&scores, support);
+        let mut best: Option<Tried> = None;
+        for lambda in lambda_grid(self.unit()).into_iter().rev() {
+            let scores = self.leave_one_out(lambda);
+            let next = Tried {
+                lambda,
+                hits: hits(&scores, support),
+                scores,
+                calibration: OnceCell::new(),
+            };
             if best
                 .as_ref()
-                .is_none_or(|(_, _, best)| loss(&calibration) < loss(best))
+                .is_none_or(|best| next.is_better(best, support))
             {
-                best = Some((lambda, scores, calibration));
+                best = Some(next);
             }
         }
         match best {
-            Some((lambda, loo_scores, calibration)) => Candidate {
+            Some(best) => Candidate {
                 kind,
-                head: Head::Linear(self.solve(lambda)),
-                lambda: Some(lambda),
-                loo_scores,
-                calibration,
+                head: Head::Linear(self.solve(best.lambda)),
+                lambda: Some(best.lambda),
+                calibration: best.calibration(support).clone(),
+                loo_scores: best.scores,
             },
             None => self.at(kind, self.unit(), support),
         }
+    }
+}
+
+/// What leave-one-out says about one λ; only the best one is kept, since the scores of many samples and classes are large.
+struct Tried {
+    lambda: f64,
+    scores: Vec<f64>,
+    hits: usize,
+    calibration: OnceCell<Option<Calibration>>,
+}
+
+impl Tried {
+    fn calibration(&self, support: &Support) -> &Option<Calibration> {
+        self.calibration
+            .get_or_init(|| calibrate(&self.scores, support))
+    }
+
+    fn is_better(&self, best: &Self, support: &Support) -> bool {
+        let likelier = || loss(self.calibration(support)) < loss(best.calibration(support));
+        self.hits > best.hits || self.hits == best.hits && likelier()
     }
 }
 

@@ -242,6 +242,13 @@ fn check(payload: &Payload) -> Result<(), String> {
     if !ids_rise || !ids_below_next {
         return Err("ids out of order".into());
     }
+    // Counters that no job reaches would overflow with the next change.
+    let counters = payload.next_class <= u32::MAX / 2
+        && payload.next_sample <= u64::MAX / 2
+        && payload.revision <= u64::MAX / 2;
+    if !counters {
+        return Err("a counter is out of range".into());
+    }
     let names: HashSet<&str> = payload
         .classes
         .iter()
@@ -308,7 +315,14 @@ fn check_fitted(fitted: &Fitted, payload: &Payload) -> Result<(), String> {
     fitted.head.check(n_classes, fitted.view.dim(parts))?;
     let report = &fitted.report;
     let confusion = report.confusion.n_classes == n_classes
-        && Some(report.confusion.counts.len()) == n_classes.checked_mul(n_classes);
+        && Some(report.confusion.counts.len()) == n_classes.checked_mul(n_classes)
+        && report
+            .confusion
+            .counts
+            .iter()
+            .map(|n| u128::from(*n))
+            .sum::<u128>()
+            <= payload.samples.len() as u128;
     let needs_more = report.needs_more.is_none_or(|class| class < n_classes);
     if n_classes == 0 || !confusion || !needs_more || report.n != payload.samples.len() {
         return Err("the head does not fit the classes and samples".into());

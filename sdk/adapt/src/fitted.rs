@@ -10,7 +10,7 @@ use crate::job::SampleId;
 use crate::parts::{Part, Selection, View};
 use crate::reliability::{Reliability, wilson};
 use crate::support::{Support, normalised_rows};
-use crate::unknown::{UnknownRule, leave_one_out_distances, nearest_others};
+use crate::unknown::{UnknownRule, some_nearest_others};
 use serde::{Deserialize, Serialize};
 
 /// How to fit a job.
@@ -184,12 +184,13 @@ impl Fitted {
         };
         let seen = problem.seen(&view);
         let support = problem.support(&seen)?;
-        let distances = leave_one_out_distances(&support);
+        let unit = support.normalised();
+        let distances = some_nearest_others(&unit, |sample| support.evaluable(sample));
         let unknown = UnknownRule::new(distances, options.unknown_rate)?;
         let parts = problem.layout.parts();
         let report = report(&support, ids, &candidate, &view, parts, unknown, tried);
         Ok(Self {
-            units: support.normalised().data,
+            units: unit.data,
             view,
             head: candidate.head,
             report,
@@ -207,7 +208,7 @@ impl Fitted {
         let seen = problem.seen(&view);
         let (n, dim) = (problem.rows.len(), view.dim(parts));
         let unit = normalised_rows(seen.chunks_exact(dim), n, dim);
-        let distances = nearest_others(&unit, |_| n > 1);
+        let distances = some_nearest_others(&unit, |_| n > 1);
         let report = FitReport {
             n,
             head: None,
@@ -263,18 +264,21 @@ fn report(
     };
     let mut confusion = Confusion::new(n_classes);
     let mut suspects: Vec<(f64, SampleId)> = Vec::new();
-    let mut probabilities = Vec::new();
     for (i, row) in candidate.loo_scores.chunks_exact(n_classes).enumerate() {
         if support.evaluable(i) {
             let (label, predicted) = (support.labels()[i], argmax(row));
             confusion.add(label, predicted);
-            let p = softmax(row, temperature);
             if label != predicted {
+                let p = softmax(row, temperature);
                 suspects.push((p[label] - p[predicted], ids[i]));
             }
-            probabilities.push((p, label));
         }
     }
+    let rows = candidate.loo_scores.chunks_exact(n_classes).enumerate();
+    let probabilities = rows
+        .filter(|(i, _)| support.evaluable(*i))
+        .map(|(i, row)| (softmax(row, temperature), support.labels()[i]));
+    let reliability = Reliability::of(probabilities);
     suspects.sort_by(|a, b| a.0.total_cmp(&b.0));
     let (accuracy, balanced) = confusion.accuracies().unzip();
     let loo_n = support.n_evaluable();
@@ -286,7 +290,7 @@ fn report(
         loo_accuracy: accuracy,
         loo_interval: accuracy.map(|share| wilson((share * loo_n as f64).round(), loo_n as f64)),
         loo_balanced_accuracy: balanced,
-        reliability: Reliability::of(&probabilities),
+        reliability,
         lambda: candidate.lambda,
         temperature,
         needs_more: Some(needs_more(support, &confusion)),

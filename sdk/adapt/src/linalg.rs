@@ -53,6 +53,16 @@ impl<T: Scalar> Matrix<T> {
         product(self.view().transpose(), b.view(), false)
     }
 
+    /// The rows of these indices.
+    pub(crate) fn picked(&self, rows: &[usize]) -> Self {
+        let data = rows.iter().flat_map(|&i| self.row(i)).copied().collect();
+        Self {
+            rows: rows.len(),
+            cols: self.cols,
+            data,
+        }
+    }
+
     /// `self[rows] · bᵀ` on the calling thread.
     pub(crate) fn rows_times_transposed(&self, rows: std::ops::Range<usize>, b: &Self) -> Self {
         let mut out = Self::zeros(rows.len(), b.rows);

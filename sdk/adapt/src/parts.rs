@@ -157,7 +157,7 @@ pub(crate) struct View {
     /// Of the parts, by rising index.
     pub(crate) selection: Selection,
     /// Factor of each selected part: the inverse of the root mean square distance of the samples from their mean; 0 for a part that is the same
-    /// for all samples, 1 where it is the only one.
+    /// for all samples, 1 where it is the only one. Where all are the same (a job of one sample) the inverse of their root mean square norm.
     pub(crate) scales: Vec<f64>,
 }
 
@@ -171,17 +171,23 @@ impl View {
             };
         }
         let starts = starts(parts);
-        let scale = |&part: &usize| {
-            let range = starts[part]..starts[part] + parts[part].dim;
-            let (spread, square) = spread(rows.iter().map(|row| &row[range.clone()]), range.len());
-            // Differences at the level of f32 rounding carry no information.
-            if spread > 1e-13 * square {
-                1.0 / spread.sqrt()
-            } else {
-                0.0
-            }
+        let moments: Vec<(f64, f64)> = selection
+            .iter()
+            .map(|&part| {
+                let range = starts[part]..starts[part] + parts[part].dim;
+                spread(rows.iter().map(|row| &row[range.clone()]), range.len())
+            })
+            .collect();
+        // Differences at the level of f32 rounding carry no information.
+        let varies = |&(spread, square): &(f64, f64)| spread > 1e-13 * square;
+        let any_varies = moments.iter().any(varies);
+        let inverse = |x: f64| if x > 0.0 { 1.0 / x.sqrt() } else { 0.0 };
+        let scale = |&(spread, square): &(f64, f64)| match any_varies {
+            true if varies(&(spread, square)) => inverse(spread),
+            true => 0.0,
+            false => inverse(square),
         };
-        let scales = selection.iter().map(scale).collect();
+        let scales = moments.iter().map(scale).collect();
         Self { selection, scales }
     }
 

@@ -19,18 +19,19 @@ pub struct Reliability {
 
 impl Reliability {
     /// Of probabilities with the true class of each; `None` without any.
-    pub fn of(probabilities: &[(Vec<f64>, usize)]) -> Option<Self> {
-        let n = probabilities.len() as f64;
+    pub fn of(probabilities: impl IntoIterator<Item = (Vec<f64>, usize)>) -> Option<Self> {
+        let mut n = 0.0;
         let mut bins = [(0.0f64, 0.0f64); BINS];
         let mut brier = 0.0;
         for (p, label) in probabilities {
-            let best = crate::fitted::argmax(p);
+            n += 1.0;
+            let best = crate::fitted::argmax(&p);
             let bin = ((p[best] * BINS as f64) as usize).min(BINS - 1);
             bins[bin].0 += p[best];
-            bins[bin].1 += f64::from(u8::from(best == *label));
+            bins[bin].1 += f64::from(u8::from(best == label));
             let terms = p.iter().enumerate();
             brier += terms
-                .map(|(c, p)| (p - f64::from(u8::from(c == *label))).powi(2))
+                .map(|(c, p)| (p - f64::from(u8::from(c == label))).powi(2))
                 .sum::<f64>();
         }
         // count · |mean confidence - share right| is the difference of the sums.
@@ -80,10 +81,10 @@ mod tests {
         let sure = |p: f64| vec![p, 1.0 - p];
         // bin 9: 0.95 and 0.91, one right; bin 6: 0.65, right
         let of = [(sure(0.95), 0), (sure(0.91), 1), (sure(0.65), 0)];
-        let found = Reliability::of(&of).unwrap();
+        let found = Reliability::of(of).unwrap();
         let ece = ((0.95 + 0.91 - 1.0) + (1.0 - 0.65)) / 3.0;
         let brier = 2.0 * (0.05f64.powi(2) + 0.91f64.powi(2) + 0.35f64.powi(2)) / 3.0;
         assert!((found.ece - ece).abs() < 1e-12 && (found.brier - brier).abs() < 1e-12);
-        assert_eq!(Reliability::of(&[]), None);
+        assert_eq!(Reliability::of([]), None);
     }
 }

@@ -1,6 +1,6 @@
 //! Joining jobs, and moving a job to another encoder.
 
-use super::{EncoderId, Job, Sample};
+use super::{Class, EncoderId, Job, Sample};
 use crate::error::AdaptError;
 use crate::fitted::{FitOptions, FitReport};
 use crate::history::Action;
@@ -19,7 +19,8 @@ pub struct Migration {
 
 impl Job {
     /// Adds the classes (by name) and samples of a job over the same encoder. Samples that both have are added once. The job must be fitted again;
-    /// the order of merging changes nothing but ids. Returns the number of samples that were new.
+    /// the order of merging changes nothing but ids. A class of both is good if both say so, and costs what it costs in the job where it costs
+    /// more. Returns the number of samples that were new.
     ///
     /// # Errors
     ///
@@ -34,7 +35,21 @@ impl Job {
                 got: other.layout.parts().len(),
             });
         }
+        let tokens = |job: &Job| job.samples.iter().any(|sample| sample.tokens.is_some());
+        if tokens(self) && tokens(other) && self.surface != other.surface {
+            return Err(AdaptError::BadOption {
+                name: "surface of the other job",
+                value: other.surface.clone().unwrap_or_default(),
+                range: "this job's own",
+            });
+        }
         let mut merged = self.clone();
+        if tokens(other) {
+            merged.surface.clone_from(&other.surface);
+        }
+        for class in &other.classes {
+            merged.merge_class(class)?;
+        }
         let mut added = 0;
         for sample in &other.samples {
             let name = &other.class(sample.class)?.name;
@@ -47,12 +62,14 @@ impl Job {
                 Some(known) => return Err(merged.taught_already(known, class, &sample.meta)),
                 None => {}
             }
-            merged.add_sample_with_thumbnail(
+            let id = merged.add_sample_with_thumbnail(
                 class,
                 &sample.embedding,
                 sample.meta.clone(),
                 sample.thumbnail.clone(),
             )?;
+            let index = merged.sample_index(id)?;
+            merged.samples[index].tokens.clone_from(&sample.tokens);
             added += 1;
         }
         merged.record(Action::MergeJob { samples: added });
@@ -60,6 +77,26 @@ impl Job {
         merged.fitted = None;
         *self = merged;
         Ok(added)
+    }
+
+    /// Adds a class of another job, or joins it with the one of that name.
+    fn merge_class(&mut self, theirs: &Class) -> Result<(), AdaptError> {
+        let (id, good, cost) = match self.class_named(&theirs.name) {
+            Some(ours) => (
+                ours.id,
+                ours.good && theirs.good,
+                ours.cost.max(theirs.cost),
+            ),
+            None => (self.add_class(&theirs.name)?, theirs.good, theirs.cost),
+        };
+        let now = self.class(id)?.clone();
+        if now.good != good {
+            self.set_good(id, good)?;
+        }
+        if now.cost != cost {
+            self.set_cost(id, cost)?;
+        }
+        Ok(())
     }
 
     /// The job with features of another encoder, which `feature` makes of each sample, from its thumbnail as a rule. This job stays as it is.

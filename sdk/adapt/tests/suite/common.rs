@@ -2,7 +2,7 @@
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use ssl_edge_adapt::{EncoderId, Job, SampleMeta, Support};
+use ssl_edge_adapt::{EncoderId, Job, Layout, Part, SampleMeta, Support};
 
 /// Labelled embeddings.
 pub(crate) struct Data {
@@ -155,4 +155,31 @@ pub(crate) fn in_pool<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) 
         .build()
         .unwrap()
         .install(work)
+}
+
+/// A layout of parts with these sizes, named `a`, `b`, `c` …, and the preferred ones.
+pub(crate) fn layout(sizes: &[usize], preferred: &[&str]) -> Layout {
+    let part = |(i, &dim): (usize, &usize)| Part::new(["a", "b", "c", "d", "e"][i], dim);
+    Layout::new(sizes.iter().enumerate().map(part).collect(), preferred).unwrap()
+}
+
+/// The data's job with features of several parts.
+pub(crate) fn job_of_parts(data: &Data, layout: &Layout) -> Job {
+    let mut job = Job::with_layout(encoder(data.dim()), layout.clone()).unwrap();
+    let ids: Vec<_> = (0..data.n_classes)
+        .map(|c| job.add_class(&format!("class {c}")).unwrap())
+        .collect();
+    for (row, &label) in data.rows.iter().zip(&data.labels) {
+        job.add_sample(ids[label], row, SampleMeta::default())
+            .unwrap();
+    }
+    job
+}
+
+/// Source and time.
+pub(crate) fn meta(source: &str) -> SampleMeta {
+    SampleMeta {
+        source: source.into(),
+        unix_time: 1_700_000_000,
+    }
 }
