@@ -7,6 +7,9 @@
 //! | `encoder.onnx` | the same encoder as an ONNX graph, opset 17 |
 //! | `golden.safetensors` | `input [G, 3, H, W]`, `cls [G, D]`, `patch_mean [G, D]`: what every engine must reproduce |
 //!
+//! A bundle may hold the encoder in other precisions as well, [`VariantSpec`], each with two members of its own: `encoder.int8.safetensors` and
+//! `golden.int8.safetensors` for int8. It may also hold more graphs, such as `encoder.int8.onnx`.
+//!
 //! The zip comment ends with a seal, the SHA-256 of all bytes before it, so that a file cut or changed at any byte is refused
 //! before anything in it is read. Any zip tool lists and extracts a bundle; a tool that rewrites one breaks the seal.
 //!
@@ -31,10 +34,11 @@ mod write;
 pub use error::BundleError;
 pub use manifest::{
     ArchSpec, GoldenSpec, Manifest, MemberSpec, Pooling, PreprocessSpec, Provenance, SCHEMA,
+    ScoreFigures, VariantFigures, VariantSpec,
 };
 pub use read::Bundle;
 pub use save::save;
-pub use write::BundleWriter;
+pub use write::{BundleWriter, Variant};
 
 /// Member that describes all others.
 pub const MANIFEST: &str = "manifest.json";

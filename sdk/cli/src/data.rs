@@ -47,6 +47,7 @@ impl EncoderArgs {
         let options = Options {
             engine: self.engine.kind(),
             threads: self.threads.count(),
+            ..Options::default()
         };
         Ok(Encoder::open(&self.bundle, &options)?)
     }

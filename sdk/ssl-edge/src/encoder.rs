@@ -5,7 +5,7 @@
 //!
 //! ```no_run
 //! use ssl_edge::encoder::{Encoder, EngineKind, Options};
-//! let encoder = Encoder::open("encoder.sslb".as_ref(), &Options { engine: EngineKind::Native, threads: 2 })?;
+//! let encoder = Encoder::open("encoder.sslb".as_ref(), &Options { engine: EngineKind::Native, threads: 2, ..Options::default() })?;
 //! let image = ssl_edge::vision::decode_file("part.png".as_ref())?;
 //! let feature = encoder.feature(&encoder.embed(&image.frame())?);
 //! assert_eq!(feature.len(), encoder.feature_dim());

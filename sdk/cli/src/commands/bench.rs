@@ -160,6 +160,7 @@ fn encode(args: &EncodeArgs) -> Result<Report> {
         &Options {
             engine: args.engine.kind(),
             threads,
+            ..Options::default()
         },
     )?;
     let input = noise(encoder.preprocess().len());

@@ -189,6 +189,7 @@ fn encoder_accuracy(
         &Options {
             engine: EngineKind::Native,
             threads,
+            ..Options::default()
         },
     )?;
     let job = calibrate(&encoder, &frames.samples, &CalibrateOptions::default())?.job;

@@ -90,7 +90,10 @@ impl<'a, T: Number> Shared<'a, T> {
 
     /// # Safety
     /// No one else uses the range while the result lives.
-    #[expect(clippy::mut_from_ref, reason = "disjoint parts are the purpose of the type")]
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "disjoint parts are the purpose of the type"
+    )]
     pub(super) unsafe fn write(&self, range: Range<usize>) -> &mut [T] {
         assert!(range.start <= range.end && range.end <= self.len);
         // SAFETY: as above.

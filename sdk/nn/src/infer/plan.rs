@@ -102,7 +102,9 @@ impl Workspace {
             keys: pair(heads.keys_len()),
             values: pair(heads.values_len()),
             scratch: (0..threads).map(|_| scratch()).collect(),
-            taken: (0..=model.blocks.len()).map(|_| AtomicUsize::new(0)).collect(),
+            taken: (0..=model.blocks.len())
+                .map(|_| AtomicUsize::new(0))
+                .collect(),
             rows,
         }
     }
@@ -272,24 +274,33 @@ impl Pass<'_> {
             stride: dim,
             add: true,
         };
-        block
-            .proj
-            .apply(kernels, rows(narrow, narrow_stride, count), quantised, &mut onto_tokens);
+        block.proj.apply(
+            kernels,
+            rows(narrow, narrow_stride, count),
+            quantised,
+            &mut onto_tokens,
+        );
         model.norm_rows(&block.norm2, onto_tokens.data, narrow, narrow_stride);
         let mut hidden = Target {
             data: wide,
             stride: wide_stride,
             add: false,
         };
-        block
-            .fc1
-            .apply(kernels, rows(narrow, narrow_stride, count), quantised, &mut hidden);
+        block.fc1.apply(
+            kernels,
+            rows(narrow, narrow_stride, count),
+            quantised,
+            &mut hidden,
+        );
         for row in hidden.data.chunks_exact_mut(wide_stride).take(count) {
             model.gelu.in_place(&mut row[..model.hidden]);
         }
-        block
-            .fc2
-            .apply(kernels, rows(wide, wide_stride, count), quantised, &mut onto_tokens);
+        block.fc2.apply(
+            kernels,
+            rows(wide, wide_stride, count),
+            quantised,
+            &mut onto_tokens,
+        );
     }
 
     fn queries_keys_values(
@@ -354,12 +365,20 @@ impl Pass<'_> {
         let model = self.model;
         let (dim, stride) = (model.dim, scratch.narrow_stride);
         model.norm_rows(&model.norm, tokens, &mut scratch.narrow, stride);
-        for (row, from) in scratch.narrow.chunks_exact(stride).take(task.rows).enumerate() {
+        for (row, from) in scratch
+            .narrow
+            .chunks_exact(stride)
+            .take(task.rows)
+            .enumerate()
+        {
             let token = task.first + row;
             let to = match token.checked_sub(model.n_prefix) {
                 None if token > 0 => continue,
                 None => (&self.cls, task.image * dim),
-                Some(patch) => (&self.patches, (task.image * model.n_patches() + patch) * dim),
+                Some(patch) => (
+                    &self.patches,
+                    (task.image * model.n_patches() + patch) * dim,
+                ),
             };
             // SAFETY: a token's place is its task's alone.
             let out = unsafe { to.0.write(to.1..to.1 + dim) };
@@ -383,8 +402,17 @@ impl Model {
 }
 
 /// Pixels of one patch of `image [3, H, W]` in (channel, row, column) order.
-fn copy_patch(image: &[f32], [height, width]: [usize; 2], patch: usize, index: usize, to: &mut [f32]) {
-    let (top, left) = (index / (width / patch) * patch, index % (width / patch) * patch);
+fn copy_patch(
+    image: &[f32],
+    [height, width]: [usize; 2],
+    patch: usize,
+    index: usize,
+    to: &mut [f32],
+) {
+    let (top, left) = (
+        index / (width / patch) * patch,
+        index % (width / patch) * patch,
+    );
     for (line, to) in to.chunks_exact_mut(patch).enumerate() {
         let (channel, row) = (line / patch, line % patch);
         let start = (channel * height + top + row) * width + left;

@@ -87,8 +87,8 @@ pub(super) unsafe fn store<const R: usize>(tile: &IntTile, sums: &[[i32; COLUMNS
         for (n, sum) in sums.iter().enumerate() {
             // SAFETY: the caller's.
             unsafe {
-                let value = *sum as f32 * *tile.row_scale.add(r) * *tile.scale.add(n)
-                    + *tile.bias.add(n);
+                let value =
+                    *sum as f32 * *tile.row_scale.add(r) * *tile.scale.add(n) + *tile.bias.add(n);
                 let c = tile.c.add(r * tile.ldc + n);
                 *c = if tile.add { *c + value } else { value };
             }

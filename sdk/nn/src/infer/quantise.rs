@@ -91,7 +91,9 @@ fn scales(x: &[f32]) -> (f32, f32) {
 /// The rounded value in the low bits of a word.
 #[inline(always)]
 fn rounded(x: f32, inverse: f32) -> u32 {
-    (x * inverse + ROUND).to_bits().wrapping_sub(ROUND.to_bits())
+    (x * inverse + ROUND)
+        .to_bits()
+        .wrapping_sub(ROUND.to_bits())
 }
 
 vectorised! {

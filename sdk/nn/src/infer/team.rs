@@ -70,7 +70,10 @@ impl Gate {
         } else {
             let round = state.round;
             while state.round == round && !state.broken {
-                state = self.open.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = self
+                    .open
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner);
             }
         }
         if state.broken { Err(Broken) } else { Ok(()) }
@@ -137,7 +140,11 @@ impl Team {
         let own = self.shared.guarded(|| work(0, &self.shared.gate));
         let mut job = lock(&self.shared.job);
         while job.running > 0 {
-            job = self.shared.done.wait(job).unwrap_or_else(PoisonError::into_inner);
+            job = self
+                .shared
+                .done
+                .wait(job)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         job.work = None;
         let panic = own.err().or(job.panic.take());

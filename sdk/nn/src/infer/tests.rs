@@ -81,7 +81,13 @@ fn integer_sums_are_exact_on_every_instruction_set() {
         let x: Vec<f32> = floats(rows * k, 1)
             .iter()
             .enumerate()
-            .map(|(i, v)| if i % k == 0 { 127.0 } else { (v * 127.0).round() })
+            .map(|(i, v)| {
+                if i % k == 0 {
+                    127.0
+                } else {
+                    (v * 127.0).round()
+                }
+            })
             .collect();
         let Stored::I8 { values, dims, .. } = int8(n, k, 2) else {
             unreachable!()
@@ -153,7 +159,10 @@ fn an_f32_layer_equals_sums_in_f64() {
                         .sum();
                     let want = sum + f64::from(case.bias[column]) + if add { 0.5 } else { 0.0 };
                     let error = (f64::from(*got) - want).abs();
-                    assert!(error < 3e-6 * (k as f64).sqrt(), "{isa} {rows}x{k}x{n}: {error}");
+                    assert!(
+                        error < 3e-6 * (k as f64).sqrt(),
+                        "{isa} {rows}x{k}x{n}: {error}"
+                    );
                 }
             }
         }
@@ -324,7 +333,10 @@ fn wrong_lengths_and_weights_are_errors() {
     let mut missing = weights.clone();
     missing.0.remove("blocks.1.mlp.fc2.weight");
     let error = PackedVit::new(&config, &missing, &PackedOptions::default());
-    assert!(matches!(error.map(|_| ()), Err(Error::MissingTensor { .. })));
+    assert!(matches!(
+        error.map(|_| ()),
+        Err(Error::MissingTensor { .. })
+    ));
 }
 
 use crate::Error;

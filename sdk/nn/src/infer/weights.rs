@@ -194,12 +194,15 @@ fn int8(file: &SafeTensors<'_>, name: &str, view: &TensorView<'_>) -> Result<Sto
         )));
     };
     let scale = scale_name(name);
-    let scale = file
-        .tensor(&scale)
-        .map_err(|_| Error::MissingTensor { name: scale.clone() })?;
+    let scale = file.tensor(&scale).map_err(|_| Error::MissingTensor {
+        name: scale.clone(),
+    })?;
     let values = floats(scale.data());
-    if scale.dtype() != Dtype::F32 || scale.shape() != [n] || !values.iter().all(|s| s.is_finite()) {
-        return Err(reject(format!("int8 tensor {name} has no {n} finite scales")));
+    if scale.dtype() != Dtype::F32 || scale.shape() != [n] || !values.iter().all(|s| s.is_finite())
+    {
+        return Err(reject(format!(
+            "int8 tensor {name} has no {n} finite scales"
+        )));
     }
     Ok(Stored::I8 {
         dims: [n, k],
@@ -214,7 +217,10 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
 }
 
 fn float_bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+    values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect()
 }
 
 #[cfg(test)]
