@@ -4,7 +4,7 @@ use crate::commands::Threads;
 use crate::output::{note, note_skipped};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
-use ssl_edge::encoder::{Encoder, EngineKind, Options};
+use ssl_edge::encoder::{Encoder, EngineKind, Options, Precision};
 use ssl_edge::vision::{ClassFolder, ImageFolder, Skipped};
 use std::path::{Path, PathBuf};
 
@@ -17,6 +17,9 @@ pub(crate) struct EncoderArgs {
     /// What runs the encoder
     #[arg(long, value_enum, default_value = "native")]
     pub(crate) engine: Engine,
+    /// What the encoder computes with; a job taught in one precision is for that one
+    #[arg(long, value_enum, default_value = "f32")]
+    pub(crate) precision: PrecisionArg,
     #[command(flatten)]
     pub(crate) threads: Threads,
 }
@@ -28,6 +31,25 @@ pub(crate) enum Engine {
     Native,
     /// The bundle's ONNX graph through tract, on the CPU
     Onnx,
+}
+
+/// The precisions that can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PrecisionArg {
+    /// In every bundle
+    F32,
+    /// In bundles made with `export --quantize int8`
+    Int8,
+}
+
+impl PrecisionArg {
+    /// The precision in the library.
+    pub(crate) fn precision(self) -> Precision {
+        match self {
+            PrecisionArg::F32 => Precision::F32,
+            PrecisionArg::Int8 => Precision::Int8,
+        }
+    }
 }
 
 impl Engine {
@@ -47,7 +69,7 @@ impl EncoderArgs {
         let options = Options {
             engine: self.engine.kind(),
             threads: self.threads.count(),
-            ..Options::default()
+            precision: self.precision.precision(),
         };
         Ok(Encoder::open(&self.bundle, &options)?)
     }

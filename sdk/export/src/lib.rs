@@ -29,5 +29,5 @@ pub use export::{EncoderExport, ExportReport, export_encoder, random_bundle};
 pub use onnx::encoder_onnx;
 pub use quantise::{
     Gate, GateMetric, GateReport, LayerReport, QuantizeError, QuantizeOptions, QuantizeReport,
-    quantize,
+    quantize, round_to_int8,
 };

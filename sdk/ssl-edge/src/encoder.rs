@@ -18,10 +18,10 @@ use std::path::PathBuf;
 
 pub use ssl_edge_bundle::{
     ArchSpec, Bundle, BundleError, GoldenSpec, Manifest, MemberSpec, Pooling, PreprocessSpec,
-    Provenance, save,
+    Provenance, ScoreFigures, VariantFigures, VariantSpec, save,
 };
 pub use ssl_edge_runtime::{
-    Embedding, Encoder, EngineKind, Options, RuntimeError, SelfTest, l2_normalize,
+    Embedding, Encoder, EngineKind, Options, Precision, RuntimeError, SelfTest, l2_normalize,
 };
 
 /// Files that are decoded and embedded together: enough for any thread pool, little enough for memory.

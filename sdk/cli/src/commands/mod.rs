@@ -8,6 +8,7 @@ mod eval;
 mod export;
 mod inspect;
 mod pretrain;
+mod quantize;
 mod quickstart;
 
 use crate::output::Format;
@@ -22,7 +23,7 @@ pub(crate) enum Command {
     /// Train an encoder on unlabelled images
     Pretrain(Box<pretrain::PretrainArgs>),
     /// Pack a run, or random weights, into a bundle
-    Export(export::ExportArgs),
+    Export(Box<export::ExportArgs>),
     /// Write the embeddings of a folder of images
     Embed(embed::EmbedArgs),
     /// Measure an encoder on labelled images

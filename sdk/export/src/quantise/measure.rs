@@ -1,13 +1,15 @@
 //! Features of any mixture of precisions, and how they compare with those of f32.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
+use candle_core::{Device, Tensor};
 use ssl_edge_adapt::eval::{FewshotHead, FewshotOptions, LabelledSet, fewshot, knn_accuracy};
-use ssl_edge_bundle::{Manifest, ScoreFigures};
-use ssl_edge_nn::VitConfig;
+use ssl_edge_bundle::{Bundle, Manifest, ScoreFigures};
 use ssl_edge_nn::infer::{EncoderWeights, Isa, PackedOptions, PackedVit};
-use ssl_edge_runtime::Embedding;
+use ssl_edge_nn::{VitConfig, tensors_to_bytes};
+use ssl_edge_runtime::{Embedding, GoldenVectors, Precision};
 use ssl_edge_vision::{ClassFolder, Preprocess};
 
 use super::QuantizeError;
@@ -115,6 +117,38 @@ impl Bench<'_> {
             }
         })?;
         failed.map_or(Ok(found), Err)
+    }
+
+    /// What an int8 encoder makes of the bundle's golden inputs.
+    pub(super) fn golden(
+        &self,
+        bundle: &Bundle,
+        int8: &EncoderWeights,
+    ) -> Result<Vec<u8>, QuantizeError> {
+        let read = GoldenVectors::read(bundle, Precision::F32);
+        let golden = read.map_err(|reason| QuantizeError::Manifest {
+            path: bundle.path().to_owned(),
+            reason,
+        })?;
+        let encoder = self.pack(int8)?;
+        let (mut cls, mut means) = (Vec::new(), Vec::new());
+        for input in golden.input.chunks_exact(self.preprocess.len()) {
+            let embedding = self.tokens(&encoder, input)?;
+            cls.extend(embedding.cls);
+            means.extend(embedding.mean);
+        }
+        let shape = (golden.count, self.config.dim);
+        let tensors = BTreeMap::from([
+            (
+                "cls".to_owned(),
+                Tensor::from_vec(cls, shape, &Device::Cpu)?,
+            ),
+            (
+                "patch_mean".to_owned(),
+                Tensor::from_vec(means, shape, &Device::Cpu)?,
+            ),
+        ]);
+        Ok(tensors_to_bytes(&tensors)?)
     }
 
     /// Median milliseconds of a frame through each encoder, in turns.

@@ -13,15 +13,12 @@ mod model;
 mod report;
 mod search;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::{Device, Tensor};
 use ssl_edge_bundle::{Bundle, BundleWriter, Variant, VariantFigures, VariantSpec, WEIGHTS, save};
 use ssl_edge_nn::infer::{EncoderWeights, Isa, PackedVit};
-use ssl_edge_nn::{Gelu, VitConfig, tensors_to_bytes};
-use ssl_edge_runtime::{Encoder, GoldenVectors, Options, Precision};
-use ssl_edge_vision::Preprocess;
+use ssl_edge_nn::{Gelu, VitConfig};
+use ssl_edge_runtime::{Encoder, Options, Precision};
 
 pub use error::QuantizeError;
 pub use gates::{Gate, GateMetric};
@@ -112,32 +109,18 @@ pub fn quantize(
     let work = Work::new(bench, &weights, options, progress)?;
     let (float_layers, int8, figures) = work.search(&gates, options, out, progress)?;
 
-    let golden = work.golden(bundle, &int8)?;
-    let bytes = int8.to_bytes()?;
     let figures = VariantFigures {
-        bytes: bytes.len() as u64,
+        bytes: int8.to_bytes()?.len() as u64,
         ..figures
     };
-    let mut writer = BundleWriter::of(bundle);
-    writer.variants.retain(|v| v.name != Precision::Int8.name());
-    writer.variants.push(Variant {
-        name: Precision::Int8.name().to_owned(),
-        weights: bytes,
-        golden_vectors: golden,
-        spec: VariantSpec {
-            weights: String::new(),
-            golden: String::new(),
-            tolerance: TOLERANCE,
-            float_layers: float_layers.clone(),
-            figures: Some(figures.clone()),
-        },
-    });
-    let finished = Bundle::from_bytes(out, writer.to_bytes(out)?)?;
-    let int8_options = Options {
-        precision: Precision::Int8,
-        ..float_options
-    };
-    let encoder = Encoder::from_bundle(&finished, &int8_options)?;
+    let golden = work.bench.golden(bundle, &int8)?;
+    let (finished, encoder) = assemble(
+        bundle,
+        &int8,
+        golden,
+        (float_layers.clone(), Some(figures.clone())),
+        out,
+    )?;
     save(out, finished.as_bytes())?;
     Ok(QuantizeReport {
         path: out.to_owned(),
@@ -151,6 +134,63 @@ pub fn quantize(
             .collect(),
         figures,
     })
+}
+
+/// An int8 variant by rounding alone, without frames, figures or gates: enough to measure time, not to be used.
+///
+/// # Errors
+/// As [`quantize`].
+pub fn round_to_int8(bundle: &Bundle, out: &Path) -> Result<(), QuantizeError> {
+    let options = Options::default();
+    let preprocess = Encoder::from_bundle(bundle, &options)?.preprocess().clone();
+    let config = config(bundle);
+    let bench = Bench {
+        manifest: bundle.manifest(),
+        config: &config,
+        preprocess: &preprocess,
+        threads: 1,
+    };
+    let mut weights = EncoderWeights::from_bytes(bundle.member(WEIGHTS).unwrap_or_default())?;
+    for layer in EncoderWeights::layer_names(&config) {
+        if let Some(stored) = weights.0.get_mut(&format!("{layer}.weight")) {
+            *stored = search::rounded(stored);
+        }
+    }
+    let golden = bench.golden(bundle, &weights)?;
+    let (finished, _) = assemble(bundle, &weights, golden, (Vec::new(), None), out)?;
+    Ok(save(out, finished.as_bytes())?)
+}
+
+/// The bundle with the variant, after it has reproduced its golden vectors.
+fn assemble(
+    bundle: &Bundle,
+    int8: &EncoderWeights,
+    golden_vectors: Vec<u8>,
+    (float_layers, figures): (Vec<String>, Option<VariantFigures>),
+    out: &Path,
+) -> Result<(Bundle, Encoder), QuantizeError> {
+    let name = Precision::Int8.name();
+    let mut writer = BundleWriter::of(bundle);
+    writer.variants.retain(|variant| variant.name != name);
+    writer.variants.push(Variant {
+        name: name.to_owned(),
+        weights: int8.to_bytes()?,
+        golden_vectors,
+        spec: VariantSpec {
+            weights: String::new(),
+            golden: String::new(),
+            tolerance: TOLERANCE,
+            float_layers,
+            figures,
+        },
+    });
+    let finished = Bundle::from_bytes(out, writer.to_bytes(out)?)?;
+    let options = Options {
+        precision: Precision::Int8,
+        ..Options::default()
+    };
+    let encoder = Encoder::from_bundle(&finished, &options)?;
+    Ok((finished, encoder))
 }
 
 /// What the search for a mixture needs.
@@ -300,33 +340,6 @@ impl<'a> Work<'a> {
             memory: memory(encoder),
             f32_memory: memory(&self.float),
         })
-    }
-
-    fn golden(&self, bundle: &Bundle, int8: &EncoderWeights) -> Result<Vec<u8>, QuantizeError> {
-        let read = GoldenVectors::read(bundle, Precision::F32);
-        let golden = read.map_err(|reason| QuantizeError::Manifest {
-            path: bundle.path().to_owned(),
-            reason,
-        })?;
-        let encoder = self.bench.pack(int8)?;
-        let (mut cls, mut means) = (Vec::new(), Vec::new());
-        for input in golden.input.chunks_exact(self.bench.preprocess.len()) {
-            let embedding = self.bench.tokens(&encoder, input)?;
-            cls.extend(embedding.cls);
-            means.extend(embedding.mean);
-        }
-        let shape = (golden.count, self.bench.config.dim);
-        let tensors = BTreeMap::from([
-            (
-                "cls".to_owned(),
-                Tensor::from_vec(cls, shape, &Device::Cpu)?,
-            ),
-            (
-                "patch_mean".to_owned(),
-                Tensor::from_vec(means, shape, &Device::Cpu)?,
-            ),
-        ]);
-        Ok(tensors_to_bytes(&tensors)?)
     }
 
     fn layer_reports(&self, float_layers: &[String]) -> Vec<LayerReport> {

@@ -5,6 +5,7 @@
 
 use candle_core::{Device, Tensor};
 use ssl_edge_nn::Error;
+use ssl_edge_nn::infer::Stored;
 
 /// α that are tried where the layer before can take the factors.
 const ALPHAS: [f32; 6] = [0.3, 0.4, 0.5, 0.6, 0.7, 0.8];
@@ -125,6 +126,17 @@ pub(super) fn quantise(x: &[f32], layer: &Linear) -> Result<IntLinear, Error> {
         error: relative_error(&got, &want)?,
         weight,
     })
+}
+
+/// A weight with every row rounded to 127 steps of its largest value.
+pub(super) fn rounded(weight: &Stored) -> Stored {
+    let dims = [weight.dims()[0], weight.dims()[1]];
+    let Rounded { values, scale } = round(&weight.to_f32(), dims[1], |row| largest(row) / MOST);
+    Stored::I8 {
+        dims,
+        values,
+        scale,
+    }
 }
 
 /// Divides the columns of `x`.
