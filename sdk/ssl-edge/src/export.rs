@@ -19,7 +19,7 @@ use ssl_edge_train::{TrainError, encoder_of};
 use std::path::Path;
 
 pub use ssl_edge_export::{
-    ExportError, ExportReport, Gate, GateMetric, GateReport, LayerReport, QuantizeError,
+    ExportError, ExportReport, Gate, GateMetric, GateReport, LayerReport, OnnxForm, QuantizeError,
     QuantizeOptions, QuantizeReport, quantize, random_bundle, round_to_int8,
 };
 

@@ -3,7 +3,7 @@
 use super::Threads;
 use crate::output::{Table, percent};
 use clap::{Args, ValueEnum};
-use ssl_edge::export::{Gate, QuantizeOptions, QuantizeReport};
+use ssl_edge::export::{Gate, OnnxForm, QuantizeOptions, QuantizeReport};
 use std::path::PathBuf;
 
 /// What belongs to `--quantize`.
@@ -27,6 +27,15 @@ pub(crate) struct QuantizeArgs {
     /// Linear layers that may stay f32 for the gates' sake; a quarter of them by default
     #[arg(long, requires = "quantize", value_name = "N")]
     float_layers: Option<usize>,
+    /// ONNX graphs to put into the bundle as well
+    #[arg(
+        long,
+        value_enum,
+        requires = "quantize",
+        value_name = "FORM",
+        value_delimiter = ','
+    )]
+    onnx: Vec<Form>,
     /// Folder for report.html and report.json
     #[arg(long, requires = "quantize", value_name = "DIR")]
     pub(crate) report: Option<PathBuf>,
@@ -38,6 +47,26 @@ pub(crate) struct QuantizeArgs {
 enum Target {
     /// int8 weights and activations in the linear layers
     Int8,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Form {
+    /// int8 for CPU runtimes, ranges taken at every call: encoder.int8.onnx
+    Dynamic,
+    /// int8 with calibrated ranges for TensorRT and ONNX Runtime: encoder.qdq.onnx
+    Qdq,
+    /// f16 throughout: encoder.f16.onnx
+    F16,
+}
+
+impl Form {
+    fn form(self) -> OnnxForm {
+        match self {
+            Form::Dynamic => OnnxForm::Dynamic,
+            Form::Qdq => OnnxForm::Qdq,
+            Form::F16 => OnnxForm::F16,
+        }
+    }
 }
 
 impl QuantizeArgs {
@@ -52,6 +81,7 @@ impl QuantizeArgs {
             eval: self.eval.clone(),
             gates: self.gate.clone(),
             float_layers: self.float_layers,
+            onnx: self.onnx.iter().map(|form| form.form()).collect(),
             threads: self.threads.count(),
             ..QuantizeOptions::new(calibrate)
         })

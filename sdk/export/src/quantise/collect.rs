@@ -20,8 +20,14 @@ pub(super) struct Walk {
     frames: usize,
 }
 
-/// Rows of the inputs of a block's linear layers, `[R, K]` each, in the order of [`ssl_edge_nn::infer::LINEAR_LAYERS`].
-pub(super) type Inputs = [Vec<f32>; 4];
+/// What a block's layers see.
+#[derive(Default)]
+pub(super) struct Inputs {
+    /// Rows of the inputs of the linear layers, `[R, K]` each, in the order of [`ssl_edge_nn::infer::LINEAR_LAYERS`].
+    pub(super) layers: [Vec<f32>; 4],
+    /// Rows of queries, keys and values, `[R, 3 D]`.
+    pub(super) qkv: Vec<f32>,
+}
 
 impl Walk {
     /// Tokens before the first block of `frames [F, 3, H, W]`.
@@ -72,9 +78,14 @@ impl Walk {
             let hidden = self.linear(index, "mlp.fc1", &normed2)?;
             let active = ops::gelu(&hidden, self.config.gelu)?;
             self.tokens[i] = (x + self.linear(index, "mlp.fc2", &active)?)?.detach();
-            for (kept, layer) in inputs.iter_mut().zip([normed, attended, normed2, active]) {
+            for (kept, layer) in inputs
+                .layers
+                .iter_mut()
+                .zip([normed, attended, normed2, active])
+            {
                 self.keep(kept, &layer)?;
             }
+            self.keep(&mut inputs.qkv, &qkv)?;
         }
         Ok(inputs)
     }

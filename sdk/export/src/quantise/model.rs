@@ -6,7 +6,8 @@ use ssl_edge_nn::infer::{EncoderWeights, Stored};
 use ssl_edge_nn::{Error, VitConfig};
 
 use super::collect::{Inputs, Walk};
-use super::search::{IntLinear, Linear, divided, quantise, smoothing};
+use super::search::{IntLinear, Linear, Smoothing, divided, quantise, smoothing, static_scale};
+use crate::onnx::ActivationScales;
 
 /// A layer in both precisions; the f32 one has the smoothing folded in as well, so that either fits its neighbours.
 pub(super) struct LayerPair {
@@ -14,6 +15,8 @@ pub(super) struct LayerPair {
     int: IntLinear,
     /// α of the smoothing of its inputs.
     pub(super) alpha: Option<f32>,
+    /// Scale of its input where one must do for all rows.
+    input_scale: f32,
 }
 
 impl LayerPair {
@@ -25,6 +28,8 @@ impl LayerPair {
 /// Both precisions of every linear layer, and all other tensors.
 pub(super) struct Mixture {
     others: EncoderWeights,
+    heads: usize,
+    attention_scales: ActivationScales,
     /// By name, such as `blocks.0.attn.qkv`, first to last.
     pub(super) layers: Vec<(String, LayerPair)>,
 }
@@ -43,6 +48,8 @@ impl Mixture {
         let mut walk = Walk::new(config, weights, frames)?;
         let mut mixture = Self {
             others: weights.clone(),
+            heads: config.heads,
+            attention_scales: ActivationScales::new(),
             layers: Vec::new(),
         };
         for index in 0..config.depth {
@@ -53,12 +60,11 @@ impl Mixture {
         Ok(mixture)
     }
 
-    fn add_block(
-        &mut self,
-        index: usize,
-        config: &VitConfig,
-        [normed1, attended, normed2, active]: Inputs,
-    ) -> Result<(), Error> {
+    fn add_block(&mut self, index: usize, config: &VitConfig, inputs: Inputs) -> Result<(), Error> {
+        let Inputs {
+            layers: [normed1, attended, normed2, active],
+            qkv: qkv_rows,
+        } = inputs;
         let name = |part: &str| format!("blocks.{index}.{part}");
         let mut qkv = self.take(&name("attn.qkv"))?;
         let mut proj = self.take(&name("attn.proj"))?;
@@ -68,6 +74,7 @@ impl Mixture {
         // A channel of the attended values is a mixture of that channel of V alone, so V takes the factors.
         let found = smoothing(&attended, &proj)?;
         let proj_alpha = found.as_ref().map(|found| found.alpha);
+        self.attention_scales(&name("attn"), &qkv_rows, found.as_ref(), config.dim);
         let attended = match found {
             Some(found) => {
                 proj.scale_columns(&found.factors);
@@ -85,6 +92,7 @@ impl Mixture {
             ("mlp.fc2", fc2, active, None),
         ] {
             let pair = LayerPair {
+                input_scale: static_scale(x.iter().copied()),
                 int: quantise(&x, &layer)?,
                 float: layer,
                 alpha,
@@ -92,6 +100,41 @@ impl Mixture {
             self.layers.push((name(part), pair));
         }
         Ok(())
+    }
+
+    /// Scales of what attention's products take: queries, keys, values (which `values` is divided out of) and probabilities.
+    fn attention_scales(
+        &mut self,
+        name: &str,
+        rows: &[f32],
+        values: Option<&Smoothing>,
+        dim: usize,
+    ) {
+        let part = |part: usize| {
+            rows.chunks_exact(3 * dim)
+                .flat_map(move |row| &row[part * dim..][..dim])
+        };
+        let factors = values.map_or(vec![1.0; dim], |found| found.factors.clone());
+        let smooth = part(2).zip(factors.iter().cycle()).map(|(v, s)| v / s);
+        let scales = [
+            (
+                "q",
+                static_scale(part(0).copied()) / ((dim / self.heads) as f32).sqrt(),
+            ),
+            ("k", static_scale(part(1).copied())),
+            ("v", static_scale(smooth)),
+            ("p", 1.0 / 127.0),
+        ];
+        let named = scales.map(|(part, scale)| (format!("{name}.{part}"), scale));
+        self.attention_scales.extend(named);
+    }
+
+    /// Scales of all activations that a graph with calibrated ranges needs for the int8 layers.
+    pub(super) fn scales(&self, is_int8: impl Fn(&str) -> bool) -> ActivationScales {
+        let layers = self.layers.iter().filter(|(name, _)| is_int8(name));
+        let layers = layers.map(|(name, pair)| (name.clone(), pair.input_scale));
+        let attention = self.attention_scales.clone();
+        layers.chain(attention).collect()
     }
 
     /// Moves the factors of a layer's inputs into the norm before it.

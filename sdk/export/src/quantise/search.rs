@@ -13,6 +13,9 @@ const ALPHAS: [f32; 6] = [0.3, 0.4, 0.5, 0.6, 0.7, 0.8];
 /// Shares of a row's largest weight that are tried as its range.
 const RANGES: [f32; 9] = [1.0, 0.975, 0.95, 0.925, 0.9, 0.875, 0.85, 0.8, 0.75];
 
+/// Shares of the largest activation that are tried as a range for all rows.
+const STATIC_RANGES: [f32; 8] = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3];
+
 const MOST: f32 = 127.0;
 
 /// A layer `y = x Wᵀ + b` in f32.
@@ -168,6 +171,25 @@ fn factors(most_x: &[f32], most_w: &[f32], alpha: f32) -> Vec<f32> {
     raw.iter().map(|s| s / common).collect()
 }
 
+/// One scale for all values: of the ranges tried, the one with the least rounding error.
+pub(super) fn static_scale(values: impl Iterator<Item = f32> + Clone) -> f32 {
+    let most = values.clone().fold(0.0, |most: f32, v| most.max(v.abs()));
+    if most == 0.0 {
+        return 1.0;
+    }
+    let error = |scale: f32| -> f64 {
+        let errors = values.clone().map(|v| {
+            let e = (v / scale).round_ties_even().clamp(-MOST, MOST) * scale - v;
+            f64::from(e * e)
+        });
+        errors.sum()
+    };
+    let scales = STATIC_RANGES.map(|range| range * most / MOST);
+    let errors = scales.map(|scale| (error(scale), scale));
+    let best = errors.into_iter().min_by(|a, b| a.0.total_cmp(&b.0));
+    best.map_or(most / MOST, |(_, scale)| scale)
+}
+
 /// The range whose rounding error, weighted by the power of the inputs, is least.
 fn best_scale(row: &[f32], power: &[f32]) -> f32 {
     let most = largest(row);
@@ -306,6 +328,16 @@ mod tests {
             let off = mean(&got) + found.bias[column] - mean(&want) - layer.bias[column];
             assert!(off.abs() < 1e-5, "the mean error is taken out, {off}");
         }
+    }
+
+    #[test]
+    fn one_scale_clips_a_lone_outlier_and_only_that() {
+        let even: Vec<f32> = (-100..=100).map(|i| i as f32 / 100.0).collect();
+        assert_eq!(static_scale(even.iter().copied()), 1.0 / 127.0);
+        let many = even.iter().cycle().take(200_000).copied();
+        let scale = static_scale(many.chain([2.0]));
+        assert!(scale < 1.7 / 127.0, "{scale}");
+        assert_eq!(static_scale([0.0; 3].into_iter()), 1.0);
     }
 
     #[test]
