@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use ssl_edge_bundle::{Bundle, BundleWriter, Pooling};
+use ssl_edge_bundle::{Bundle, BundleWriter, GoldenSpec, Pooling};
 use ssl_edge_export::{
-    Gate, QuantizeError, QuantizeOptions, QuantizeReport, quantize, random_bundle, round_to_int8,
+    Gate, OnnxForm, QuantizeError, QuantizeOptions, QuantizeReport, quantize, random_bundle,
+    round_to_int8,
 };
 use ssl_edge_runtime::{Encoder, EngineKind, Options, Precision, RuntimeError};
 use ssl_edge_vision::{Station, Surface};
@@ -30,6 +31,7 @@ fn options(frames: &Path) -> QuantizeOptions {
         frames: 16,
         eval: Some(frames.to_owned()),
         threads: 2,
+        onnx: OnnxForm::ALL.to_vec(),
         ..QuantizeOptions::new(frames)
     }
 }
@@ -129,6 +131,38 @@ fn the_manifest_and_the_report_say_what_was_measured() {
         "\"cosine_mean\": {}",
         made.report.figures.cosine_mean
     )));
+}
+
+/// The graphs through tract, which has an interpreter of its own for all of their operators.
+#[test]
+fn every_graph_is_near_the_golden_vectors() {
+    let made = made();
+    let bundle = Bundle::open(&made.path("int8.sslb")).unwrap();
+    let path = Path::new("b.sslb");
+    let float_size = BundleWriter::of(&bundle).onnx.len();
+    for (form, tolerance, share) in [
+        (OnnxForm::Dynamic, 2e-2, 3),
+        (OnnxForm::Qdq, 3e-2, 3),
+        (OnnxForm::F16, 2e-3, 2),
+    ] {
+        let mut writer = BundleWriter::of(&bundle);
+        writer.onnx = bundle.member(form.member()).unwrap().to_vec();
+        assert!(writer.onnx.len() * share < float_size * 11 / 10, "{form:?}");
+        writer.golden = GoldenSpec {
+            tolerance,
+            ..writer.golden
+        };
+        let bundle = Bundle::from_bytes(path, writer.to_bytes(path).unwrap()).unwrap();
+        let options = Options {
+            engine: EngineKind::Onnx,
+            threads: 2,
+            ..Options::default()
+        };
+        let encoder = Encoder::from_bundle(&bundle, &options);
+        let difference = encoder.map(|e| e.self_test().difference);
+        let difference = difference.unwrap_or_else(|error| panic!("{form:?}: {error}"));
+        assert!(difference > 0.0, "{form:?} rounds");
+    }
 }
 
 #[test]
