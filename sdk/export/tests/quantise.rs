@@ -142,7 +142,7 @@ fn every_graph_is_near_the_golden_vectors() {
     let float_size = BundleWriter::of(&bundle).onnx.len();
     for (form, tolerance, share) in [
         (OnnxForm::Dynamic, 2e-2, 3),
-        (OnnxForm::Qdq, 3e-2, 3),
+        (OnnxForm::Qdq, 2e-2, 3),
         (OnnxForm::F16, 2e-3, 2),
     ] {
         let mut writer = BundleWriter::of(&bundle);

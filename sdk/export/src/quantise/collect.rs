@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{Device, Tensor};
+use candle_core::{D, Device, Tensor};
 use ssl_edge_nn::infer::EncoderWeights;
 use ssl_edge_nn::{Error, Vit, VitConfig, ops};
 
 /// Rows kept of each layer over all frames.
 const ROWS: usize = 2048;
+/// Probabilities kept of a block.
+const PROBABILITIES: usize = 50_000;
 /// Frames that go through a block together.
 const AT_ONCE: usize = 16;
 
@@ -27,6 +29,8 @@ pub(super) struct Inputs {
     pub(super) layers: [Vec<f32>; 4],
     /// Rows of queries, keys and values, `[R, 3 D]`.
     pub(super) qkv: Vec<f32>,
+    /// Some of attention's probabilities, the largest among them.
+    pub(super) probabilities: Vec<f32>,
 }
 
 impl Walk {
@@ -86,8 +90,33 @@ impl Walk {
                 self.keep(kept, &layer)?;
             }
             self.keep(&mut inputs.qkv, &qkv)?;
+            if i == 0 {
+                inputs.probabilities = self.probabilities(&qkv)?;
+            }
         }
         Ok(inputs)
+    }
+
+    /// Probabilities of the first frames, every so many, and the largest.
+    fn probabilities(&self, qkv: &Tensor) -> Result<Vec<f32>, Error> {
+        let (frames, tokens, width) = qkv.dims3()?;
+        let (heads, frames) = (self.config.heads, frames.min(4));
+        let head = width / 3 / heads;
+        let parts = qkv
+            .narrow(0, 0, frames)?
+            .reshape((frames, tokens, 3, heads, head))?
+            .permute((2, 0, 3, 1, 4))?; // [3, B, heads, T, d]
+        let (q, k) = (parts.get(0)?.contiguous()?, parts.get(1)?.contiguous()?);
+        let scores = (q.matmul(&k.t()?.contiguous()?)? / (head as f64).sqrt())?;
+        let exp = scores
+            .broadcast_sub(&scores.max_keepdim(D::Minus1)?)?
+            .exp()?;
+        let all = exp.broadcast_div(&exp.sum_keepdim(D::Minus1)?)?;
+        let all: Vec<f32> = all.flatten_all()?.to_vec1()?;
+        let largest = all.iter().copied().fold(0.0, f32::max);
+        let step = all.len().div_ceil(PROBABILITIES);
+        let some = all.into_iter().step_by(step);
+        Ok(some.chain([largest]).collect())
     }
 
     /// CLS and tokens spread over the rest, of every frame.

@@ -64,6 +64,7 @@ impl Mixture {
         let Inputs {
             layers: [normed1, attended, normed2, active],
             qkv: qkv_rows,
+            probabilities,
         } = inputs;
         let name = |part: &str| format!("blocks.{index}.{part}");
         let mut qkv = self.take(&name("attn.qkv"))?;
@@ -75,6 +76,8 @@ impl Mixture {
         let found = smoothing(&attended, &proj)?;
         let proj_alpha = found.as_ref().map(|found| found.alpha);
         self.attention_scales(&name("attn"), &qkv_rows, found.as_ref(), config.dim);
+        let scale = static_scale(probabilities.iter().copied());
+        self.attention_scales.insert(name("attn.p"), scale);
         let attended = match found {
             Some(found) => {
                 proj.scale_columns(&found.factors);
@@ -102,7 +105,7 @@ impl Mixture {
         Ok(())
     }
 
-    /// Scales of what attention's products take: queries, keys, values (which `values` is divided out of) and probabilities.
+    /// Scales of queries, keys and values; the values have the factors of their smoothing divided out.
     fn attention_scales(
         &mut self,
         name: &str,
@@ -123,7 +126,6 @@ impl Mixture {
             ),
             ("k", static_scale(part(1).copied())),
             ("v", static_scale(smooth)),
-            ("p", 1.0 / 127.0),
         ];
         let named = scales.map(|(part, scale)| (format!("{name}.{part}"), scale));
         self.attention_scales.extend(named);

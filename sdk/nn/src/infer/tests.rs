@@ -324,6 +324,30 @@ fn the_int8_encoder_is_near_its_own_f32_weights_and_equal_where_products_are_fus
 }
 
 #[test]
+fn frames_from_several_threads_take_turns() {
+    let config = config(64, 2, 4, Gelu::Tanh);
+    let float = EncoderWeights::from_tensors(&tensors(&config, 1)).unwrap();
+    let weights = rounded(&float, &config);
+    let options = PackedOptions {
+        threads: 2,
+        ..PackedOptions::default()
+    };
+    let encoder = PackedVit::new(&config, &weights, &options).unwrap();
+    let inputs: Vec<Vec<f32>> = (0..4).map(|i| floats(3 * 32 * 40, i)).collect();
+    let cls = |input: &[f32]| {
+        let (mut cls, mut patches) = (vec![0.0; 64], vec![0.0; 80 * 64]);
+        encoder.run(input, 1, &mut cls, &mut patches).unwrap();
+        cls
+    };
+    let want: Vec<Vec<f32>> = inputs.iter().map(|input| cls(input)).collect();
+    std::thread::scope(|scope| {
+        for (input, want) in inputs.iter().zip(&want) {
+            scope.spawn(|| (0..25).for_each(|_| assert_eq!(cls(input), *want)));
+        }
+    });
+}
+
+#[test]
 fn wrong_lengths_and_weights_are_errors() {
     let config = config(12, 1, 1, Gelu::Tanh);
     let weights = EncoderWeights::from_tensors(&tensors(&config, 1)).unwrap();
