@@ -5,5 +5,6 @@ mod bad_input;
 #[cfg(target_os = "linux")]
 mod disk_full;
 mod pipeline;
+mod quantize;
 mod support;
 mod usage;

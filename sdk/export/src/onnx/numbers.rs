@@ -206,7 +206,7 @@ impl Writer<'_> {
     }
 
     /// The graph's input in the numbers that it computes with.
-    pub(super) fn from_f32(&mut self, x: &str) -> String {
+    pub(super) fn input_cast(&mut self, x: &str) -> String {
         match self.numbers {
             Numbers::F16 => self.cast("image.half", x, DataType::Float16),
             _ => x.to_owned(),
@@ -214,7 +214,7 @@ impl Writer<'_> {
     }
 
     /// A node whose value is an f32 output of the graph.
-    pub(super) fn to_f32(
+    pub(super) fn output_node(
         &mut self,
         op: &str,
         name: &str,

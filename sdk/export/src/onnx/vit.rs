@@ -64,7 +64,7 @@ impl Writer<'_> {
             &[Axis::Batch, Axis::Size(3), Axis::Size(height), Axis::Size(width)],
         );
         self.shared_constants();
-        let image = self.from_f32(&image);
+        let image = self.input_cast(&image);
         let patches = self.patch_embed(&image)?;
         let mut tokens = self.add_prefix_and_positions(&patches)?;
         for block in 0..self.config.depth {
@@ -253,13 +253,13 @@ impl Writer<'_> {
     fn outputs(&mut self, tokens: &str) {
         let index = self.graph.int("cls.index", 0);
         let inputs = [tokens, &index];
-        self.to_f32("Gather", "cls", &inputs, vec![int("axis", 1)]);
+        self.output_node("Gather", "cls", &inputs, vec![int("axis", 1)]);
         let start = self
             .graph
             .ints("patches.start", &[self.config.n_prefix() as i64]);
         let end = self.graph.ints("patches.end", &[self.n_tokens() as i64]);
         let axis = self.graph.ints("patches.axis", &[1]);
-        self.to_f32("Slice", "patches", &[tokens, &start, &end, &axis], vec![]);
+        self.output_node("Slice", "patches", &[tokens, &start, &end, &axis], vec![]);
     }
 
     pub(super) fn add(&mut self, name: &str, a: &str, b: &str) -> String {

@@ -110,15 +110,13 @@ impl FromStr for Gate {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let all = GateMetric::ALL.into_iter();
-        let found = all.filter_map(|metric| {
-            let rest = text.trim().strip_prefix(metric.name())?.trim_start();
-            let bound = rest.strip_prefix(metric.sign())?.trim().parse().ok()?;
-            Some(Self { metric, bound })
-        });
-        found
-            .filter(|gate| gate.bound.is_finite())
-            .last()
+        GateMetric::ALL
+            .into_iter()
+            .find_map(|metric| {
+                let rest = text.trim().strip_prefix(metric.name())?.trim_start();
+                let bound: f64 = rest.strip_prefix(metric.sign())?.trim().parse().ok()?;
+                bound.is_finite().then_some(Self { metric, bound })
+            })
             .ok_or_else(|| {
                 format!(
                     "{text:?} is no gate; write cosine>=0.995, worst>=0.97, knn<=0.5 or fewshot<=0.5 (points lost)"

@@ -37,10 +37,10 @@ unsafe fn float_rows<const R: usize>(tile: &FloatTile) {
             let (mut a, mut b) = (tile.a, tile.b.add(first));
             for _ in 0..tile.k {
                 let columns = [_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8))];
-                for r in 0..R {
+                for (r, sums) in sums.iter_mut().enumerate() {
                     let factor = _mm256_set1_ps(*a.add(r * tile.lda));
-                    sums[r][0] = _mm256_fmadd_ps(factor, columns[0], sums[r][0]);
-                    sums[r][1] = _mm256_fmadd_ps(factor, columns[1], sums[r][1]);
+                    sums[0] = _mm256_fmadd_ps(factor, columns[0], sums[0]);
+                    sums[1] = _mm256_fmadd_ps(factor, columns[1], sums[1]);
                 }
                 a = a.add(1);
                 b = b.add(tile.ldb);
@@ -75,11 +75,11 @@ unsafe fn vnni_rows<const R: usize>(tile: &IntTile) {
                     _mm256_loadu_si256(b.cast()),
                     _mm256_loadu_si256(b.add(32).cast()),
                 ];
-                for r in 0..R {
+                for (r, sums) in sums.iter_mut().enumerate() {
                     let factor =
                         _mm256_set1_epi32(a.add(r * tile.lda).cast::<i32>().read_unaligned());
-                    sums[r][0] = _mm256_dpbusd_avx_epi32(sums[r][0], factor, columns[0]);
-                    sums[r][1] = _mm256_dpbusd_avx_epi32(sums[r][1], factor, columns[1]);
+                    sums[0] = _mm256_dpbusd_avx_epi32(sums[0], factor, columns[0]);
+                    sums[1] = _mm256_dpbusd_avx_epi32(sums[1], factor, columns[1]);
                 }
                 a = a.add(4);
                 b = b.add(4 * COLUMNS);
@@ -101,12 +101,12 @@ unsafe fn wide_rows<const R: usize>(tile: &IntTile) {
                     _mm256_cvtepi8_epi16(_mm_loadu_si128(b.cast())),
                     _mm256_cvtepi8_epi16(_mm_loadu_si128(b.add(16).cast())),
                 ];
-                for r in 0..R {
+                for (r, sums) in sums.iter_mut().enumerate() {
                     let factor =
                         _mm256_set1_epi32(a.add(r * tile.lda).cast::<i32>().read_unaligned());
-                    for half in 0..2 {
-                        let products = _mm256_madd_epi16(factor, columns[half]);
-                        sums[r][half] = _mm256_add_epi32(sums[r][half], products);
+                    for (sum, columns) in sums.iter_mut().zip(columns) {
+                        let products = _mm256_madd_epi16(factor, columns);
+                        *sum = _mm256_add_epi32(*sum, products);
                     }
                 }
                 a = a.add(4);

@@ -33,10 +33,10 @@ unsafe fn float_rows<const R: usize>(tile: &FloatTile) {
         let (mut a, mut b) = (tile.a, tile.b);
         for _ in 0..tile.k {
             let columns = [_mm512_loadu_ps(b), _mm512_loadu_ps(b.add(16))];
-            for r in 0..R {
+            for (r, sums) in sums.iter_mut().enumerate() {
                 let factor = _mm512_set1_ps(*a.add(r * tile.lda));
-                sums[r][0] = _mm512_fmadd_ps(factor, columns[0], sums[r][0]);
-                sums[r][1] = _mm512_fmadd_ps(factor, columns[1], sums[r][1]);
+                sums[0] = _mm512_fmadd_ps(factor, columns[0], sums[0]);
+                sums[1] = _mm512_fmadd_ps(factor, columns[1], sums[1]);
             }
             a = a.add(1);
             b = b.add(tile.ldb);
@@ -68,10 +68,10 @@ unsafe fn vnni_rows<const R: usize>(tile: &IntTile) {
                 _mm512_loadu_si512(b.cast()),
                 _mm512_loadu_si512(b.add(64).cast()),
             ];
-            for r in 0..R {
+            for (r, sums) in sums.iter_mut().enumerate() {
                 let factor = _mm512_set1_epi32(a.add(r * tile.lda).cast::<i32>().read_unaligned());
-                sums[r][0] = _mm512_dpbusd_epi32(sums[r][0], factor, columns[0]);
-                sums[r][1] = _mm512_dpbusd_epi32(sums[r][1], factor, columns[1]);
+                sums[0] = _mm512_dpbusd_epi32(sums[0], factor, columns[0]);
+                sums[1] = _mm512_dpbusd_epi32(sums[1], factor, columns[1]);
             }
             a = a.add(4);
             b = b.add(4 * COLUMNS);
@@ -91,11 +91,11 @@ unsafe fn wide_rows<const R: usize>(tile: &IntTile) {
                 _mm512_cvtepi8_epi16(_mm256_loadu_si256(b.cast())),
                 _mm512_cvtepi8_epi16(_mm256_loadu_si256(b.add(32).cast())),
             ];
-            for r in 0..R {
+            for (r, sums) in sums.iter_mut().enumerate() {
                 let factor = _mm512_set1_epi32(a.add(r * tile.lda).cast::<i32>().read_unaligned());
-                for half in 0..2 {
-                    let products = _mm512_madd_epi16(factor, columns[half]);
-                    sums[r][half] = _mm512_add_epi32(sums[r][half], products);
+                for (sum, columns) in sums.iter_mut().zip(columns) {
+                    let products = _mm512_madd_epi16(factor, columns);
+                    *sum = _mm512_add_epi32(*sum, products);
                 }
             }
             a = a.add(4);

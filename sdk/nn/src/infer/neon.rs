@@ -30,12 +30,12 @@ unsafe fn dot_rows<const R: usize>(tile: &IntTile) {
             }
             let (mut a, mut b) = (tile.a, tile.b.add(4 * first));
             for _ in 0..tile.groups {
-                for r in 0..R {
+                for (r, sums) in sums.iter_mut().enumerate() {
                     let factor = a.add(r * tile.lda).cast::<i32>().read_unaligned();
                     let factor = vreinterpretq_s8_s32(vdupq_n_s32(factor));
-                    for v in 0..VECTORS {
+                    for (v, sum) in sums.iter_mut().enumerate() {
                         let columns = vld1q_s8(b.add(16 * v));
-                        sums[r][v] = dot(sums[r][v], factor, columns);
+                        *sum = dot(*sum, factor, columns);
                     }
                 }
                 a = a.add(4);
