@@ -67,7 +67,7 @@ fn an_int8_bundle_is_made_opened_and_told_apart() {
     let int8 = ["--bundle", text(&out), "--precision", "int8"];
     succeed(
         &[
-            &["calibrate", "--data", text(&frames), "--out", text(&job)],
+            &["calibrate", "--samples", text(&frames), "--out", text(&job)],
             &int8[..],
         ]
         .concat(),
@@ -78,7 +78,7 @@ fn an_int8_bundle_is_made_opened_and_told_apart() {
     fail(&[&inspect[..], &int8[..2]].concat(), &["encoder"]);
     let embed = [
         "embed",
-        "--data",
+        "--images",
         text(&frames),
         "--out",
         text(&tables),
