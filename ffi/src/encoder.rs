@@ -149,6 +149,7 @@ fn sdk_options(options: &ssl_edge_encoder_options) -> Result<Options, Failure> {
     Ok(Options {
         engine,
         threads: options.threads as usize,
+        ..Options::default()
     })
 }
 

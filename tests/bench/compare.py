@@ -26,7 +26,7 @@ def onnx_of(ssl_edge, arch, folder):
     bundle = os.path.join(folder, arch + ".sslb")
     subprocess.run([ssl_edge, "export", "--random", arch, "--seed", "1", "--size", "224", "--out", bundle], check=True, capture_output=True)
     with zipfile.ZipFile(bundle) as z:
-        return z.extract("encoder.onnx", folder)
+        return z.extract("encoder.onnx", os.path.join(folder, arch))
 
 
 def cases(a, folder):
@@ -34,18 +34,22 @@ def cases(a, folder):
     threads = ["--threads", str(a.threads)]
     step = lambda m, b: [a.ssl_edge, "bench", "step", "--json", "--method", m, "--arch", "vit_s16", "--batch", b, *threads]
     peer = lambda m, b: [*reference, m, "--arch", "vit_s16", "--batch", b, "--runs", "3", *threads]
-    encode = lambda e: [a.ssl_edge, "bench", "encode", "--json", "--arch", "vit_s16", "--size", "224", "--engine", e, *threads]
+    encode = lambda arch, b, p, e="native": [a.ssl_edge, "bench", "encode", "--json", "--arch", arch, "--batch", b, "--precision", p, "--engine", e, *threads]
     if "mae" in a.only:
         yield "MAE step, ViT-S/16, batch 16", {"ssl-edge": step("mae", "16"), "PyTorch": peer("mae", "16")}
     if "dino" in a.only:
         yield "DINO step, ViT-S/16, batch 4", {"ssl-edge": step("dino", "4"), "PyTorch": peer("dino", "4")}
     if "encode" in a.only:
-        model = onnx_of(a.ssl_edge, "vit_s16", folder)
-        yield "ViT-S/16 at 224, batch 1", {
-            "ssl-edge": encode("native"),
-            "ONNX Runtime": [*reference, "onnx", model, "--runs", "30", "--warm", "5", *threads],
-            "ssl-edge through tract": encode("onnx"),
-        }
+        for arch, name in (("vit_s16", "ViT-S/16"), ("vit_t16", "ViT-T/16")):
+            model = onnx_of(a.ssl_edge, arch, folder)
+            for batch in ("1", "8"):
+                peer = [*reference, "onnx", model, "--batch", batch, "--runs", "30", "--warm", "5", *threads]
+                programs = {"ssl-edge": encode(arch, batch, "f32"), "ONNX Runtime": peer}
+                if (arch, batch) == ("vit_s16", "1"):
+                    programs["ssl-edge through tract"] = encode(arch, batch, "f32", "onnx")
+                yield f"{name} at 224, batch {batch}, f32", programs
+                int8 = {"ssl-edge": encode(arch, batch, "int8"), "ONNX Runtime, dynamic int8 per channel": [*peer, "--int8"]}
+                yield f"{name} at 224, batch {batch}, int8", int8
 
 
 def main():

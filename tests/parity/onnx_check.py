@@ -4,6 +4,9 @@
     pip install numpy onnx onnxruntime safetensors
     python tests/parity/onnx_check.py BUNDLE.sslb...
 
+Bundles made with `export --quantize int8 --onnx dynamic,qdq,f16` hold more graphs, which are checked as well; what they may
+be off by is in FORMS.
+
 The golden inputs go through ONNX Runtime one at a time and as one batch. The largest absolute
 difference of the L2-normalised CLS token and mean patch token to the golden outputs is printed as
 JSON, one line a bundle; the exit status is 1 if it is above the manifest's tolerance.
@@ -30,20 +33,22 @@ def difference(session, images, golden):
     return max(float(np.abs(normalise(found) - normalise(expected)).max()) for found, expected in pairs)
 
 
-def check(path):
-    with zipfile.ZipFile(path) as bundle:
-        manifest = json.loads(bundle.read("manifest.json"))
-        graph = bundle.read("encoder.onnx")
-        golden = load(bundle.read("golden.safetensors"))
+# Member, and what a normalised embedding may be off by: None for the manifest's tolerance.
+FORMS = {"encoder.onnx": None, "encoder.int8.onnx": 2e-2, "encoder.qdq.onnx": 2e-2, "encoder.f16.onnx": 2e-3}
+
+
+def check_graph(path, member, graph, manifest, golden):
     model = onnx.load_from_string(graph)
     onnx.checker.check_model(model, full_check=True)
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     rows = [{name: tensor[i : i + 1] for name, tensor in golden.items()} for i in range(len(golden["cls"]))]
     single = max(difference(session, row["input"], row) for row in rows)
     batch = difference(session, golden["input"], golden)
-    tolerance = manifest["golden"]["tolerance"]
+    tolerance = FORMS[member] or manifest["golden"]["tolerance"]
     result = {
         "bundle": path,
+        "graph": member,
+        "bytes": len(graph),
         "arch": manifest["arch"]["name"],
         "opset": model.opset_import[0].version,
         "single": single,
@@ -52,6 +57,14 @@ def check(path):
     }
     print(json.dumps(result))
     return single <= tolerance and batch <= tolerance
+
+
+def check(path):
+    with zipfile.ZipFile(path) as bundle:
+        manifest = json.loads(bundle.read("manifest.json"))
+        golden = load(bundle.read("golden.safetensors"))
+        graphs = {member: bundle.read(member) for member in FORMS if member in bundle.namelist()}
+    return all([check_graph(path, member, graph, manifest, golden) for member, graph in graphs.items()])
 
 
 if __name__ == "__main__":

@@ -8,6 +8,9 @@
 //! | `golden.safetensors` | `input [G, 3, H, W]`, `cls [G, D]`, `patch_mean [G, D]`: what every engine must reproduce |
 //! | `signature.json` | optional: an Ed25519 signature over `manifest.json`, and so over every hash in it |
 //!
+//! A bundle may hold the encoder in other precisions as well, [`VariantSpec`], each with two members of its own: `encoder.int8.safetensors` and
+//! `golden.int8.safetensors` for int8. It may also hold more graphs, such as `encoder.int8.onnx`.
+//!
 //! The zip comment ends with a seal, the SHA-256 of all bytes before it, so that a file cut or changed at any byte is refused
 //! before anything in it is read. The seal is against accidents, the signature against intent. Any zip tool lists and extracts a bundle; a tool that rewrites one breaks the seal.
 //!
@@ -35,10 +38,11 @@ pub use error::BundleError;
 pub use keys::{PublicKey, SecretKey};
 pub use manifest::{
     ArchSpec, GoldenSpec, Manifest, MemberSpec, Pooling, PreprocessSpec, Provenance, SCHEMA,
+    ScoreFigures, VariantFigures, VariantSpec,
 };
 pub use read::Bundle;
 pub use save::save;
-pub use write::BundleWriter;
+pub use write::{BundleWriter, Variant};
 
 /// Member that describes all others.
 pub const MANIFEST: &str = "manifest.json";

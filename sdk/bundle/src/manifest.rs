@@ -40,6 +40,9 @@ pub struct Manifest {
     pub golden: GoldenSpec,
     /// Size and hash of every member but the manifest.
     pub members: BTreeMap<String, MemberSpec>,
+    /// The same encoder in other precisions by name, such as `int8`; f32 is always there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub variants: BTreeMap<String, VariantSpec>,
 }
 
 /// Shape of a vision transformer; the fields of the training configuration.
@@ -128,6 +131,68 @@ pub struct MemberSpec {
     pub bytes: u64,
 }
 
+/// The encoder in another precision.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VariantSpec {
+    /// Member with the weights.
+    pub weights: String,
+    /// Member with what this variant makes of the golden inputs: `cls [G, D]`, `patch_mean [G, D]`.
+    pub golden: String,
+    /// Largest absolute difference allowed in an L2-normalised embedding.
+    pub tolerance: f32,
+    /// Linear layers that stayed f32.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub float_layers: Vec<String>,
+    /// What was measured of it beside f32.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub figures: Option<VariantFigures>,
+}
+
+/// A variant beside f32, as measured when the bundle was made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VariantFigures {
+    /// Frames that the cosines were taken on.
+    pub frames: u64,
+    /// Mean cosine between the features of both.
+    pub cosine_mean: f64,
+    /// The cosine that 1 % of the frames are below.
+    pub cosine_worst: f64,
+    /// Accuracies on labelled frames, where there were any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scores: Vec<ScoreFigures>,
+    /// Size of the weights' member.
+    pub bytes: u64,
+    /// Size of the f32 weights' member.
+    pub f32_bytes: u64,
+    /// Median milliseconds for a frame.
+    pub ms: f64,
+    /// The same in f32.
+    pub f32_ms: f64,
+    /// Threads that were timed.
+    pub threads: u64,
+    /// Instruction set that was timed.
+    pub isa: String,
+    /// Bytes of packed weights and work memory.
+    pub memory: u64,
+    /// The same in f32.
+    pub f32_memory: u64,
+}
+
+/// An accuracy of a variant beside that of f32, both in 0..1.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ScoreFigures {
+    /// `knn`, or `fewshot-5` for five images of each class.
+    pub name: String,
+    /// Accuracy of the variant.
+    pub accuracy: f64,
+    /// Half of its 95 % interval.
+    pub ci95: f64,
+    /// Accuracy of f32.
+    pub f32_accuracy: f64,
+    /// Half of its 95 % interval.
+    pub f32_ci95: f64,
+}
+
 /// The part of any manifest, of whatever schema, that never changes.
 #[derive(Deserialize)]
 pub(crate) struct Versions {
@@ -162,6 +227,19 @@ impl Manifest {
                 return Err(("members", format!("does not list {name}")));
             }
         }
+        for (name, variant) in &self.variants {
+            for member in [&variant.weights, &variant.golden] {
+                if !self.members.contains_key(member) {
+                    let reason =
+                        format!("of variant {name} is {member}, which members does not list");
+                    return Err(("variants", reason));
+                }
+            }
+            if !(variant.tolerance > 0.0 && variant.tolerance <= 0.1) {
+                let reason = format!("{name} has tolerance {}, not in 0..=0.1", variant.tolerance);
+                return Err(("variants", reason));
+            }
+        }
         Ok(())
     }
 
@@ -170,11 +248,21 @@ impl Manifest {
     /// Equal hashes mean that features fitted on one bundle hold for the other; a licence or provenance does not enter.
     /// Fields added later must be left out of the JSON at their default value, so that hashes of older bundles stay.
     pub fn encoder_hash(&self) -> [u8; 32] {
+        self.hash_with(crate::WEIGHTS)
+    }
+
+    /// Identity of the encoder in another precision: the same over that variant's weights. `None` where there is no such variant.
+    pub fn variant_hash(&self, variant: &str) -> Option<[u8; 32]> {
+        let variant = self.variants.get(variant)?;
+        Some(self.hash_with(&variant.weights))
+    }
+
+    fn hash_with(&self, weights: &str) -> [u8; 32] {
         let mut hasher = Sha256::new();
         hasher.update(b"ssl-edge encoder\0");
         let weights = self
             .members
-            .get(crate::WEIGHTS)
+            .get(weights)
             .map_or("", |member| &member.sha256);
         let parts = [
             weights.to_owned(),

@@ -10,8 +10,8 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipWriter};
 
 use crate::{
-    ArchSpec, BundleError, GOLDEN, GoldenSpec, MANIFEST, Manifest, MemberSpec, ONNX, Pooling,
-    PreprocessSpec, Provenance, SCHEMA, WEIGHTS, hex, save,
+    ArchSpec, Bundle, BundleError, GOLDEN, GoldenSpec, MANIFEST, Manifest, MemberSpec, ONNX,
+    Pooling, PreprocessSpec, Provenance, SCHEMA, VariantSpec, WEIGHTS, hex, save,
 };
 
 pub(crate) const SEAL_PREFIX: &str = "ssl-edge sha256 ";
@@ -40,9 +40,75 @@ pub struct BundleWriter {
     pub onnx: Vec<u8>,
     /// Contents of [`GOLDEN`].
     pub golden_vectors: Vec<u8>,
+    /// The encoder in other precisions.
+    pub variants: Vec<Variant>,
+    /// More members by name, such as further graphs.
+    pub extra: Vec<(String, Vec<u8>)>,
+}
+
+/// The encoder in another precision, and what the manifest says of it.
+#[derive(Debug, Clone)]
+pub struct Variant {
+    /// Name of the precision, such as `int8`; part of the names of its members.
+    pub name: String,
+    /// Its weights.
+    pub weights: Vec<u8>,
+    /// What it makes of the golden inputs.
+    pub golden_vectors: Vec<u8>,
+    /// Entry in the manifest; the names of the members are filled in.
+    pub spec: VariantSpec,
+}
+
+impl Variant {
+    fn members(&self) -> [String; 2] {
+        ["encoder", "golden"].map(|what| format!("{what}.{}.safetensors", self.name))
+    }
+
+    fn spec(&self) -> VariantSpec {
+        let [weights, golden] = self.members();
+        VariantSpec {
+            weights,
+            golden,
+            ..self.spec.clone()
+        }
+    }
 }
 
 impl BundleWriter {
+    /// All that an open bundle holds, to write it again with something changed or added.
+    pub fn of(bundle: &Bundle) -> Self {
+        let manifest = bundle.manifest();
+        let member = |name: &str| bundle.member(name).unwrap_or_default().to_vec();
+        let variants: Vec<Variant> = manifest
+            .variants
+            .iter()
+            .map(|(name, spec)| Variant {
+                name: name.clone(),
+                weights: member(&spec.weights),
+                golden_vectors: member(&spec.golden),
+                spec: spec.clone(),
+            })
+            .collect();
+        let own = |name: &str| {
+            let variants = variants.iter().flat_map(Variant::members);
+            [WEIGHTS, ONNX, GOLDEN].contains(&name) || variants.into_iter().any(|own| own == name)
+        };
+        let extra = manifest.members.keys().filter(|name| !own(name));
+        Self {
+            arch: manifest.arch.clone(),
+            preprocess: manifest.preprocess.clone(),
+            pooling: manifest.pooling,
+            provenance: manifest.provenance.clone(),
+            licence: manifest.licence.clone(),
+            golden: manifest.golden,
+            weights: member(WEIGHTS),
+            onnx: member(ONNX),
+            golden_vectors: member(GOLDEN),
+            extra: extra.map(|name| (name.clone(), member(name))).collect(),
+            variants,
+        }
+    }
+
     /// The manifest that the bundle will have.
     pub fn manifest(&self) -> Manifest {
         let members = self
@@ -53,7 +119,7 @@ impl BundleWriter {
                     sha256: hex(&Sha256::digest(bytes)),
                     bytes: bytes.len() as u64,
                 };
-                (name.to_owned(), spec)
+                (name, spec)
             })
             .collect::<BTreeMap<_, _>>();
         Manifest {
@@ -67,6 +133,11 @@ impl BundleWriter {
             licence: self.licence.clone(),
             golden: self.golden,
             members,
+            variants: self
+                .variants
+                .iter()
+                .map(|variant| (variant.name.clone(), variant.spec()))
+                .collect(),
         }
     }
 
@@ -85,8 +156,9 @@ impl BundleWriter {
             })?;
         let text = serde_json::to_vec_pretty(&manifest)
             .expect("plain structs with string keys always serialise");
+        let own = self.members();
         let mut members = vec![(MANIFEST, text.as_slice())];
-        members.extend(self.members());
+        members.extend(own.iter().map(|(name, bytes)| (name.as_str(), *bytes)));
         Ok(seal(pack(&members).expect(
             "writing stored members with fixed names to memory does not fail",
         )))
@@ -100,12 +172,20 @@ impl BundleWriter {
         save(path, &self.to_bytes(path)?)
     }
 
-    fn members(&self) -> [(&'static str, &[u8]); 3] {
-        [
-            (WEIGHTS, &self.weights),
-            (ONNX, &self.onnx),
-            (GOLDEN, &self.golden_vectors),
-        ]
+    fn members(&self) -> Vec<(String, &[u8])> {
+        let mut members = vec![
+            (WEIGHTS.to_owned(), self.weights.as_slice()),
+            (ONNX.to_owned(), &self.onnx),
+            (GOLDEN.to_owned(), &self.golden_vectors),
+        ];
+        for variant in &self.variants {
+            let [weights, golden] = variant.members();
+            members.push((weights, &variant.weights));
+            members.push((golden, &variant.golden_vectors));
+        }
+        let extra = self.extra.iter();
+        members.extend(extra.map(|(name, bytes)| (name.clone(), bytes.as_slice())));
+        members
     }
 }
 

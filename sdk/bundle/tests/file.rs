@@ -6,7 +6,10 @@ use std::fs;
 use std::path::Path;
 
 use common::writer;
-use ssl_edge_bundle::{Bundle, BundleError, BundleWriter, GOLDEN, ONNX, Pooling, WEIGHTS};
+use ssl_edge_bundle::{
+    Bundle, BundleError, BundleWriter, GOLDEN, GoldenSpec, ONNX, Pooling, Variant, VariantSpec,
+    WEIGHTS,
+};
 
 #[test]
 fn what_is_written_is_read() {
@@ -23,6 +26,61 @@ fn what_is_written_is_read() {
     assert_eq!(bundle.member("absent"), None);
     assert_eq!(bundle.path(), path);
     assert_eq!(writer.to_bytes(&path).unwrap(), fs::read(&path).unwrap());
+}
+
+fn with_variant() -> BundleWriter {
+    let spec = VariantSpec {
+        weights: String::new(),
+        golden: String::new(),
+        tolerance: 1e-2,
+        float_layers: vec!["blocks.0.mlp.fc2".to_owned()],
+        figures: None,
+    };
+    let variant = Variant {
+        name: "int8".to_owned(),
+        weights: b"int8 weights".to_vec(),
+        golden_vectors: b"int8 golden".to_vec(),
+        spec,
+    };
+    BundleWriter {
+        variants: vec![variant],
+        extra: vec![("encoder.int8.onnx".to_owned(), b"another graph".to_vec())],
+        ..writer()
+    }
+}
+
+#[test]
+fn a_variant_has_members_and_a_hash_of_its_own() {
+    let path = Path::new("b.sslb");
+    let bundle = Bundle::from_bytes(path, with_variant().to_bytes(path).unwrap()).unwrap();
+    let manifest = bundle.manifest();
+    let spec = &manifest.variants["int8"];
+    assert_eq!(spec.weights, "encoder.int8.safetensors");
+    assert_eq!(bundle.member(&spec.weights), Some(&b"int8 weights"[..]));
+    assert_eq!(bundle.member(&spec.golden), Some(&b"int8 golden"[..]));
+    assert_eq!(
+        bundle.member("encoder.int8.onnx"),
+        Some(&b"another graph"[..])
+    );
+
+    let f32_alone = writer().manifest().encoder_hash();
+    assert_eq!(bundle.encoder_hash(), f32_alone, "f32 features stay valid");
+    assert_ne!(manifest.variant_hash("int8"), Some(f32_alone));
+    assert_eq!(manifest.variant_hash("int4"), None);
+
+    let again = BundleWriter::of(&bundle).to_bytes(path).unwrap();
+    assert_eq!(again, bundle.as_bytes());
+}
+
+#[test]
+fn a_variant_whose_numbers_cannot_be_is_refused() {
+    let mut writer = with_variant();
+    writer.variants[0].spec.tolerance = 0.0;
+    let error = writer.to_bytes(Path::new("b.sslb")).unwrap_err();
+    assert!(
+        error.to_string().contains("int8 has tolerance 0"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -4,7 +4,7 @@ use crate::commands::Threads;
 use crate::output::{note, note_skipped};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
-use ssl_edge::encoder::{Bundle, Encoder, EngineKind, Options, PublicKey};
+use ssl_edge::encoder::{Bundle, Encoder, EngineKind, Options, Precision, PublicKey};
 use ssl_edge::vision::{ClassFolder, ImageFolder, Skipped};
 use std::path::{Path, PathBuf};
 
@@ -20,6 +20,9 @@ pub(crate) struct EncoderArgs {
     /// Refuse the bundle unless this public key signed it
     #[arg(long, value_name = "KEY.pub.pem")]
     pub(crate) require_signature: Option<PathBuf>,
+    /// What the encoder computes with; a job taught in one precision is for that one
+    #[arg(long, value_enum, default_value = "f32")]
+    pub(crate) precision: PrecisionArg,
     #[command(flatten)]
     pub(crate) threads: Threads,
 }
@@ -31,6 +34,25 @@ pub(crate) enum Engine {
     Native,
     /// The bundle's ONNX graph through tract, on the CPU
     Onnx,
+}
+
+/// The precisions that can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PrecisionArg {
+    /// In every bundle
+    F32,
+    /// In bundles made with `export --quantize int8`
+    Int8,
+}
+
+impl PrecisionArg {
+    /// The precision in the library.
+    pub(crate) fn precision(self) -> Precision {
+        match self {
+            PrecisionArg::F32 => Precision::F32,
+            PrecisionArg::Int8 => Precision::Int8,
+        }
+    }
 }
 
 impl Engine {
@@ -50,6 +72,7 @@ impl EncoderArgs {
         let options = Options {
             engine: self.engine.kind(),
             threads: self.threads.count(),
+            precision: self.precision.precision(),
         };
         let bundle = match &self.require_signature {
             Some(key) => Bundle::open_signed(&self.bundle, &PublicKey::read(key)?)?,

@@ -70,6 +70,8 @@ pub fn export_encoder(export: &EncoderExport<'_>, out: &Path) -> Result<ExportRe
         weights: Vec::new(),
         onnx: Vec::new(),
         golden_vectors: Vec::new(),
+        variants: Vec::new(),
+        extra: Vec::new(),
     };
     writer
         .manifest()
@@ -207,7 +209,13 @@ fn check(bundle: &Bundle) -> Result<Vec<(EngineKind, SelfTest)>, ExportError> {
     EngineKind::available()
         .iter()
         .map(|&engine| {
-            let encoder = Encoder::from_bundle(bundle, &Options { engine, threads: 0 });
+            let encoder = Encoder::from_bundle(
+                bundle,
+                &Options {
+                    engine,
+                    ..Options::default()
+                },
+            );
             let encoder = encoder.map_err(|source| ExportError::Check {
                 path: bundle.path().to_owned(),
                 source,

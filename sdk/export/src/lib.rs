@@ -22,7 +22,12 @@ mod error;
 mod export;
 mod golden;
 mod onnx;
+mod quantise;
 
 pub use error::ExportError;
 pub use export::{EncoderExport, ExportReport, export_encoder, random_bundle};
-pub use onnx::encoder_onnx;
+pub use onnx::{ActivationScales, OnnxForm, encoder_onnx, encoder_onnx_as};
+pub use quantise::{
+    Gate, GateMetric, GateReport, LayerReport, QuantizeError, QuantizeOptions, QuantizeReport,
+    quantize, round_to_int8,
+};

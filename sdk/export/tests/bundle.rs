@@ -214,11 +214,20 @@ fn native() -> Options {
     Options {
         engine: EngineKind::Native,
         threads: 1,
+        ..Options::default()
     }
 }
 
 fn open(bundle: &Bundle, engine: EngineKind) -> Result<(), RuntimeError> {
-    Encoder::from_bundle(bundle, &Options { engine, threads: 1 }).map(|_| ())
+    Encoder::from_bundle(
+        bundle,
+        &Options {
+            engine,
+            threads: 1,
+            ..Options::default()
+        },
+    )
+    .map(|_| ())
 }
 
 fn random() -> Bundle {
@@ -238,19 +247,7 @@ fn random_with_seed(seed: u64) -> Bundle {
 
 /// A well-formed bundle, sizes, hashes and seal right, with other contents.
 fn rewritten(bundle: &Bundle, change: impl Fn(&mut BundleWriter)) -> Bundle {
-    let manifest = bundle.manifest();
-    let member = |name: &str| bundle.member(name).unwrap().to_vec();
-    let mut writer = BundleWriter {
-        arch: manifest.arch.clone(),
-        preprocess: manifest.preprocess.clone(),
-        pooling: manifest.pooling,
-        provenance: manifest.provenance.clone(),
-        licence: manifest.licence.clone(),
-        golden: manifest.golden,
-        weights: member(WEIGHTS),
-        onnx: member(ONNX),
-        golden_vectors: member(GOLDEN),
-    };
+    let mut writer = BundleWriter::of(bundle);
     change(&mut writer);
     let path = Path::new("b.sslb");
     Bundle::from_bytes(path, writer.to_bytes(path).unwrap()).unwrap()

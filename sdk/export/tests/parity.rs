@@ -83,7 +83,15 @@ fn engines_agree_with_the_training_graph() {
         let input = preprocess_batch(&images.each_ref(), &preprocess).unwrap();
         let expected = graph_tokens(&trained, &input, case.run);
         for engine in [EngineKind::Native, EngineKind::Onnx] {
-            let encoder = Encoder::open(&path, &Options { engine, threads: 1 }).unwrap();
+            let encoder = Encoder::open(
+                &path,
+                &Options {
+                    engine,
+                    threads: 1,
+                    ..Options::default()
+                },
+            )
+            .unwrap();
             let found = encoder.embed_preprocessed(&input, BATCH).unwrap();
             for (found, expected) in found.iter().zip(&expected) {
                 let difference = difference(found, expected);
@@ -127,7 +135,17 @@ fn a_batch_gives_what_its_frames_give_alone_at_any_number_of_threads() {
     let images = images();
     let frames = images.each_ref().map(Image::frame);
     for engine in [EngineKind::Native, EngineKind::Onnx] {
-        let open = |threads| Encoder::from_bundle(&bundle, &Options { engine, threads }).unwrap();
+        let open = |threads| {
+            Encoder::from_bundle(
+                &bundle,
+                &Options {
+                    engine,
+                    threads,
+                    ..Options::default()
+                },
+            )
+            .unwrap()
+        };
         let (one, two) = (open(1), open(2));
         let batch = one.embed_batch(&frames).unwrap();
         for (frame, embedding) in frames.iter().zip(&batch) {
@@ -154,7 +172,15 @@ fn threads_may_share_an_encoder() {
     )
     .unwrap();
     for engine in [EngineKind::Native, EngineKind::Onnx] {
-        let encoder = Encoder::open(&path, &Options { engine, threads: 2 }).unwrap();
+        let encoder = Encoder::open(
+            &path,
+            &Options {
+                engine,
+                threads: 2,
+                ..Options::default()
+            },
+        )
+        .unwrap();
         let images = images();
         let expected: Vec<Embedding> = images
             .iter()

@@ -8,6 +8,7 @@
 pub mod ema;
 mod error;
 mod grads;
+pub mod infer;
 pub mod ops;
 pub mod optim;
 mod params;

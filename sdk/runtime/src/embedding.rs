@@ -17,7 +17,7 @@ pub struct Embedding {
 
 impl Embedding {
     /// `cls [D]` and `patches [N, D]` of one frame.
-    pub(crate) fn new(cls: &[f32], patches: &[f32], grid: [usize; 2]) -> Self {
+    pub fn new(cls: &[f32], patches: &[f32], grid: [usize; 2]) -> Self {
         Self {
             cls: cls.to_vec(),
             mean: mean_rows(patches, cls.len()),

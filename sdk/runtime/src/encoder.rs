@@ -6,7 +6,9 @@ use ssl_edge_bundle::{Bundle, Manifest, PreprocessSpec};
 use ssl_edge_vision::{Fit, Frame, Preprocess};
 
 use crate::engines::build;
-use crate::{Embedding, Engine, EngineKind, GoldenVectors, RuntimeError, SelfTest, Tokens};
+use crate::{
+    Embedding, Engine, EngineKind, GoldenVectors, Precision, RuntimeError, SelfTest, Tokens,
+};
 
 /// How to run an encoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +17,19 @@ pub struct Options {
     pub engine: EngineKind,
     /// Threads of the engine's own pool; 0 for one for each CPU that the process may use. Embeddings do not depend on it.
     pub threads: usize,
+    /// What it computes with; int8 needs a bundle that was made with it.
+    pub precision: Precision,
+}
+
+impl Default for Options {
+    /// The native engine in f32, a thread for each CPU.
+    fn default() -> Self {
+        Self {
+            engine: EngineKind::Native,
+            threads: 0,
+            precision: Precision::F32,
+        }
+    }
 }
 
 /// An encoder that passed its self-test. `Send` and `Sync`: several threads may embed at once.
@@ -49,7 +64,7 @@ impl Encoder {
         let manifest = bundle.manifest().clone();
         let preprocess = preprocess(&manifest.preprocess).map_err(load)?;
         let engine = build(bundle, options)?;
-        let golden = GoldenVectors::read(bundle).map_err(load)?;
+        let golden = GoldenVectors::read(bundle, options.precision).map_err(load)?;
         let self_test = golden.run(engine.as_ref(), &manifest)?;
         if !self_test.passed() {
             return Err(RuntimeError::SelfTest {
@@ -59,8 +74,14 @@ impl Encoder {
                 tolerance: self_test.tolerance,
             });
         }
+        let hash = match options.precision {
+            Precision::F32 => bundle.encoder_hash(),
+            precision => manifest
+                .variant_hash(precision.name())
+                .ok_or_else(|| load(format!("it has no {precision} variant")))?,
+        };
         Ok(Self {
-            hash: bundle.encoder_hash(),
+            hash,
             grid: manifest
                 .arch
                 .grid(preprocess.height as usize, preprocess.width as usize),
@@ -140,6 +161,21 @@ impl Encoder {
             .collect()
     }
 
+    /// Tokens of `input [B, 3, H, W]` as [`Preprocess::apply`] makes it, into `cls [B, D]` and `patches [B, N, D]`. The native engine allocates nothing
+    /// here; calls from several threads take turns.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Run`], also where a slice has another length. Values are not checked for being finite.
+    pub fn tokens_into(
+        &self,
+        input: &[f32],
+        batch: usize,
+        cls: &mut [f32],
+        patches: &mut [f32],
+    ) -> Result<(), RuntimeError> {
+        self.engine.run_into(input, batch, cls, patches)
+    }
+
     /// The feature that heads see: the pooling that the manifest asks for, of norm 1.
     pub fn feature(&self, embedding: &Embedding) -> Vec<f32> {
         embedding.feature(self.manifest.pooling)
@@ -163,7 +199,17 @@ impl Encoder {
         self.grid
     }
 
-    /// Identity of the encoder; see [`Manifest::encoder_hash`].
+    /// What the engine computes with.
+    pub fn precision(&self) -> Precision {
+        self.engine.precision()
+    }
+
+    /// Bytes of weights and work memory, where the engine knows.
+    pub fn memory(&self) -> Option<usize> {
+        self.engine.memory()
+    }
+
+    /// Identity of the encoder in its precision; see [`Manifest::encoder_hash`] and [`Manifest::variant_hash`].
     pub fn hash(&self) -> [u8; 32] {
         self.hash
     }
@@ -260,6 +306,8 @@ mod tests {
             weights: Vec::new(),
             onnx: Vec::new(),
             golden_vectors: Vec::new(),
+            variants: Vec::new(),
+            extra: Vec::new(),
         }
     }
 
@@ -314,6 +362,7 @@ mod tests {
         let options = Options {
             engine: EngineKind::Onnx,
             threads: 1,
+            ..Options::default()
         };
         let error = Encoder::from_bundle(&bundle, &options)
             .map(|_| ())

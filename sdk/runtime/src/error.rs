@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use ssl_edge_bundle::BundleError;
 use ssl_edge_vision::FrameError;
 
-use crate::EngineKind;
+use crate::{EngineKind, Precision};
 
 /// Why a bundle could not be opened or a frame not embedded.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +28,16 @@ pub enum RuntimeError {
         reason: String,
         /// Engines of this build, comma-separated.
         available: String,
+    },
+    /// The bundle or the engine does not have the precision.
+    #[error("cannot open bundle {path} in {precision}: {reason}")]
+    PrecisionUnavailable {
+        /// The bundle.
+        path: PathBuf,
+        /// The precision that was asked for.
+        precision: Precision,
+        /// Why it is not there, and the remedy.
+        reason: String,
     },
     /// The engine could not be built from the bundle.
     #[error(

@@ -4,9 +4,9 @@ use safetensors::{Dtype, SafeTensors};
 use ssl_edge_bundle::{Bundle, GOLDEN, Manifest};
 
 use crate::embedding::{l2_normalize, mean_rows};
-use crate::{Engine, RuntimeError};
+use crate::{Engine, Precision, RuntimeError};
 
-/// The member `golden.safetensors`, decoded.
+/// The golden vectors of one precision, decoded: inputs from `golden.safetensors`, and the outputs of that precision.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GoldenVectors {
     /// Number of inputs G.
@@ -17,6 +17,8 @@ pub struct GoldenVectors {
     pub cls: Vec<f32>,
     /// Mean patch token of each, `[G, D]`.
     pub patch_mean: Vec<f32>,
+    /// Largest difference that is accepted.
+    pub tolerance: f32,
 }
 
 /// Result of running an engine on the golden vectors.
@@ -33,18 +35,30 @@ impl GoldenVectors {
     ///
     /// # Errors
     /// What is missing or of another shape.
-    pub fn read(bundle: &Bundle) -> Result<Self, String> {
+    pub fn read(bundle: &Bundle, precision: Precision) -> Result<Self, String> {
         let manifest = bundle.manifest();
-        let member = bundle.member(GOLDEN).ok_or("it has no golden vectors")?;
-        let tensors = SafeTensors::deserialize(member)
-            .map_err(|error| format!("{GOLDEN} cannot be decoded: {error}"))?;
         let (count, dim) = (manifest.golden.count, manifest.arch.dim);
         let [height, width] = manifest.arch.image_size;
+        let (outputs, tolerance) = match manifest.variants.get(precision.name()) {
+            Some(variant) if precision != Precision::F32 => {
+                (variant.golden.as_str(), variant.tolerance)
+            }
+            _ => (GOLDEN, manifest.golden.tolerance),
+        };
+        let read = |member: &str, name: &str, shape: &[usize]| {
+            let bytes = bundle
+                .member(member)
+                .ok_or_else(|| format!("it has no {member}"))?;
+            let tensors = SafeTensors::deserialize(bytes)
+                .map_err(|error| format!("{member} cannot be decoded: {error}"))?;
+            values(member, &tensors, name, shape)
+        };
         Ok(Self {
             count,
-            input: values(&tensors, "input", &[count, 3, height, width])?,
-            cls: values(&tensors, "cls", &[count, dim])?,
-            patch_mean: values(&tensors, "patch_mean", &[count, dim])?,
+            input: read(GOLDEN, "input", &[count, 3, height, width])?,
+            cls: read(outputs, "cls", &[count, dim])?,
+            patch_mean: read(outputs, "patch_mean", &[count, dim])?,
+            tolerance,
         })
     }
 
@@ -72,7 +86,7 @@ impl GoldenVectors {
         }
         Ok(SelfTest {
             difference,
-            tolerance: manifest.golden.tolerance,
+            tolerance: self.tolerance,
         })
     }
 }
@@ -105,13 +119,18 @@ fn nan_max(a: f32, b: f32) -> f32 {
     }
 }
 
-fn values(tensors: &SafeTensors<'_>, name: &str, shape: &[usize]) -> Result<Vec<f32>, String> {
+fn values(
+    member: &str,
+    tensors: &SafeTensors<'_>,
+    name: &str,
+    shape: &[usize],
+) -> Result<Vec<f32>, String> {
     let view = tensors
         .tensor(name)
-        .map_err(|_| format!("{GOLDEN} has no tensor {name}"))?;
+        .map_err(|_| format!("{member} has no tensor {name}"))?;
     if view.dtype() != Dtype::F32 || view.shape() != shape {
         return Err(format!(
-            "{GOLDEN}: {name} is {:?} {:?} instead of F32 {shape:?}",
+            "{member}: {name} is {:?} {:?} instead of F32 {shape:?}",
             view.dtype(),
             view.shape()
         ));

@@ -1,16 +1,17 @@
 //! Opens a bundle, builds the engine that was asked for, proves it on the golden vectors, embeds frames.
 //!
 //! # Engines
-//! - [`EngineKind::Native`]: the operations that trained the encoder, on a thread pool of its own.
+//! - [`EngineKind::Native`]: our own kernels in f32 or int8 ([`Precision`]), on threads of its own that sleep when there is nothing to do. All memory is
+//!   reserved when a bundle is opened; [`Encoder::tokens_into`] allocates nothing.
 //! - [`EngineKind::Onnx`]: the graph of the bundle through tract, with feature `onnx`.
 //!
-//! Asking for an engine that this build does not have is an error. So is an engine that misses the golden vectors.
+//! Asking for an engine that this build does not have, or a precision that the bundle does not hold, is an error. So is an engine that misses the golden vectors.
 //!
 //! # Example
 //! ```no_run
-//! use ssl_edge_runtime::{Encoder, EngineKind, Options};
+//! use ssl_edge_runtime::{Encoder, Options};
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let encoder = Encoder::open("encoder.sslb".as_ref(), &Options { engine: EngineKind::Native, threads: 2 })?;
+//! let encoder = Encoder::open("encoder.sslb".as_ref(), &Options { threads: 2, ..Options::default() })?;
 //! let image = ssl_edge_vision::decode_file("part.png".as_ref())?;
 //! let feature = encoder.feature(&encoder.embed(&image.frame())?);
 //! # Ok(())
@@ -29,6 +30,6 @@ mod golden;
 
 pub use embedding::{Embedding, l2_normalize};
 pub use encoder::{Encoder, Options};
-pub use engines::{Engine, EngineKind, Tokens};
+pub use engines::{Engine, EngineKind, Precision, Tokens};
 pub use error::RuntimeError;
 pub use golden::{GoldenVectors, SelfTest};

@@ -11,7 +11,7 @@
 //!
 //! ```no_run
 //! use ssl_edge::encoder::{Encoder, EngineKind, Options};
-//! let encoder = Encoder::open("encoder.sslb".as_ref(), &Options { engine: EngineKind::Native, threads: 2 })?;
+//! let encoder = Encoder::open("encoder.sslb".as_ref(), &Options { engine: EngineKind::Native, threads: 2, ..Options::default() })?;
 //! let image = ssl_edge::vision::decode_file("part.png".as_ref())?;
 //! let feature = encoder.feature(&encoder.embed(&image.frame())?);
 //! assert_eq!(feature.len(), encoder.feature_dim());
@@ -24,10 +24,10 @@ use std::path::PathBuf;
 
 pub use ssl_edge_bundle::{
     ArchSpec, Bundle, BundleError, GoldenSpec, Manifest, MemberSpec, Pooling, PreprocessSpec,
-    Provenance, PublicKey, SecretKey, save,
+    Provenance, PublicKey, ScoreFigures, SecretKey, VariantFigures, VariantSpec, save,
 };
 pub use ssl_edge_runtime::{
-    Embedding, Encoder, EngineKind, Options, RuntimeError, SelfTest, l2_normalize,
+    Embedding, Encoder, EngineKind, Options, Precision, RuntimeError, SelfTest, l2_normalize,
 };
 
 /// Files that are decoded and embedded together: enough for any thread pool, little enough for memory.

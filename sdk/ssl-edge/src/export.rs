@@ -1,5 +1,7 @@
 //! Bundles from training runs, or from random weights as a baseline.
 //!
+//! [`quantize`] adds the same encoder in int8, measured beside f32.
+//!
 //! Nothing is written before every engine of this build has reproduced the golden vectors from the finished file.
 //!
 //! ```no_run
@@ -16,7 +18,10 @@ use ssl_edge_export::{EncoderExport, export_encoder};
 use ssl_edge_train::{TrainError, encoder_of};
 use std::path::Path;
 
-pub use ssl_edge_export::{ExportError, ExportReport, random_bundle};
+pub use ssl_edge_export::{
+    ExportError, ExportReport, Gate, GateMetric, GateReport, LayerReport, OnnxForm, QuantizeError,
+    QuantizeOptions, QuantizeReport, quantize, random_bundle, round_to_int8,
+};
 
 /// How to pack a run.
 #[derive(Clone, Debug)]

@@ -6,7 +6,7 @@
 //! ```no_run
 //! use ssl_edge::encoder::{Encoder, EngineKind, Options};
 //! use ssl_edge::job::{Job, inspect_frame};
-//! let encoder = Encoder::open("encoder.sslb".as_ref(), &Options { engine: EngineKind::Native, threads: 1 })?;
+//! let encoder = Encoder::open("encoder.sslb".as_ref(), &Options { engine: EngineKind::Native, threads: 1, ..Options::default() })?;
 //! let job = Job::load("station.sslj".as_ref())?;
 //! let image = ssl_edge::vision::decode_file("part.png".as_ref())?;
 //! let verdict = inspect_frame(&encoder, &job, &image.frame())?;

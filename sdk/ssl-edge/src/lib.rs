@@ -36,7 +36,7 @@
 //!
 //! let bundle = folder.join("random.sslb");
 //! random_bundle("vit_n16", 0, 64, Pooling::Cls, &bundle)?;
-//! let encoder = Encoder::open(&bundle, &Options { engine: EngineKind::Native, threads: 1 })?;
+//! let encoder = Encoder::open(&bundle, &Options { engine: EngineKind::Native, threads: 1, ..Options::default() })?;
 //!
 //! let taught = calibrate(&encoder, &ClassFolder::scan(&samples)?, &CalibrateOptions::default())?;
 //! taught.job.save(&folder.join("station.sslj"))?;

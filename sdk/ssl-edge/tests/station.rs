@@ -24,6 +24,7 @@ fn encoder(folder: &Path, seed: u64) -> Encoder {
         &Options {
             engine: EngineKind::Native,
             threads: 1,
+            ..Options::default()
         },
     )
     .expect("the bundle opens")
@@ -236,6 +237,7 @@ fn a_run_becomes_a_bundle_that_says_where_it_comes_from() {
         &Options {
             engine: EngineKind::Native,
             threads: 1,
+            ..Options::default()
         },
     )
     .expect("the bundle opens");
@@ -268,7 +270,8 @@ fn a_run_becomes_a_bundle_that_says_where_it_comes_from() {
             &bundle,
             &Options {
                 engine: EngineKind::Native,
-                threads: 1
+                threads: 1,
+                ..Options::default()
             }
         )
         .map(|kept| kept.hash())

@@ -59,5 +59,6 @@ pub(crate) fn writer() -> BundleWriter {
         weights: (0..=255).collect(),
         onnx: b"a graph".to_vec(),
         golden_vectors: Vec::new(),
+        variants: Vec::new(),
     }
 }

@@ -1,14 +1,14 @@
 //! `bench`: median times on random data.
 
 use super::Threads;
-use crate::data::Engine;
+use crate::data::{Engine, PrecisionArg};
 use crate::output::Format;
 use anyhow::{Context, Result};
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use ssl_edge::encoder::{Encoder, Options, Pooling};
-use ssl_edge::export::random_bundle;
+use ssl_edge::encoder::{Bundle, Encoder, Options, Pooling};
+use ssl_edge::export::{random_bundle, round_to_int8};
 use ssl_edge::train::{MethodName, VitConfig, bench_step};
 use std::time::Instant;
 
@@ -53,9 +53,15 @@ pub(crate) struct EncodeArgs {
     /// Side of the input in pixels
     #[arg(long, default_value_t = 224, value_name = "PX")]
     size: u32,
+    /// Images in a batch
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    batch: u32,
     /// What runs the encoder
     #[arg(long, value_enum, default_value = "native")]
     engine: Engine,
+    /// What it computes with
+    #[arg(long, value_enum, default_value = "f32")]
+    precision: PrecisionArg,
     #[command(flatten)]
     threads: Threads,
 }
@@ -71,6 +77,11 @@ struct Report {
     method: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     engine: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    precision: Option<&'static str>,
+    /// Bytes of weights and work memory, where the engine knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory: Option<usize>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     step: Option<StepCosts>,
 }
@@ -98,8 +109,12 @@ pub(crate) fn run(command: &BenchCommand, format: Format) -> Result<()> {
             .as_deref()
             .or(report.engine)
             .unwrap_or_default();
+        let precision = report
+            .precision
+            .map(|p| format!(" {p}"))
+            .unwrap_or_default();
         let total = format!(
-            "{what} {}: {:.1} ms, {:.2} img/s (median; batch {}, {} threads)",
+            "{what}{precision} {}: {:.1} ms, {:.2} img/s (median; batch {}, {} threads)",
             report.arch, report.ms, report.img_per_s, report.batch, report.threads
         );
         match &report.step {
@@ -138,6 +153,8 @@ fn step(args: &StepArgs) -> Result<Report> {
         threads,
         method: Some(args.method.clone()),
         engine: None,
+        precision: None,
+        memory: None,
         step: Some(StepCosts {
             forward_ms: time.forward_ms,
             backward_ms: time.backward_ms,
@@ -155,18 +172,24 @@ fn encode(args: &EncodeArgs) -> Result<Report> {
         tempfile::tempdir().context("cannot make a temporary folder; check TMPDIR and the disk")?;
     let bundle = folder.path().join("random.sslb");
     random_bundle(&args.arch, 0, args.size, Pooling::Cls, &bundle)?;
+    if args.precision == PrecisionArg::Int8 {
+        round_to_int8(&Bundle::open(&bundle)?, &bundle)?;
+    }
     let encoder = Encoder::open(
         &bundle,
         &Options {
             engine: args.engine.kind(),
             threads,
+            precision: args.precision.precision(),
         },
     )?;
-    let input = noise(encoder.preprocess().len());
+    let batch = args.batch as usize;
+    let input = noise(batch * encoder.preprocess().len());
+    let (mut cls, mut patches) = outputs(&encoder, batch);
     let mut times = Vec::with_capacity(RUNS);
     for run in 0..WARM + RUNS {
         let start = Instant::now();
-        encoder.embed_preprocessed(&input, 1)?;
+        encoder.tokens_into(&input, batch, &mut cls, &mut patches)?;
         if run >= WARM {
             times.push(start.elapsed().as_secs_f64());
         }
@@ -175,14 +198,23 @@ fn encode(args: &EncodeArgs) -> Result<Report> {
     let median = times[RUNS / 2];
     Ok(Report {
         ms: 1e3 * median,
-        img_per_s: 1.0 / median,
+        img_per_s: batch as f64 / median,
         arch: args.arch.clone(),
-        batch: 1,
+        batch,
         threads,
         method: None,
         engine: Some(args.engine.kind().name()),
+        precision: Some(encoder.precision().name()),
+        memory: encoder.memory(),
         step: None,
     })
+}
+
+/// Room for the tokens of a batch.
+fn outputs(encoder: &Encoder, batch: usize) -> (Vec<f32>, Vec<f32>) {
+    let [rows, columns] = encoder.grid();
+    let tokens = batch * encoder.dim();
+    (vec![0.0; tokens], vec![0.0; tokens * rows * columns])
 }
 
 /// Values in -2..2 from a fixed linear congruential generator: arithmetic is timed, what the image shows does not matter.

@@ -1,20 +1,21 @@
 //! `export`: a run, or random weights, as a bundle.
 
-use crate::output::Format;
+use super::quantize::QuantizeArgs;
+use crate::output::{Format, note};
 use anyhow::{Context, Result};
 use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use ssl_edge::encoder::Pooling;
-use ssl_edge::export::{ExportOptions, ExportReport, export_run, random_bundle};
+use ssl_edge::encoder::{Bundle, Pooling};
+use ssl_edge::export::{ExportOptions, ExportReport, export_run, quantize, random_bundle};
 use ssl_edge::train::VitConfig;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Pack a run, or random weights, into a bundle.
 #[derive(Args)]
 pub(crate) struct ExportArgs {
-    /// The run folder that `pretrain` wrote
+    /// The run folder that `pretrain` wrote, or with --quantize a bundle
     #[arg(
         required_unless_present = "random",
         conflicts_with = "random",
@@ -39,6 +40,8 @@ pub(crate) struct ExportArgs {
     /// The bundle to write
     #[arg(long, value_name = "B.sslb")]
     out: PathBuf,
+    #[command(flatten)]
+    quantize: QuantizeArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -60,25 +63,46 @@ struct Report {
     engines: BTreeMap<&'static str, f64>,
 }
 
-/// Writes the bundle after every engine has reproduced its golden vectors.
+/// Writes the bundle after every engine has reproduced its golden vectors, and an int8 variant if it was asked for.
 pub(crate) fn run(args: &ExportArgs, format: Format) -> Result<()> {
+    let Some(options) = args.quantize.options() else {
+        let report = pack(args, &args.out)?;
+        return format.print(&Report::of(&report), human);
+    };
+    let bundle = match &args.run {
+        Some(file) if file.is_file() => Bundle::open(file)?,
+        _ => {
+            let folder = tempfile::tempdir()
+                .context("cannot make a temporary folder; check TMPDIR and the disk")?;
+            let base = folder.path().join("f32.sslb");
+            pack(args, &base)?;
+            Bundle::open(&base)?
+        }
+    };
+    let report = quantize(&bundle, &options, &args.out, &mut |line| note(line))?;
+    if let Some(folder) = &args.quantize.report {
+        report.write(folder)?;
+    }
+    format.print(&report, super::quantize::human)
+}
+
+fn pack(args: &ExportArgs, out: &Path) -> Result<ExportReport> {
     let pooling = args.pooling.pooling();
-    let report = match (&args.run, &args.random) {
+    Ok(match (&args.run, &args.random) {
         (Some(run), _) => {
             let options = ExportOptions {
                 pooling,
                 licence: args.licence.clone(),
             };
-            export_run(run, &options, &args.out)?
+            export_run(run, &options, out)?
         }
         (None, arch) => {
             let arch = arch
                 .as_deref()
                 .context("neither a run nor --random was given")?;
-            random_bundle(arch, args.seed, args.size, pooling, &args.out)?
+            random_bundle(arch, args.seed, args.size, pooling, out)?
         }
-    };
-    format.print(&Report::of(&report), human)
+    })
 }
 
 impl Report {

@@ -10,6 +10,7 @@ mod export;
 mod inspect;
 mod job;
 mod pretrain;
+mod quantize;
 mod quickstart;
 
 use crate::output::Format;
@@ -24,7 +25,7 @@ pub(crate) enum Command {
     /// Train an encoder on unlabelled images
     Pretrain(Box<pretrain::PretrainArgs>),
     /// Pack a run, or random weights, into a bundle
-    Export(export::ExportArgs),
+    Export(Box<export::ExportArgs>),
     /// Inspect, verify and sign bundles
     #[command(subcommand)]
     Bundle(bundle::BundleCommand),

@@ -192,7 +192,14 @@ struct Features {
 impl Features {
     fn of(bundle: &Path, frames: &Frames, threads: usize) -> Result<Self> {
         let engine = EngineKind::Native;
-        let encoder = Encoder::open(bundle, &Options { engine, threads })?;
+        let encoder = Encoder::open(
+            bundle,
+            &Options {
+                engine,
+                threads,
+                ..Options::default()
+            },
+        )?;
         let empty = job_for(&encoder);
         let features = |folder: &ClassFolder| -> Result<Vec<Vec<f32>>> {
             let files: Vec<PathBuf> = folder

@@ -7,5 +7,6 @@ mod bad_input;
 mod bundle;
 mod disk_full;
 mod pipeline;
+mod quantize;
 mod support;
 mod usage;

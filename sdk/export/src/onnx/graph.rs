@@ -24,6 +24,8 @@ pub(super) enum Axis {
 #[derive(Default)]
 pub(super) struct GraphBuilder {
     graph: GraphProto,
+    /// Whether constants are f16.
+    half: bool,
 }
 
 impl GraphBuilder {
@@ -33,7 +35,12 @@ impl GraphBuilder {
             doc_string: doc.to_owned(),
             ..GraphProto::default()
         };
-        Self { graph }
+        Self { graph, half: false }
+    }
+
+    /// Stores f32 constants as f16 from here on.
+    pub(super) fn half(&mut self) {
+        self.half = true;
     }
 
     pub(super) fn input(&mut self, name: &str, doc: &str, shape: &[Axis]) -> String {
@@ -46,13 +53,24 @@ impl GraphBuilder {
         self.graph.output.push(value_info(name, doc, shape));
     }
 
-    /// An f32 constant; no dimensions make a scalar.
+    /// An f32 constant, or f16 after [`GraphBuilder::half`]; no dimensions make a scalar.
     pub(super) fn floats(&mut self, name: &str, dims: &[usize], values: &[f32]) -> String {
+        if self.half {
+            let halves = values.iter().map(|value| half::f16::from_f32(*value));
+            let raw_data = halves.flat_map(half::f16::to_le_bytes).collect();
+            return self.constant(name, dims, DataType::Float16, raw_data);
+        }
         let raw_data = values
             .iter()
             .flat_map(|value| value.to_le_bytes())
             .collect();
         self.constant(name, dims, DataType::Float, raw_data)
+    }
+
+    /// An int8 constant.
+    pub(super) fn int8s(&mut self, name: &str, dims: &[usize], values: &[i8]) -> String {
+        let raw_data = values.iter().map(|value| *value as u8).collect();
+        self.constant(name, dims, DataType::Int8, raw_data)
     }
 
     /// A constant list of integers, such as a shape.

@@ -1,7 +1,9 @@
 //! The ONNX writer: message types, a graph builder, and the one graph that we write.
 
 mod graph;
+mod numbers;
 pub(crate) mod proto;
 mod vit;
 
+pub use numbers::{ActivationScales, OnnxForm, encoder_onnx_as};
 pub use vit::encoder_onnx;

@@ -103,7 +103,11 @@ pub(crate) struct TensorProto {
 pub(crate) enum DataType {
     Undefined = 0,
     Float = 1,
+    Uint8 = 2,
+    Int8 = 3,
+    Int32 = 6,
     Int64 = 7,
+    Float16 = 10,
 }
 
 /// Name and type of an input or output.

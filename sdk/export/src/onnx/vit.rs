@@ -11,6 +11,7 @@ use candle_core::{DType, Tensor};
 use ssl_edge_nn::{Error, Gelu, VitConfig};
 
 use super::graph::{Axis, GraphBuilder, float, int, ints};
+use super::numbers::Numbers;
 
 /// Tensors of the encoder by name.
 type Weights = BTreeMap<String, Tensor>;
@@ -20,21 +21,36 @@ type Weights = BTreeMap<String, Tensor>;
 /// # Errors
 /// A tensor that is missing or cannot be read.
 pub fn encoder_onnx(config: &VitConfig, weights: &Weights) -> Result<Vec<u8>, Error> {
+    write(config, weights, Numbers::F32)
+}
+
+/// The same with other numbers.
+pub(super) fn write(
+    config: &VitConfig,
+    weights: &Weights,
+    numbers: Numbers<'_>,
+) -> Result<Vec<u8>, Error> {
     let grid = config.grid(config.image_size)?;
+    let mut graph = GraphBuilder::new("encoder", "Vision transformer: tokens after the final norm");
+    if matches!(numbers, Numbers::F16) {
+        graph.half();
+    }
     let mut writer = Writer {
-        graph: GraphBuilder::new("encoder", "Vision transformer: tokens after the final norm"),
+        graph,
         config,
         weights,
+        numbers,
         n_patches: grid[0] * grid[1],
     };
     writer.write()?;
     Ok(writer.graph.finish())
 }
 
-struct Writer<'a> {
-    graph: GraphBuilder,
+pub(super) struct Writer<'a> {
+    pub(super) graph: GraphBuilder,
     config: &'a VitConfig,
     weights: &'a Weights,
+    pub(super) numbers: Numbers<'a>,
     n_patches: usize,
 }
 
@@ -48,6 +64,7 @@ impl Writer<'_> {
             &[Axis::Batch, Axis::Size(3), Axis::Size(height), Axis::Size(width)],
         );
         self.shared_constants();
+        let image = self.input_cast(&image);
         let patches = self.patch_embed(&image)?;
         let mut tokens = self.add_prefix_and_positions(&patches)?;
         for block in 0..self.config.depth {
@@ -170,6 +187,7 @@ impl Writer<'_> {
         let k = self.heads(&format!("{name}.k"), &k, &[0, 2, 3, 1]); // [N, heads, D / heads, T]
         let v = self.heads(&format!("{name}.v"), &v, &[0, 2, 1, 3]);
         let q = self.mul(&format!("{name}.q.scaled"), &q, "attn.scale");
+        let [q, k] = [("q", q), ("k", k)].map(|(part, x)| self.quantised(name, part, x));
         let scores = self.matmul(&format!("{name}.scores"), &q, &k);
         let probabilities = self.graph.node(
             "Softmax",
@@ -177,6 +195,8 @@ impl Writer<'_> {
             &[&scores],
             vec![int("axis", -1)],
         );
+        let [probabilities, v] =
+            [("p", probabilities), ("v", v)].map(|(part, x)| self.quantised(name, part, x));
         let mixed = self.matmul(&format!("{name}.mixed"), &probabilities, &v);
         let mixed = self.transpose(&format!("{name}.mixed.rows"), &mixed, &[0, 2, 1, 3]);
         let joined = self.graph.node(
@@ -230,39 +250,27 @@ impl Writer<'_> {
             .node("LayerNormalization", name, &[x, &weight, &bias], attributes))
     }
 
-    /// `x W^T + b`, with the weight stored transposed, `[in, out]`.
-    fn linear(&mut self, name: &str, x: &str) -> Result<String, Error> {
-        let weight = self.tensor(&format!("{name}.weight"))?;
-        let dims = [weight.dim(1)?, weight.dim(0)?];
-        let values = flat(&weight.t()?)?;
-        let weight = self.graph.floats(&format!("{name}.weight"), &dims, &values);
-        let bias = self.weight(&format!("{name}.bias"))?;
-        let product = self.matmul(&format!("{name}.product"), x, &weight);
-        Ok(self.add(name, &product, &bias))
-    }
-
     fn outputs(&mut self, tokens: &str) {
         let index = self.graph.int("cls.index", 0);
-        self.graph
-            .node("Gather", "cls", &[tokens, &index], vec![int("axis", 1)]);
+        let inputs = [tokens, &index];
+        self.output_node("Gather", "cls", &inputs, vec![int("axis", 1)]);
         let start = self
             .graph
             .ints("patches.start", &[self.config.n_prefix() as i64]);
         let end = self.graph.ints("patches.end", &[self.n_tokens() as i64]);
         let axis = self.graph.ints("patches.axis", &[1]);
-        self.graph
-            .node("Slice", "patches", &[tokens, &start, &end, &axis], vec![]);
+        self.output_node("Slice", "patches", &[tokens, &start, &end, &axis], vec![]);
     }
 
-    fn add(&mut self, name: &str, a: &str, b: &str) -> String {
+    pub(super) fn add(&mut self, name: &str, a: &str, b: &str) -> String {
         self.graph.node("Add", name, &[a, b], vec![])
     }
 
-    fn mul(&mut self, name: &str, a: &str, b: &str) -> String {
+    pub(super) fn mul(&mut self, name: &str, a: &str, b: &str) -> String {
         self.graph.node("Mul", name, &[a, b], vec![])
     }
 
-    fn matmul(&mut self, name: &str, a: &str, b: &str) -> String {
+    pub(super) fn matmul(&mut self, name: &str, a: &str, b: &str) -> String {
         self.graph.node("MatMul", name, &[a, b], vec![])
     }
 
@@ -272,7 +280,7 @@ impl Writer<'_> {
     }
 
     /// A tensor of the encoder as a constant under its own name.
-    fn weight(&mut self, name: &str) -> Result<String, Error> {
+    pub(super) fn weight(&mut self, name: &str) -> Result<String, Error> {
         let tensor = self.tensor(name)?;
         let values = flat(tensor)?;
         let dims = tensor.dims().to_vec();
@@ -283,7 +291,7 @@ impl Writer<'_> {
         flat(self.tensor(name)?)
     }
 
-    fn tensor(&self, name: &str) -> Result<&Tensor, Error> {
+    pub(super) fn tensor(&self, name: &str) -> Result<&Tensor, Error> {
         self.weights.get(name).ok_or_else(|| Error::MissingTensor {
             name: name.to_owned(),
         })
@@ -294,7 +302,7 @@ impl Writer<'_> {
     }
 }
 
-fn flat(tensor: &Tensor) -> Result<Vec<f32>, Error> {
+pub(super) fn flat(tensor: &Tensor) -> Result<Vec<f32>, Error> {
     Ok(tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
 }
 

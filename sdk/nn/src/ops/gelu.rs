@@ -76,6 +76,22 @@ vectorised! {
 }
 
 vectorised! {
+    fn tanh_form_in_place(x: &mut [f32]) {
+        for x in x {
+            *x *= sigmoid_of_twice(SQRT_2_OVER_PI * (*x + CUBIC * *x * *x * *x));
+        }
+    }
+}
+
+vectorised! {
+    fn erf_form_in_place(x: &mut [f32]) {
+        for x in x {
+            *x *= 0.5 * (1.0 + simd::erf(*x * std::f32::consts::FRAC_1_SQRT_2).0);
+        }
+    }
+}
+
+vectorised! {
     fn erf_form(x: &[f32], y: &mut [f32]) {
         for (x, y) in x.iter().zip(y) {
             *y = 0.5 * x * (1.0 + simd::erf(x * std::f32::consts::FRAC_1_SQRT_2).0);
@@ -103,6 +119,14 @@ vectorised! {
 }
 
 impl Gelu {
+    /// GELU of every element, on the calling thread.
+    pub(crate) fn in_place(self, x: &mut [f32]) {
+        match self {
+            Gelu::Tanh => tanh_form_in_place(x),
+            Gelu::Erf => erf_form_in_place(x),
+        }
+    }
+
     /// GELU of every element of `x`.
     pub(super) fn forward_into(self, y: &mut [f32], x: &[f32]) {
         y.par_chunks_mut(CHUNK)

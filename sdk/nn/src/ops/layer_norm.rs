@@ -64,6 +64,19 @@ vectorised! {
 }
 
 vectorised! {
+    /// Rows of `x [M, D]` normalised into rows of `y` that are `stride` apart.
+    pub(crate) fn norm_rows(x: &[f32], w: &[f32], b: &[f32], y: &mut [f32], stride: usize, eps: f32) {
+        let d = w.len();
+        for (x, y) in x.chunks_exact(d).zip(y.chunks_exact_mut(stride)) {
+            let (mean, rstd) = moments(x, eps);
+            for i in 0..d {
+                y[i] = (x[i] - mean) * rstd * w[i] + b[i];
+            }
+        }
+    }
+}
+
+vectorised! {
     /// With `x̂ = (x - mean) rstd` and `h = g w`: `dx += rstd (h - mean(h) - x̂ mean(h x̂))`. Returns the block's sums `[dw | db]`.
     fn backward_rows(x: &[f32], w: &[f32], g: &[f32], dx: &mut [f32], eps: f32) -> Vec<f32> {
         let d = w.len();

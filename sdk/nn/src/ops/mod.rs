@@ -6,12 +6,12 @@
 mod attention;
 mod block;
 mod gelu;
-mod layer_norm;
+pub(crate) mod layer_norm;
 mod linear;
 mod patchify;
 mod product;
 mod scratch;
-mod simd;
+pub(crate) mod simd;
 
 pub use attention::{attention, attention_reference};
 pub use block::{Affine, BlockParams, PathFactors, block, block_first_token, block_reference};

@@ -29,9 +29,9 @@ pub(crate) fn run<K: Kernel<A>, A>(args: A) -> K::Output {
 
 /// A function whose body is compiled for every instruction set that `pulp` knows, and chosen among them when it is called.
 macro_rules! vectorised {
-    ($(#[$meta:meta])* fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
         $(#[$meta])*
-        fn $name($($arg: $type),*) $(-> $out)? {
+        $vis fn $name($($arg: $type),*) $(-> $out)? {
             struct Body;
 
             impl $crate::ops::simd::Kernel<($($type,)*)> for Body {

@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::str::FromStr;
+#[cfg(feature = "onnx")]
 use std::sync::Arc;
 
+#[cfg(feature = "onnx")]
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use ssl_edge_bundle::{Bundle, Manifest};
 
@@ -23,6 +25,17 @@ pub enum EngineKind {
     Onnx,
 }
 
+/// Which numbers the encoder's linear layers are computed with. Features of different precisions are not mixed: each has a hash of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Precision {
+    /// f32, in every bundle.
+    #[default]
+    F32,
+    /// int8 weights and activations, where the bundle was made with them; native engine only.
+    Int8,
+}
+
 /// Tokens of a batch after the final norm.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tokens {
@@ -37,11 +50,80 @@ pub trait Engine: Send + Sync {
     /// Which engine this is.
     fn kind(&self) -> EngineKind;
 
+    /// What it computes with.
+    fn precision(&self) -> Precision {
+        Precision::F32
+    }
+
+    /// Bytes of weights and work memory, where the engine knows.
+    fn memory(&self) -> Option<usize> {
+        None
+    }
+
     /// Tokens of `input [B, 3, H, W]`, with H and W those of the bundle's preprocessing.
     ///
     /// # Errors
     /// [`RuntimeError::Run`] with the engine's reason.
     fn run(&self, input: &[f32], batch: usize) -> Result<Tokens, RuntimeError>;
+
+    /// The same into `cls [B, D]` and `patches [B, N, D]`; the native engine allocates nothing for it.
+    ///
+    /// # Errors
+    /// As [`Engine::run`]; also slices of other lengths.
+    fn run_into(
+        &self,
+        input: &[f32],
+        batch: usize,
+        cls: &mut [f32],
+        patches: &mut [f32],
+    ) -> Result<(), RuntimeError> {
+        let tokens = self.run(input, batch)?;
+        if (tokens.cls.len(), tokens.patches.len()) != (cls.len(), patches.len()) {
+            return Err(RuntimeError::Run {
+                engine: self.kind(),
+                reason: format!(
+                    "there are {} and {} values, and room for {} and {}",
+                    tokens.cls.len(),
+                    tokens.patches.len(),
+                    cls.len(),
+                    patches.len()
+                ),
+            });
+        }
+        cls.copy_from_slice(&tokens.cls);
+        patches.copy_from_slice(&tokens.patches);
+        Ok(())
+    }
+}
+
+impl Precision {
+    /// All.
+    pub const ALL: [Self; 2] = [Self::F32, Self::Int8];
+
+    /// `f32` or `int8`, also the name of the variant in a bundle.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Int8 => "int8",
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Precision {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|precision| precision.name() == name)
+            .ok_or_else(|| format!("unknown precision {name:?}; use f32 or int8"))
+    }
 }
 
 impl EngineKind {
@@ -87,9 +169,11 @@ pub(crate) fn build(bundle: &Bundle, options: &Options) -> Result<Box<dyn Engine
         engine: options.engine,
         reason,
     };
+    check_precision(bundle, options)?;
     match options.engine {
         EngineKind::Native => {
-            let engine = native::Native::load(bundle, pool(options.threads)?).map_err(load)?;
+            let threads = count(options.threads);
+            let engine = native::Native::load(bundle, options.precision, threads).map_err(load)?;
             Ok(Box::new(engine))
         }
         #[cfg(feature = "onnx")]
@@ -115,12 +199,44 @@ fn unavailable(engine: EngineKind) -> RuntimeError {
     }
 }
 
-/// A pool of `threads` threads, or of one for each CPU that the process may use where `threads` is 0.
-fn pool(threads: usize) -> Result<Arc<ThreadPool>, RuntimeError> {
-    let threads = match threads {
+fn check_precision(bundle: &Bundle, options: &Options) -> Result<(), RuntimeError> {
+    let refuse = |reason: String| {
+        Err(RuntimeError::PrecisionUnavailable {
+            path: bundle.path().to_owned(),
+            precision: options.precision,
+            reason,
+        })
+    };
+    let precision = options.precision;
+    if precision == Precision::F32 {
+        return Ok(());
+    }
+    if !bundle.manifest().variants.contains_key(precision.name()) {
+        return refuse(format!(
+            "the bundle does not hold it; make one that does with `ssl-edge export --quantize {precision}`, or open it in f32"
+        ));
+    }
+    if options.engine != EngineKind::Native {
+        let engine = options.engine;
+        return refuse(format!(
+            "engine {engine} runs f32 only; choose engine native"
+        ));
+    }
+    Ok(())
+}
+
+/// `threads`, or one for each CPU that the process may use where it is 0.
+fn count(threads: usize) -> usize {
+    match threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
-    };
+    }
+}
+
+/// A pool of [`count`] threads.
+#[cfg(feature = "onnx")]
+fn pool(threads: usize) -> Result<Arc<ThreadPool>, RuntimeError> {
+    let threads = count(threads);
     ThreadPoolBuilder::new()
         .num_threads(threads)
         .thread_name(|index| format!("ssl-edge-{index}"))
@@ -135,7 +251,9 @@ fn pool(threads: usize) -> Result<Arc<ThreadPool>, RuntimeError> {
 /// Sizes that an engine needs at every run.
 #[derive(Debug, Clone, Copy)]
 struct Shape {
+    #[cfg(feature = "onnx")]
     height: usize,
+    #[cfg(feature = "onnx")]
     width: usize,
     n_patches: usize,
     dim: usize,
@@ -146,7 +264,9 @@ impl Shape {
         let [height, width] = manifest.arch.image_size;
         let [rows, columns] = manifest.arch.grid(height, width);
         Self {
+            #[cfg(feature = "onnx")]
             height,
+            #[cfg(feature = "onnx")]
             width,
             n_patches: rows * columns,
             dim: manifest.arch.dim,

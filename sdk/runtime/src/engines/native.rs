@@ -1,49 +1,54 @@
-//! The encoder on the operations that trained it.
+//! The encoder on our own kernels, packed and planned when the bundle is opened.
 
-use std::sync::Arc;
-
-use candle_core::{Device, Tensor};
-use rayon::ThreadPool;
 use ssl_edge_bundle::{ArchSpec, Bundle, WEIGHTS};
-use ssl_edge_nn::{Error, Gelu, Vit, VitConfig, tensors_from_bytes};
+use ssl_edge_nn::infer::{EncoderWeights, Isa, PackedOptions, PackedVit};
+use ssl_edge_nn::{Gelu, VitConfig};
 
 use super::{Engine, EngineKind, Shape, Tokens};
-use crate::RuntimeError;
+use crate::{Precision, RuntimeError};
 
-/// `ssl-edge-nn` on a thread pool of its own.
+/// Work memory that images which go through the blocks together may take, where they are several.
+const WORK_BYTES: usize = 16 << 20;
+const MOST_IMAGES: usize = 8;
+
+/// `ssl-edge-nn`'s packed encoder on threads of its own.
 pub(super) struct Native {
-    vit: Vit,
+    encoder: PackedVit,
+    precision: Precision,
     shape: Shape,
-    pool: Arc<ThreadPool>,
 }
 
 impl Native {
-    pub(super) fn load(bundle: &Bundle, pool: Arc<ThreadPool>) -> Result<Self, String> {
+    /// `threads` is at least one.
+    pub(super) fn load(
+        bundle: &Bundle,
+        precision: Precision,
+        threads: usize,
+    ) -> Result<Self, String> {
         let manifest = bundle.manifest();
-        let weights = bundle.member(WEIGHTS).ok_or("it has no weights")?;
-        let tensors = tensors_from_bytes(weights).map_err(|error| error.to_string())?;
-        let config = config(&manifest.arch);
+        let member = match precision {
+            Precision::F32 => WEIGHTS,
+            Precision::Int8 => manifest
+                .variants
+                .get(precision.name())
+                .map(|variant| variant.weights.as_str())
+                .ok_or("it has no int8 variant")?,
+        };
+        let bytes = bundle.member(member).ok_or("it has no weights")?;
+        let weights = EncoderWeights::from_bytes(bytes).map_err(|error| error.to_string())?;
+        let shape = Shape::of(manifest);
+        // Tokens, queries, and two each of keys and values.
+        let image = 6 * size_of::<f32>() * shape.n_patches * shape.dim;
+        let options = PackedOptions {
+            threads,
+            images: (WORK_BYTES / image).clamp(1, MOST_IMAGES),
+            isa: Isa::detect(),
+        };
+        let encoder = PackedVit::new(&config(&manifest.arch), &weights, &options);
         Ok(Self {
-            vit: Vit::load(&config, &tensors).map_err(|error| error.to_string())?,
-            shape: Shape::of(manifest),
-            pool,
-        })
-    }
-
-    fn forward(&self, input: &[f32], batch: usize) -> Result<Tokens, Error> {
-        let Shape {
-            height,
-            width,
-            n_patches,
-            ..
-        } = self.shape;
-        let images = Tensor::from_slice(input, (batch, 3, height, width), &Device::Cpu)?;
-        let tokens = self.vit.forward(&images)?; // [B, 1 + R + N, D]
-        let n_prefix = self.vit.config().n_prefix();
-        let flat = |start, len| tokens.narrow(1, start, len)?.flatten_all()?.to_vec1();
-        Ok(Tokens {
-            cls: flat(0, 1)?,
-            patches: flat(n_prefix, n_patches)?,
+            encoder: encoder.map_err(|error| error.to_string())?,
+            precision,
+            shape,
         })
     }
 }
@@ -53,9 +58,32 @@ impl Engine for Native {
         EngineKind::Native
     }
 
+    fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    fn memory(&self) -> Option<usize> {
+        Some(self.encoder.weight_bytes() + self.encoder.work_bytes())
+    }
+
     fn run(&self, input: &[f32], batch: usize) -> Result<Tokens, RuntimeError> {
-        self.pool
-            .install(|| self.forward(input, batch))
+        let mut tokens = Tokens {
+            cls: vec![0.0; batch * self.shape.dim],
+            patches: vec![0.0; batch * self.shape.n_patches * self.shape.dim],
+        };
+        self.run_into(input, batch, &mut tokens.cls, &mut tokens.patches)?;
+        Ok(tokens)
+    }
+
+    fn run_into(
+        &self,
+        input: &[f32],
+        batch: usize,
+        cls: &mut [f32],
+        patches: &mut [f32],
+    ) -> Result<(), RuntimeError> {
+        self.encoder
+            .run(input, batch, cls, patches)
             .map_err(|error| RuntimeError::Run {
                 engine: EngineKind::Native,
                 reason: error.to_string(),

@@ -1,0 +1,138 @@
+//! `export --quantize`: its arguments and what it prints.
+
+use super::Threads;
+use crate::output::{Table, percent};
+use clap::{Args, ValueEnum};
+use ssl_edge::export::{Gate, OnnxForm, QuantizeOptions, QuantizeReport};
+use std::path::PathBuf;
+
+/// What belongs to `--quantize`.
+#[derive(Args)]
+pub(crate) struct QuantizeArgs {
+    /// Add the encoder in this precision, calibrated and measured beside f32
+    #[arg(long, value_enum, requires = "calibrate", value_name = "PRECISION")]
+    quantize: Option<Target>,
+    /// Folder of unlabelled images to calibrate with and to measure on
+    #[arg(long, requires = "quantize", value_name = "DIR")]
+    calibrate: Option<PathBuf>,
+    /// Images to calibrate with, chosen for variety
+    #[arg(long, default_value_t = 128, requires = "quantize", value_name = "N", value_parser = clap::value_parser!(u32).range(8..=1024))]
+    frames: u32,
+    /// Class folders to compare the accuracy on
+    #[arg(long, requires = "quantize", value_name = "DIR")]
+    eval: Option<PathBuf>,
+    /// What must hold for the bundle to be written: cosine>=0.995, worst>=0.97 (these by default), knn<=0.5, fewshot<=0.5 (points lost, with --eval)
+    #[arg(long, requires = "quantize", value_name = "GATE")]
+    gate: Vec<Gate>,
+    /// Linear layers that may stay f32 for the gates' sake; a quarter of them by default
+    #[arg(long, requires = "quantize", value_name = "N")]
+    float_layers: Option<usize>,
+    /// ONNX graphs to put into the bundle as well
+    #[arg(
+        long,
+        value_enum,
+        requires = "quantize",
+        value_name = "FORM",
+        value_delimiter = ','
+    )]
+    onnx: Vec<Form>,
+    /// Folder for report.html and report.json
+    #[arg(long, requires = "quantize", value_name = "DIR")]
+    pub(crate) report: Option<PathBuf>,
+    #[command(flatten)]
+    threads: Threads,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Target {
+    /// int8 weights and activations in the linear layers
+    Int8,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Form {
+    /// int8 for CPU runtimes, ranges taken at every call: encoder.int8.onnx
+    Dynamic,
+    /// int8 with calibrated ranges for TensorRT and ONNX Runtime: encoder.qdq.onnx
+    Qdq,
+    /// f16 throughout: encoder.f16.onnx
+    F16,
+}
+
+impl Form {
+    fn form(self) -> OnnxForm {
+        match self {
+            Form::Dynamic => OnnxForm::Dynamic,
+            Form::Qdq => OnnxForm::Qdq,
+            Form::F16 => OnnxForm::F16,
+        }
+    }
+}
+
+impl QuantizeArgs {
+    /// The options, where quantising was asked for.
+    pub(crate) fn options(&self) -> Option<QuantizeOptions> {
+        let (Some(Target::Int8), Some(calibrate)) = (self.quantize, &self.calibrate) else {
+            return None;
+        };
+        self.threads.apply();
+        Some(QuantizeOptions {
+            frames: self.frames as usize,
+            eval: self.eval.clone(),
+            gates: self.gate.clone(),
+            float_layers: self.float_layers,
+            onnx: self.onnx.iter().map(|form| form.form()).collect(),
+            threads: self.threads.count(),
+            ..QuantizeOptions::new(calibrate)
+        })
+    }
+}
+
+/// The report for people.
+pub(crate) fn human(report: &QuantizeReport) -> String {
+    let f = &report.figures;
+    let mb = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
+    let mut table = Table::new(&["", "f32", "int8"]);
+    table
+        .row(vec!["weights".into(), mb(f.f32_bytes), mb(f.bytes)])
+        .row(vec!["memory".into(), mb(f.f32_memory), mb(f.memory)])
+        .row(vec![
+            format!("a frame, {} threads", f.threads),
+            format!("{:.1} ms", f.f32_ms),
+            format!("{:.1} ms", f.ms),
+        ])
+        .row(vec![
+            "mean cosine to f32".into(),
+            "1".into(),
+            format!("{:.5}", f.cosine_mean),
+        ])
+        .row(vec![
+            "cosine, worst 1 %".into(),
+            "1".into(),
+            format!("{:.5}", f.cosine_worst),
+        ]);
+    for score in &f.scores {
+        table.row(vec![
+            score.name.clone(),
+            percent(score.f32_accuracy),
+            percent(score.accuracy),
+        ]);
+    }
+    let float: Vec<&str> = report
+        .layers
+        .iter()
+        .filter(|layer| layer.precision == "f32")
+        .map(|layer| layer.name.as_str())
+        .collect();
+    let float = match float.is_empty() {
+        true => "all linear layers are int8".to_owned(),
+        false => format!("these layers stayed f32: {}", float.join(", ")),
+    };
+    format!(
+        "{}: {}, measured on {} frames\n{}{float}",
+        report.path.display(),
+        mb(report.bytes),
+        f.frames,
+        table.render()
+    )
+}

@@ -1,0 +1,90 @@
+//! Why there is no int8 variant.
+
+use std::path::PathBuf;
+
+use ssl_edge_adapt::AdaptError;
+use ssl_edge_bundle::BundleError;
+use ssl_edge_runtime::RuntimeError;
+use ssl_edge_vision::{DatasetError, FrameError};
+
+/// Why a bundle was not quantised. A file that was there before is unchanged.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QuantizeError {
+    /// The bundle could not be read or written.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// The weights or the frames do not fit the encoder.
+    #[error("cannot quantise the encoder: {0}")]
+    Encoder(#[from] ssl_edge_nn::Error),
+    /// A folder of frames could not be read.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// A frame could not be preprocessed.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The accuracies could not be measured.
+    #[error("cannot score the labelled frames: {0}")]
+    Score(#[from] AdaptError),
+    /// The bundle to quantise does not open, or the finished one does not.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// The weights' shape is not one we run.
+    #[error("cannot quantise {path}: {reason}")]
+    Manifest {
+        /// The bundle.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Too few frames to calibrate with and to measure on.
+    #[error(
+        "{folder} has {found} usable images, and calibration needs at least {needed}; add frames from the line, without labels"
+    )]
+    TooFewFrames {
+        /// The folder.
+        folder: PathBuf,
+        /// Images that could be decoded.
+        found: usize,
+        /// Images that are needed.
+        needed: usize,
+    },
+    /// A gate needs labelled frames and there are none.
+    #[error("gate {gate} needs labelled frames; name a folder of class folders with --eval")]
+    NoLabels {
+        /// The gate.
+        gate: String,
+    },
+    /// A gate does not hold.
+    #[error(
+        "{path} was not written: gate {gate} does not hold, it is at {value:.4} with {float_layers} layers in f32; layer {layer} hurts most (alone in int8 it costs {loss:.1e} of the mean cosine): allow more f32 layers, widen the gate or calibrate with more frames"
+    )]
+    Gate {
+        /// The bundle that would have been written.
+        path: PathBuf,
+        /// The gate.
+        gate: String,
+        /// What was measured.
+        value: f64,
+        /// The layer that hurts most of those in int8.
+        layer: String,
+        /// Mean cosine that it costs alone.
+        loss: f64,
+        /// Layers that were given back to f32.
+        float_layers: usize,
+    },
+    /// The report could not be written.
+    #[error("cannot write the report {path}: {source}; choose another folder")]
+    Report {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+}
+
+impl From<candle_core::Error> for QuantizeError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Encoder(error.into())
+    }
+}

@@ -1,0 +1,214 @@
+//! The whole encoder in int8, and in any mixture of int8 and f32 layers.
+
+use std::collections::BTreeMap;
+
+use ssl_edge_nn::infer::{EncoderWeights, Stored};
+use ssl_edge_nn::{Error, VitConfig};
+
+use super::collect::{Inputs, Walk};
+use super::search::{IntLinear, Linear, Smoothing, divided, quantise, smoothing, static_scale};
+use crate::onnx::ActivationScales;
+
+/// A layer in both precisions; the f32 one has the smoothing folded in as well, so that either fits its neighbours.
+pub(super) struct LayerPair {
+    float: Linear,
+    int: IntLinear,
+    /// α of the smoothing of its inputs.
+    pub(super) alpha: Option<f32>,
+    /// Scale of its input where one must do for all rows.
+    input_scale: f32,
+}
+
+impl LayerPair {
+    pub(super) fn error(&self) -> f64 {
+        self.int.error
+    }
+}
+
+/// Both precisions of every linear layer, and all other tensors.
+pub(super) struct Mixture {
+    others: EncoderWeights,
+    heads: usize,
+    attention_scales: ActivationScales,
+    /// By name, such as `blocks.0.attn.qkv`, first to last.
+    pub(super) layers: Vec<(String, LayerPair)>,
+}
+
+impl Mixture {
+    /// Quantises every layer on calibration frames `[F, 3, H, W]`.
+    ///
+    /// # Errors
+    /// Weights that do not fit the configuration.
+    pub(super) fn new(
+        config: &VitConfig,
+        weights: &EncoderWeights,
+        frames: &[f32],
+        mut progress: impl FnMut(usize, usize),
+    ) -> Result<Self, Error> {
+        let mut walk = Walk::new(config, weights, frames)?;
+        let mut mixture = Self {
+            others: weights.clone(),
+            heads: config.heads,
+            attention_scales: ActivationScales::new(),
+            layers: Vec::new(),
+        };
+        for index in 0..config.depth {
+            progress(index, config.depth);
+            let inputs = walk.block(index)?;
+            mixture.add_block(index, config, inputs)?;
+        }
+        Ok(mixture)
+    }
+
+    fn add_block(&mut self, index: usize, config: &VitConfig, inputs: Inputs) -> Result<(), Error> {
+        let Inputs {
+            layers: [normed1, attended, normed2, active],
+            qkv: qkv_rows,
+            probabilities,
+        } = inputs;
+        let name = |part: &str| format!("blocks.{index}.{part}");
+        let mut qkv = self.take(&name("attn.qkv"))?;
+        let mut proj = self.take(&name("attn.proj"))?;
+        let mut fc1 = self.take(&name("mlp.fc1"))?;
+        let fc2 = self.take(&name("mlp.fc2"))?;
+
+        // A channel of the attended values is a mixture of that channel of V alone, so V takes the factors.
+        let found = smoothing(&attended, &proj)?;
+        let proj_alpha = found.as_ref().map(|found| found.alpha);
+        self.attention_scales(&name("attn"), &qkv_rows, found.as_ref(), config.dim);
+        let scale = static_scale(probabilities.iter().copied());
+        self.attention_scales.insert(name("attn.p"), scale);
+        let attended = match found {
+            Some(found) => {
+                proj.scale_columns(&found.factors);
+                qkv.divide_outputs(2 * config.dim, &found.factors);
+                divided(&attended, &found.factors)
+            }
+            None => attended,
+        };
+        let (normed1, qkv_alpha) = self.smooth_norm(&name("norm1"), normed1, &mut qkv)?;
+        let (normed2, fc1_alpha) = self.smooth_norm(&name("norm2"), normed2, &mut fc1)?;
+        for (part, layer, x, alpha) in [
+            ("attn.qkv", qkv, normed1, qkv_alpha),
+            ("attn.proj", proj, attended, proj_alpha),
+            ("mlp.fc1", fc1, normed2, fc1_alpha),
+            ("mlp.fc2", fc2, active, None),
+        ] {
+            let pair = LayerPair {
+                input_scale: static_scale(x.iter().copied()),
+                int: quantise(&x, &layer)?,
+                float: layer,
+                alpha,
+            };
+            self.layers.push((name(part), pair));
+        }
+        Ok(())
+    }
+
+    /// Scales of queries, keys and values; the values have the factors of their smoothing divided out.
+    fn attention_scales(
+        &mut self,
+        name: &str,
+        rows: &[f32],
+        values: Option<&Smoothing>,
+        dim: usize,
+    ) {
+        let part = |part: usize| {
+            rows.chunks_exact(3 * dim)
+                .flat_map(move |row| &row[part * dim..][..dim])
+        };
+        let factors = values.map_or(vec![1.0; dim], |found| found.factors.clone());
+        let smooth = part(2).zip(factors.iter().cycle()).map(|(v, s)| v / s);
+        let scales = [
+            (
+                "q",
+                static_scale(part(0).copied()) / ((dim / self.heads) as f32).sqrt(),
+            ),
+            ("k", static_scale(part(1).copied())),
+            ("v", static_scale(smooth)),
+        ];
+        let named = scales.map(|(part, scale)| (format!("{name}.{part}"), scale));
+        self.attention_scales.extend(named);
+    }
+
+    /// Scales of all activations that a graph with calibrated ranges needs for the int8 layers.
+    pub(super) fn scales(&self, is_int8: impl Fn(&str) -> bool) -> ActivationScales {
+        let layers = self.layers.iter().filter(|(name, _)| is_int8(name));
+        let layers = layers.map(|(name, pair)| (name.clone(), pair.input_scale));
+        let attention = self.attention_scales.clone();
+        layers.chain(attention).collect()
+    }
+
+    /// Moves the factors of a layer's inputs into the norm before it.
+    fn smooth_norm(
+        &mut self,
+        norm: &str,
+        x: Vec<f32>,
+        layer: &mut Linear,
+    ) -> Result<(Vec<f32>, Option<f32>), Error> {
+        let Some(found) = smoothing(&x, layer)? else {
+            return Ok((x, None));
+        };
+        layer.scale_columns(&found.factors);
+        for part in ["weight", "bias"] {
+            let values = self.floats(&format!("{norm}.{part}"))?;
+            values
+                .iter_mut()
+                .zip(&found.factors)
+                .for_each(|(v, s)| *v /= s);
+        }
+        Ok((divided(&x, &found.factors), Some(found.alpha)))
+    }
+
+    fn floats(&mut self, name: &str) -> Result<&mut Vec<f32>, Error> {
+        match self.others.0.get_mut(name) {
+            Some(Stored::F32 { values, .. }) => Ok(values),
+            _ => Err(Error::MissingTensor {
+                name: name.to_owned(),
+            }),
+        }
+    }
+
+    fn take(&mut self, layer: &str) -> Result<Linear, Error> {
+        let mut tensor = |part: &str| {
+            let name = format!("{layer}.{part}");
+            match self.others.0.remove(&name) {
+                Some(stored) => Ok(stored.to_f32()),
+                None => Err(Error::MissingTensor { name }),
+            }
+        };
+        Ok(Linear {
+            weight: tensor("weight")?,
+            bias: tensor("bias")?,
+        })
+    }
+
+    /// The encoder in which `is_int8` says for each layer what it is.
+    pub(super) fn weights(&self, is_int8: impl Fn(&str) -> bool) -> EncoderWeights {
+        let mut all: BTreeMap<String, Stored> = self.others.0.clone();
+        for (name, pair) in &self.layers {
+            let (n, k) = (pair.float.bias.len(), pair.float.inputs());
+            let (weight, bias) = if is_int8(name) {
+                let weight = Stored::I8 {
+                    dims: [n, k],
+                    values: pair.int.weight.values.clone(),
+                    scale: pair.int.weight.scale.clone(),
+                };
+                (weight, &pair.int.bias)
+            } else {
+                let weight = Stored::F32 {
+                    dims: vec![n, k],
+                    values: pair.float.weight.clone(),
+                };
+                (weight, &pair.float.bias)
+            };
+            let bias = Stored::F32 {
+                dims: vec![n],
+                values: bias.clone(),
+            };
+            all.insert(format!("{name}.weight"), weight);
+            all.insert(format!("{name}.bias"), bias);
+        }
+        EncoderWeights(all)
+    }
+}

@@ -1,0 +1,222 @@
+//! Linear layers with their weights packed into panels for the kernels.
+
+use super::buffer::Aligned;
+use super::quantise::{Quantised, pack_int};
+use super::tile::{COLUMNS, FloatTile, IntTile, Kernels};
+use super::weights::Stored;
+use crate::Error;
+
+/// Largest K of an integer layer: `127 · 127 · K` fits into 31 bits.
+const MAX_INT_K: usize = 1 << 16;
+
+/// `y = x Wᵀ + b` with `W [N, K]` in panels of 32 outputs.
+pub(super) struct Layer {
+    pub(super) k: usize,
+    pub(super) n: usize,
+    /// Padded to whole panels.
+    bias: Aligned<f32>,
+    weight: Packed,
+}
+
+enum Packed {
+    /// `[panel][K][32]`.
+    Float(Aligned<f32>),
+    Int(IntPanels),
+}
+
+/// Integer weights for one [`super::tile::Form`].
+pub(super) struct IntPanels {
+    /// `[panel][groups][32][group]`.
+    pub(super) values: Aligned<i8>,
+    /// Where the sums of each output start.
+    pub(super) start: Aligned<i32>,
+    /// Scale of each output.
+    pub(super) scale: Aligned<f32>,
+    /// Groups along K.
+    pub(super) groups: usize,
+}
+
+/// Rows of f32, `[rows, stride]`, of which the first `len` of each row count.
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'a> {
+    pub(super) data: &'a [f32],
+    pub(super) stride: usize,
+    pub(super) count: usize,
+}
+
+/// Where the result of a layer goes.
+pub(super) struct Target<'a> {
+    pub(super) data: &'a mut [f32],
+    pub(super) stride: usize,
+    /// Whether it is added to what is there.
+    pub(super) add: bool,
+}
+
+impl Layer {
+    /// Packs a weight `[N, K]`.
+    ///
+    /// # Errors
+    /// An integer weight of too many inputs.
+    pub(super) fn new(
+        weight: &Stored,
+        bias: &[f32],
+        k: usize,
+        kernels: &Kernels,
+    ) -> Result<Self, Error> {
+        let n = bias.len();
+        let mut padded = Aligned::zeroed(n.next_multiple_of(COLUMNS));
+        padded[..n].copy_from_slice(bias);
+        let weight = match weight {
+            Stored::F32 { values, .. } => Packed::Float(pack_float(values, n, k)),
+            Stored::I8 { values, scale, .. } if k <= MAX_INT_K => {
+                Packed::Int(pack_int(values, scale, k, kernels.form))
+            }
+            Stored::I8 { .. } => {
+                return Err(Error::Config {
+                    reason: format!(
+                        "an int8 layer has {k} inputs; sums of more than {MAX_INT_K} do not fit into 32 bits"
+                    ),
+                });
+            }
+        };
+        Ok(Self {
+            k,
+            n,
+            bias: padded,
+            weight,
+        })
+    }
+
+    /// Bytes of the packed weight.
+    pub(super) fn bytes(&self) -> usize {
+        match &self.weight {
+            Packed::Float(values) => size_of_val(&**values),
+            Packed::Int(panels) => panels.values.len() + 8 * panels.scale.len(),
+        }
+    }
+
+    /// `y = x Wᵀ + b` or `y += …`. An integer layer quantises every row of `x` by its largest value first.
+    pub(super) fn apply(
+        &self,
+        kernels: &Kernels,
+        x: Rows<'_>,
+        quantised: &mut Quantised,
+        y: &mut Target<'_>,
+    ) {
+        assert!(x.count == 0 || x.data.len() >= (x.count - 1) * x.stride + self.k);
+        match &self.weight {
+            Packed::Float(values) => {
+                let panel = |p: usize| &values[p * self.k * COLUMNS..][..self.k * COLUMNS];
+                self.each_panel(kernels, x.count, y, |p, first, rows, out| {
+                    let tile = FloatTile {
+                        rows,
+                        k: self.k,
+                        a: x.data[first * x.stride..].as_ptr(),
+                        lda: x.stride,
+                        b: panel(p).as_ptr(),
+                        ldb: COLUMNS,
+                        bias: self.bias[p * COLUMNS..][..COLUMNS].as_ptr(),
+                        c: out.c,
+                        ldc: out.ldc,
+                        add: out.add,
+                    };
+                    // SAFETY: A and B were just checked to reach so far, C by `each_panel`.
+                    unsafe { kernels.float(&tile) }
+                });
+            }
+            Packed::Int(panels) => {
+                quantised.fill(kernels.form, x, self.k);
+                let panel = panels.groups * COLUMNS * kernels.form.group();
+                self.each_panel(kernels, x.count, y, |p, first, rows, out| {
+                    let tile = IntTile {
+                        rows,
+                        groups: panels.groups,
+                        a: quantised.row(first).as_ptr(),
+                        lda: quantised.stride(),
+                        b: panels.values[p * panel..][..panel].as_ptr(),
+                        start: panels.start[p * COLUMNS..][..COLUMNS].as_ptr(),
+                        scale: panels.scale[p * COLUMNS..][..COLUMNS].as_ptr(),
+                        bias: self.bias[p * COLUMNS..][..COLUMNS].as_ptr(),
+                        row_scale: quantised.scales(first, rows).as_ptr(),
+                        c: out.c,
+                        ldc: out.ldc,
+                        add: out.add,
+                    };
+                    // SAFETY: A, B and the scales were just checked to reach so far, C by `each_panel`.
+                    unsafe { kernels.int(&tile) }
+                });
+            }
+        }
+    }
+
+    fn each_panel(
+        &self,
+        kernels: &Kernels,
+        rows: usize,
+        y: &mut Target<'_>,
+        call: impl FnMut(usize, usize, usize, Out),
+    ) {
+        each_panel(kernels, rows, self.n, y, call);
+    }
+}
+
+/// A pointer to a part of a [`Target`] with room for all that a kernel writes.
+pub(super) struct Out {
+    pub(super) c: *mut f32,
+    pub(super) ldc: usize,
+    pub(super) add: bool,
+}
+
+/// Calls a kernel for every panel of `n` columns and every cut of `rows`: (panel, first row, rows, where to). A last panel that is
+/// not whole goes through a buffer.
+pub(super) fn each_panel(
+    kernels: &Kernels,
+    rows: usize,
+    n: usize,
+    y: &mut Target<'_>,
+    mut call: impl FnMut(usize, usize, usize, Out),
+) {
+    const MOST_ROWS: usize = 12;
+    assert!(rows == 0 || y.data.len() >= (rows - 1) * y.stride + n);
+    assert!(kernels.rows <= MOST_ROWS);
+    for panel in 0..n.div_ceil(COLUMNS) {
+        let column = panel * COLUMNS;
+        let width = COLUMNS.min(n - column);
+        for (first, height) in kernels.cuts(rows) {
+            if width == COLUMNS {
+                let out = Out {
+                    c: y.data[first * y.stride + column..].as_mut_ptr(),
+                    ldc: y.stride,
+                    add: y.add,
+                };
+                call(panel, first, height, out);
+                continue;
+            }
+            let mut whole = [0.0; MOST_ROWS * COLUMNS];
+            let out = Out {
+                c: whole.as_mut_ptr(),
+                ldc: COLUMNS,
+                add: false,
+            };
+            call(panel, first, height, out);
+            for (r, row) in whole.chunks_exact(COLUMNS).take(height).enumerate() {
+                let to = &mut y.data[(first + r) * y.stride + column..][..width];
+                for (to, value) in to.iter_mut().zip(row) {
+                    *to = if y.add { *to + value } else { *value };
+                }
+            }
+        }
+    }
+}
+
+/// `[N, K]` to `[panel][K][32]`, zeros where there is no output.
+fn pack_float(weight: &[f32], n: usize, k: usize) -> Aligned<f32> {
+    let mut packed = Aligned::zeroed(n.div_ceil(COLUMNS) * k * COLUMNS);
+    for (row, values) in weight.chunks_exact(k).enumerate() {
+        let panel = &mut packed[row / COLUMNS * k * COLUMNS..];
+        for (i, value) in values.iter().enumerate() {
+            panel[i * COLUMNS + row % COLUMNS] = *value;
+        }
+    }
+    packed
+}

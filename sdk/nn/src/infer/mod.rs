@@ -1,0 +1,34 @@
+//! The encoder for running only: weights packed once, all memory reserved when it is made, threads of its own, f32 or int8.
+//!
+//! Linear layers are products of rows with panels of 32 outputs, in kernels for each instruction set ([`Isa`]). In an int8 layer weights have one scale
+//! for each output and activations one for each row (token), taken at every call; the sums are exact. Norms, softmax, GELU, residuals and the products
+//! of attention stay f32.
+//!
+//! A block is row-local but for the keys and values, so a task takes some rows of one image from attention through the MLP to the next block's keys and
+//! values, and the threads meet once a block. A row's arithmetic does not depend on which rows it is grouped with, so results depend neither on the
+//! number of threads nor on the batch.
+
+mod attention;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod buffer;
+mod isa;
+mod layer;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod plan;
+mod portable;
+mod quantise;
+mod team;
+mod tile;
+mod vit;
+mod weights;
+
+pub use isa::Isa;
+pub use vit::{PackedOptions, PackedVit};
+pub use weights::{EncoderWeights, LINEAR_LAYERS, Stored};
+
+#[cfg(test)]
+mod tests;

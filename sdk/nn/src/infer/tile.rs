@@ -1,0 +1,193 @@
+//! What a kernel computes: a few rows times one panel of [`COLUMNS`] columns, over all of K.
+
+use super::isa::Isa;
+#[cfg(target_arch = "aarch64")]
+use super::neon;
+use super::portable;
+#[cfg(target_arch = "x86_64")]
+use super::{avx2, avx512};
+
+/// Columns of a panel, on every instruction set.
+pub(super) const COLUMNS: usize = 32;
+
+/// `C[rows, 32] = A[rows, K] · B[K, 32] + bias`, or `C += …`; sums run over k in order, one product after another.
+#[derive(Clone, Copy)]
+pub(super) struct FloatTile {
+    /// At most [`Kernels::rows`].
+    pub(super) rows: usize,
+    pub(super) k: usize,
+    pub(super) a: *const f32,
+    /// Distance between rows of A.
+    pub(super) lda: usize,
+    pub(super) b: *const f32,
+    /// Distance between rows of B.
+    pub(super) ldb: usize,
+    /// 32 values, or null for none.
+    pub(super) bias: *const f32,
+    pub(super) c: *mut f32,
+    /// Distance between rows of C.
+    pub(super) ldc: usize,
+    /// Whether C is added to.
+    pub(super) add: bool,
+}
+
+/// `C[r, n] = (start[n] + Σ A[r, k] B[k, n]) · row_scale[r] · scale[n] + bias[n]`, or `C += …`; the sum is an exact integer.
+///
+/// The three steps behind the sum are single roundings in this order, so that every instruction set gives the same bits.
+#[derive(Clone, Copy)]
+pub(super) struct IntTile {
+    /// At most [`Kernels::rows`].
+    pub(super) rows: usize,
+    /// Groups of [`Form::group`] values along K.
+    pub(super) groups: usize,
+    /// Rows as [`Form`] says.
+    pub(super) a: *const u8,
+    /// Distance between rows of A in bytes.
+    pub(super) lda: usize,
+    /// `[groups][32][group]` weights.
+    pub(super) b: *const i8,
+    /// 32 values.
+    pub(super) start: *const i32,
+    /// 32 values.
+    pub(super) scale: *const f32,
+    /// 32 values.
+    pub(super) bias: *const f32,
+    /// One value a row.
+    pub(super) row_scale: *const f32,
+    pub(super) c: *mut f32,
+    /// Distance between rows of C.
+    pub(super) ldc: usize,
+    /// Whether C is added to.
+    pub(super) add: bool,
+}
+
+/// How integer factors lie in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Activations as `q + 128` in u8, four values of k together: `vpdpbusd`. The sums start at `-128 Σ w`.
+    Unsigned4,
+    /// Activations as i8, four values of k together: `sdot` and plain loops.
+    Signed4,
+    /// Activations as i16, two values of k together: `vpmaddwd`.
+    Wide2,
+}
+
+impl Form {
+    /// Values of k that lie together.
+    pub(super) fn group(self) -> usize {
+        match self {
+            Self::Unsigned4 | Self::Signed4 => 4,
+            Self::Wide2 => 2,
+        }
+    }
+
+    /// Bytes of an activation.
+    pub(super) fn bytes(self) -> usize {
+        match self {
+            Self::Unsigned4 | Self::Signed4 => 1,
+            Self::Wide2 => 2,
+        }
+    }
+}
+
+/// The kernels of one instruction set.
+#[derive(Clone, Copy)]
+pub(super) struct Kernels {
+    /// Rows that one call takes at most.
+    pub(super) rows: usize,
+    pub(super) form: Form,
+    float: unsafe fn(&FloatTile),
+    int: unsafe fn(&IntTile),
+}
+
+impl Kernels {
+    /// The kernels of `isa`, which must be available.
+    pub(super) fn of(isa: Isa) -> Self {
+        assert!(isa.is_available(), "this CPU has no {isa}");
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => Self {
+                rows: avx2::ROWS,
+                form: Form::Wide2,
+                float: avx2::float,
+                int: avx2::int_wide,
+            },
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => Self {
+                rows: avx2::ROWS,
+                form: Form::Unsigned4,
+                float: avx2::float,
+                int: avx2::int_vnni,
+            },
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => Self {
+                rows: avx512::ROWS,
+                form: Form::Wide2,
+                float: avx512::float,
+                int: avx512::int_wide,
+            },
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => Self {
+                rows: avx512::ROWS,
+                form: Form::Unsigned4,
+                float: avx512::float,
+                int: avx512::int_vnni,
+            },
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDot => Self {
+                rows: neon::ROWS,
+                form: Form::Signed4,
+                float: portable::float,
+                int: neon::int_dot,
+            },
+            _ => Self {
+                rows: portable::ROWS,
+                form: Form::Signed4,
+                float: portable::float,
+                int: portable::int,
+            },
+        }
+    }
+
+    /// # Safety
+    /// Every pointer of `tile` must reach as far as its sizes say, and no other thread may use C meanwhile.
+    #[inline]
+    pub(super) unsafe fn float(&self, tile: &FloatTile) {
+        debug_assert!((1..=self.rows).contains(&tile.rows));
+        // SAFETY: the instruction set was found when the kernels were chosen; the caller answers for the pointers.
+        unsafe { (self.float)(tile) }
+    }
+
+    /// # Safety
+    /// As [`Kernels::float`].
+    #[inline]
+    pub(super) unsafe fn int(&self, tile: &IntTile) {
+        debug_assert!((1..=self.rows).contains(&tile.rows));
+        // SAFETY: as above.
+        unsafe { (self.int)(tile) }
+    }
+
+    /// Cuts `rows` into the fewest calls of about equal height: the first row and the height of each.
+    pub(super) fn cuts(&self, rows: usize) -> impl Iterator<Item = (usize, usize)> {
+        let calls = rows.div_ceil(self.rows).max(1);
+        (0..calls)
+            .map(move |i| {
+                let (first, end) = (i * rows / calls, (i + 1) * rows / calls);
+                (first, end - first)
+            })
+            .filter(|(_, height)| *height > 0)
+    }
+}
+
+/// Calls a kernel with the height of the tile as a constant.
+macro_rules! by_height {
+    ($tile:ident, $kernel:ident, [$($height:literal)*]) => {
+        match $tile.rows {
+            // SAFETY: the caller of the function that this stands in answers for the pointers.
+            $($height => unsafe { $kernel::<$height>($tile) },)*
+            rows => unreachable!("no kernel takes {rows} rows"),
+        }
+    };
+}
+
+pub(super) use by_height;

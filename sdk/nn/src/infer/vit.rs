@@ -1,0 +1,260 @@
+//! The packed encoder: what is loaded, and the call that runs it.
+
+use std::sync::{Mutex, PoisonError};
+
+use super::attention::Heads;
+use super::isa::Isa;
+use super::layer::Layer;
+use super::plan::{Outputs, Workspace};
+use super::team::Team;
+use super::tile::Kernels;
+use super::weights::{EncoderWeights, Stored};
+use crate::{Error, Gelu, VitConfig};
+
+/// How to run a packed encoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PackedOptions {
+    /// Threads that work on a frame, the caller's among them; at least one.
+    pub threads: usize,
+    /// Images that go through the blocks together; memory is reserved for so many, larger batches take several passes.
+    pub images: usize,
+    /// Whose kernels to use; it must be available.
+    pub isa: Isa,
+}
+
+/// Weight and bias of a norm.
+pub(super) struct Norm {
+    pub(super) weight: Vec<f32>,
+    pub(super) bias: Vec<f32>,
+}
+
+pub(super) struct Block {
+    pub(super) norm1: Norm,
+    pub(super) qkv: Layer,
+    pub(super) proj: Layer,
+    pub(super) norm2: Norm,
+    pub(super) fc1: Layer,
+    pub(super) fc2: Layer,
+}
+
+/// Everything that does not change from frame to frame.
+pub(super) struct Model {
+    pub(super) kernels: Kernels,
+    pub(super) heads: Heads,
+    /// Token width D.
+    pub(super) dim: usize,
+    /// Hidden width of the MLP.
+    pub(super) hidden: usize,
+    pub(super) patch: usize,
+    /// Height and width of the image in pixels.
+    pub(super) size: [usize; 2],
+    /// CLS and registers.
+    pub(super) n_prefix: usize,
+    pub(super) gelu: Gelu,
+    pub(super) eps: f32,
+    /// What the product of the patches is added to, `[T, D]`: CLS with its position, registers, positions.
+    pub(super) table: Vec<f32>,
+    pub(super) embed: Layer,
+    pub(super) blocks: Vec<Block>,
+    pub(super) norm: Norm,
+}
+
+/// An encoder for running only.
+///
+/// May be called from several threads; the calls take turns, since each uses all threads. [`PackedVit::run`] allocates nothing.
+///
+/// ```
+/// use ssl_edge_nn::infer::{EncoderWeights, PackedOptions, PackedVit, Stored};
+/// use ssl_edge_nn::{Params, Vit, VitConfig};
+/// # use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+/// let config = VitConfig { image_size: [32, 32], ..VitConfig::named("vit_n16")? };
+/// let mut params = Params::new();
+/// Vit::init(&config, &mut params, "", &mut ChaCha8Rng::seed_from_u64(1))?;
+/// let weights = EncoderWeights::from_tensors(&params.to_map())?;
+/// let encoder = PackedVit::new(&config, &weights, &PackedOptions::default())?;
+/// let (mut cls, mut patches) = (vec![0.0; 192], vec![0.0; 4 * 192]);
+/// encoder.run(&vec![0.5; 3 * 32 * 32], 1, &mut cls, &mut patches)?;
+/// # Ok::<(), ssl_edge_nn::Error>(())
+/// ```
+pub struct PackedVit {
+    model: Model,
+    team: Team,
+    workspace: Mutex<Workspace>,
+}
+
+impl Default for PackedOptions {
+    /// One thread, one image, the best kernels of this CPU.
+    fn default() -> Self {
+        Self {
+            threads: 1,
+            images: 1,
+            isa: Isa::detect(),
+        }
+    }
+}
+
+impl Model {
+    pub(super) fn n_patches(&self) -> usize {
+        self.heads.tokens - self.n_prefix
+    }
+
+    fn layers(&self) -> impl Iterator<Item = &Layer> {
+        let blocks = self.blocks.iter();
+        std::iter::once(&self.embed).chain(blocks.flat_map(|b| [&b.qkv, &b.proj, &b.fc1, &b.fc2]))
+    }
+}
+
+impl PackedVit {
+    /// Packs the weights, reserves all memory and starts the threads.
+    ///
+    /// # Errors
+    /// A tensor that is missing or of another shape, an int8 tensor where none may be, or threads that cannot be started.
+    pub fn new(
+        config: &VitConfig,
+        weights: &EncoderWeights,
+        options: &PackedOptions,
+    ) -> Result<Self, Error> {
+        config.validate()?;
+        if !options.isa.is_available() {
+            return Err(Error::Config {
+                reason: format!("this CPU has no {}", options.isa),
+            });
+        }
+        let model = load(config, weights, Kernels::of(options.isa))?;
+        let team = Team::new(options.threads).map_err(|error| Error::Config {
+            reason: format!("{} threads cannot be started: {error}", options.threads),
+        })?;
+        let workspace = Workspace::new(&model, options.images.max(1), team.members());
+        Ok(Self {
+            model,
+            team,
+            workspace: Mutex::new(workspace),
+        })
+    }
+
+    /// Tokens after the final norm of `images [B, 3, H, W]`: CLS into `cls [B, D]`, patches into `patches [B, N, D]`.
+    ///
+    /// # Errors
+    /// Slices of other lengths.
+    pub fn run(
+        &self,
+        images: &[f32],
+        batch: usize,
+        cls: &mut [f32],
+        patches: &mut [f32],
+    ) -> Result<(), Error> {
+        let [height, width] = self.model.size;
+        let (dim, n) = (self.model.dim, self.model.n_patches());
+        let image = 3 * height * width;
+        for (what, len, one) in [
+            ("images", images.len(), image),
+            ("cls", cls.len(), dim),
+            ("patches", patches.len(), n * dim),
+        ] {
+            if one.checked_mul(batch) != Some(len) {
+                return Err(Error::Config {
+                    reason: format!("{what} has {len} values where {batch} times {one} are needed"),
+                });
+            }
+        }
+        // A panic inside leaves numbers of an unfinished frame behind, which the next frame overwrites.
+        let mut workspace = self
+            .workspace
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let at_once = workspace.images();
+        for ((images, cls), patches) in images
+            .chunks(at_once * image)
+            .zip(cls.chunks_mut(at_once * dim))
+            .zip(patches.chunks_mut(at_once * n * dim))
+        {
+            workspace.run(&self.model, &self.team, images, Outputs { cls, patches });
+        }
+        Ok(())
+    }
+
+    /// Bytes of packed weights.
+    pub fn weight_bytes(&self) -> usize {
+        self.model.layers().map(Layer::bytes).sum()
+    }
+
+    /// Bytes reserved for the work on frames.
+    pub fn work_bytes(&self) -> usize {
+        self.workspace
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .bytes()
+    }
+
+    /// Threads that work on a frame.
+    pub fn threads(&self) -> usize {
+        self.team.members()
+    }
+}
+
+fn load(config: &VitConfig, weights: &EncoderWeights, kernels: Kernels) -> Result<Model, Error> {
+    let (dim, patch) = (config.dim, config.patch);
+    let hidden = dim * config.mlp_ratio;
+    let [rows, columns] = config.grid(config.image_size)?;
+    let n_patches = rows * columns;
+    let linear = |name: &str, n: usize, k: usize| {
+        let bias = weights.floats(&format!("{name}.bias"), &[n])?;
+        let weight = weights.get(&format!("{name}.weight"), &[n, k])?;
+        Layer::new(weight, bias, k, &kernels)
+    };
+    let norm = |name: &str| {
+        Ok::<_, Error>(Norm {
+            weight: weights.floats(&format!("{name}.weight"), &[dim])?.to_vec(),
+            bias: weights.floats(&format!("{name}.bias"), &[dim])?.to_vec(),
+        })
+    };
+    let block = |i: usize| {
+        let name = |part: &str| format!("blocks.{i}.{part}");
+        Ok::<_, Error>(Block {
+            norm1: norm(&name("norm1"))?,
+            qkv: linear(&name("attn.qkv"), 3 * dim, dim)?,
+            proj: linear(&name("attn.proj"), dim, dim)?,
+            norm2: norm(&name("norm2"))?,
+            fc1: linear(&name("mlp.fc1"), hidden, dim)?,
+            fc2: linear(&name("mlp.fc2"), dim, hidden)?,
+        })
+    };
+    let embed = Stored::F32 {
+        dims: vec![dim, 3 * patch * patch],
+        values: weights
+            .floats("patch_embed.proj.weight", &[dim, 3, patch, patch])?
+            .to_vec(),
+    };
+    let embed_bias = weights.floats("patch_embed.proj.bias", &[dim])?;
+    Ok(Model {
+        kernels,
+        heads: Heads {
+            count: config.heads,
+            width: dim / config.heads,
+            tokens: config.n_prefix() + n_patches,
+        },
+        dim,
+        hidden,
+        patch,
+        size: config.image_size,
+        n_prefix: config.n_prefix(),
+        gelu: config.gelu,
+        eps: config.eps as f32,
+        table: table(config, weights, n_patches)?,
+        embed: Layer::new(&embed, embed_bias, 3 * patch * patch, &kernels)?,
+        blocks: (0..config.depth).map(block).collect::<Result<_, _>>()?,
+        norm: norm("norm")?,
+    })
+}
+
+fn table(config: &VitConfig, weights: &EncoderWeights, n: usize) -> Result<Vec<f32>, Error> {
+    let dim = config.dim;
+    let positions = weights.floats("pos_embed", &[1, 1 + n, dim])?;
+    let cls = weights.floats("cls_token", &[1, 1, dim])?;
+    let mut table: Vec<f32> = cls.iter().zip(positions).map(|(c, p)| c + p).collect();
+    if config.registers > 0 {
+        table.extend(weights.floats("register_tokens", &[1, config.registers, dim])?);
+    }
+    table.extend(&positions[dim..]);
+    Ok(table)
+}
