@@ -7,6 +7,8 @@
 
 pub mod ema;
 mod error;
+#[cfg(any(feature = "cuda", all(test, target_os = "linux")))]
+mod gpu;
 mod grads;
 pub mod ops;
 pub mod optim;

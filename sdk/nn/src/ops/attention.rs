@@ -19,13 +19,13 @@ struct Attention {
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct Sizes {
+pub(crate) struct Sizes {
     /// Tokens of one image.
-    pub(super) tokens: usize,
+    pub(crate) tokens: usize,
     /// Width of one token, `heads * head_dim`.
-    pub(super) dim: usize,
-    heads: usize,
-    head_dim: usize,
+    pub(crate) dim: usize,
+    pub(crate) heads: usize,
+    pub(crate) head_dim: usize,
 }
 
 /// Attention over `qkv [B, N, 3·D]`, the columns being Q, K, V and inside each the heads; gives `[B, N, D]`.

@@ -13,6 +13,8 @@ mod product;
 mod scratch;
 mod simd;
 
+#[cfg(any(feature = "cuda", all(test, target_os = "linux")))]
+pub(crate) use attention::Sizes;
 pub use attention::{attention, attention_reference};
 pub use block::{Affine, BlockParams, PathFactors, block, block_first_token, block_reference};
 pub use gelu::{Gelu, gelu, gelu_reference};
