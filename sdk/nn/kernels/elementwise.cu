@@ -115,3 +115,12 @@ SCALE(bf16, float)
 
 RESIDUAL(float)
 RESIDUAL(bf16)
+
+// out[row][i] += bias[i], rows of n values. Grid: rows.
+template <class T> DEVICE void add_bias(T *out, const T *bias, int n) {
+    out += (i64)blockIdx.x * n;
+    for (int i = threadIdx.x; i < n; i += blockDim.x) out[i] = Convert<T>::from(to_float(out[i]) + to_float(bias[i]));
+}
+
+KERNEL add_bias_float(float *out, const float *bias, int n) { add_bias<float>(out, bias, n); }
+KERNEL add_bias_bf16(bf16 *out, const bf16 *bias, int n) { add_bias<bf16>(out, bias, n); }

@@ -5,6 +5,7 @@
 
 #![deny(missing_docs)]
 
+pub mod compute;
 pub mod ema;
 mod error;
 #[cfg(any(feature = "cuda", all(test, target_os = "linux")))]

@@ -49,12 +49,46 @@ pub struct AdamW {
     slots: BTreeMap<String, Slot>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 struct Slot {
     step: i64,
+    /// Empty where the parameter is on a GPU.
     first: Vec<f32>,
     second: Vec<f32>,
+    /// Both moments where the parameter is on a GPU.
+    on_gpu: Option<[Tensor; 2]>,
     shape: Vec<usize>,
+}
+
+impl Slot {
+    /// Zero moments of a parameter.
+    fn new(param: &Param) -> Result<Self> {
+        let len = param.var.elem_count();
+        let on_gpu = match param.var.device() {
+            Device::Cpu => None,
+            _ => Some([param.var.zeros_like()?.detach(), param.var.zeros_like()?.detach()]),
+        };
+        let host = if on_gpu.is_some() { 0 } else { len };
+        Ok(Self {
+            step: 0,
+            first: vec![0.0; host],
+            second: vec![0.0; host],
+            on_gpu,
+            shape: param.var.dims().to_vec(),
+        })
+    }
+
+    /// The moments on the CPU.
+    fn moments(&self) -> Result<[Tensor; 2]> {
+        let cpu = &Device::Cpu;
+        match &self.on_gpu {
+            Some([first, second]) => Ok([first.to_device(cpu)?, second.to_device(cpu)?]),
+            None => {
+                let shape = self.shape.as_slice();
+                Ok([Tensor::from_slice(&self.first, shape, cpu)?, Tensor::from_slice(&self.second, shape, cpu)?])
+            }
+        }
+    }
 }
 
 /// What one step needs besides parameters and gradients.
@@ -68,19 +102,16 @@ pub struct Update<'a> {
 }
 
 impl AdamW {
-    /// Zero moments for every parameter.
-    pub fn new(params: &Params, config: AdamWConfig) -> Self {
-        let slot = |param: &Param| Slot {
-            step: 0,
-            first: vec![0.0; param.var.elem_count()],
-            second: vec![0.0; param.var.elem_count()],
-            shape: param.var.dims().to_vec(),
-        };
+    /// Zero moments for every parameter, where it is.
+    ///
+    /// # Errors
+    /// A GPU whose memory does not suffice.
+    pub fn new(params: &Params, config: AdamWConfig) -> Result<Self> {
         let slots = params
             .iter()
-            .map(|(name, param)| (name.to_string(), slot(param)))
-            .collect();
-        Self { config, slots }
+            .map(|(name, param)| Ok((name.to_string(), Slot::new(param)?)))
+            .collect::<Result<_>>()?;
+        Ok(Self { config, slots })
     }
 
     /// One update of every parameter that has a gradient, in one pass over each.
@@ -108,6 +139,10 @@ impl AdamW {
             }
         }
         let (lr, weight_decay) = (update.lr, update.weight_decay);
+        #[cfg(feature = "cuda")]
+        if params.device().is_cuda() {
+            return step_on_gpu(config, work, lr, weight_decay);
+        }
         work.into_par_iter()
             .try_for_each(|(param, slot, grad, factor)| {
                 slot.step += 1;
@@ -125,11 +160,9 @@ impl AdamW {
         let mut state = BTreeMap::new();
         let cpu = &Device::Cpu;
         for (name, slot) in &self.slots {
-            let shape = slot.shape.as_slice();
-            let tensor = Tensor::from_slice(&slot.first, shape, cpu)?;
-            state.insert(format!("first.{name}"), tensor);
-            let tensor = Tensor::from_slice(&slot.second, shape, cpu)?;
-            state.insert(format!("second.{name}"), tensor);
+            let [first, second] = slot.moments()?;
+            state.insert(format!("first.{name}"), first);
+            state.insert(format!("second.{name}"), second);
             let tensor = Tensor::from_slice(&[slot.step], 1, cpu)?;
             state.insert(format!("step.{name}"), tensor);
         }
@@ -161,20 +194,56 @@ impl AdamW {
         };
         let mut slots = BTreeMap::new();
         for (name, slot) in &self.slots {
-            let moment = |kind: &str| -> Result<Vec<f32>> {
-                entry(kind, name, &slot.shape)?.flatten_all()?.to_vec1()
-            };
-            let loaded = Slot {
-                step: entry("step", name, &[1])?.to_vec1::<i64>()?[0],
-                first: moment("first")?,
-                second: moment("second")?,
-                shape: slot.shape.clone(),
-            };
+            let [first, second] = [entry("first", name, &slot.shape)?, entry("second", name, &slot.shape)?];
+            let mut loaded = slot.clone();
+            loaded.step = entry("step", name, &[1])?.to_vec1::<i64>()?[0];
+            match &slot.on_gpu {
+                None => {
+                    loaded.first = first.flatten_all()?.to_vec1()?;
+                    loaded.second = second.flatten_all()?.to_vec1()?;
+                }
+                Some([there, _]) => {
+                    let copied = |moment: &Tensor| moment.to_device(there.device())?.contiguous();
+                    loaded.on_gpu = Some([copied(first)?, copied(second)?]);
+                }
+            }
             slots.insert(name.clone(), loaded);
         }
         self.slots = slots;
         Ok(())
     }
+}
+
+/// The update of every parameter in one launch.
+#[cfg(feature = "cuda")]
+fn step_on_gpu(
+    config: AdamWConfig,
+    work: Vec<(&Param, &mut Slot, &Tensor, f64)>,
+    lr: f64,
+    weight_decay: f64,
+) -> Result<()> {
+    let mut updates = Vec::with_capacity(work.len());
+    let mut slots = Vec::with_capacity(work.len());
+    for (param, slot, grad, factor) in work {
+        let decay = if param.decay { weight_decay } else { 0.0 };
+        let c = Coefficients::new(config, lr, decay, slot.step + 1, factor);
+        let Some(moments) = slot.on_gpu.clone() else {
+            bail!("the moments of a parameter are not where it is")
+        };
+        updates.push(crate::gpu::update::AdamWUpdate {
+            weight: param.var.as_tensor(),
+            grad: grad.contiguous()?,
+            moments,
+            factors: [c.keep, c.rate, c.second_scale, c.grad_factor],
+        });
+        slots.push(slot);
+    }
+    let beta = [config.beta1, 1.0 - config.beta1, config.beta2, 1.0 - config.beta2, config.eps];
+    crate::gpu::update::adamw(&updates, beta.map(|v| v as f32))?;
+    for slot in slots {
+        slot.step += 1;
+    }
+    Ok(())
 }
 
 /// The f32 values of a contiguous tensor.
@@ -308,7 +377,7 @@ mod tests {
             beta2: 0.95,
             eps: 1e-8,
         };
-        let mut optimiser = AdamW::new(&params, config);
+        let mut optimiser = AdamW::new(&params, config).unwrap();
         let names = ["bias", "weight"];
         let mut reference: Vec<Vec<[f64; 3]>> = names
             .iter()
@@ -354,7 +423,7 @@ mod tests {
     #[test]
     fn a_skipped_parameter_keeps_value_moments_and_step_count() {
         let params = params();
-        let mut optimiser = AdamW::new(&params, AdamWConfig::default());
+        let mut optimiser = AdamW::new(&params, AdamWConfig::default()).unwrap();
         let before = values(&params, "weight");
         let bias = values(&params, "bias");
         let factor = |name: &str| (name != "weight").then_some(1.0);
@@ -390,13 +459,13 @@ mod tests {
         let straight = params();
         run(
             &straight,
-            &mut AdamW::new(&straight, AdamWConfig::default()),
+            &mut AdamW::new(&straight, AdamWConfig::default()).unwrap(),
             0..7,
         );
         let stopped = params();
-        let mut first = AdamW::new(&stopped, AdamWConfig::default());
+        let mut first = AdamW::new(&stopped, AdamWConfig::default()).unwrap();
         run(&stopped, &mut first, 0..3);
-        let mut second = AdamW::new(&stopped, AdamWConfig::default());
+        let mut second = AdamW::new(&stopped, AdamWConfig::default()).unwrap();
         second.load_state(&first.state().unwrap()).unwrap();
         run(&stopped, &mut second, 3..7);
         assert_eq!(values(&straight, "weight"), values(&stopped, "weight"));
@@ -406,7 +475,7 @@ mod tests {
     #[test]
     fn state_of_another_model_is_refused() {
         let params = params();
-        let mut optimiser = AdamW::new(&params, AdamWConfig::default());
+        let mut optimiser = AdamW::new(&params, AdamWConfig::default()).unwrap();
         let mut state = optimiser.state().unwrap();
         let moment = state.remove("first.bias").unwrap();
         assert!(optimiser.load_state(&state).is_err());

@@ -29,6 +29,12 @@ pub enum RuntimeError {
         /// Engines of this build, comma-separated.
         available: String,
     },
+    /// The processor that was asked for cannot be used.
+    #[error("{reason}")]
+    Device {
+        /// Which and why.
+        reason: String,
+    },
     /// The engine could not be built from the bundle.
     #[error(
         "engine {engine} cannot load bundle {path}: {reason}; repeat `ssl-edge export` or choose another engine"

@@ -21,7 +21,8 @@ pub use ssl_edge_bundle::{
     Provenance, save,
 };
 pub use ssl_edge_runtime::{
-    Embedding, Encoder, EngineKind, Options, RuntimeError, SelfTest, l2_normalize,
+    Embedding, Encoder, EngineKind, Options, Place, Precision, Processor, RuntimeError, SelfTest,
+    l2_normalize,
 };
 
 /// Files that are decoded and embedded together: enough for any thread pool, little enough for memory.

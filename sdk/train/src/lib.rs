@@ -41,7 +41,7 @@ mod trainer;
 pub use bench::{BenchStep, bench_step};
 pub use checkpoint::{Checkpoint, State, Tensors, latest_checkpoint, read_state};
 pub use config::{
-    CheckpointConfig, DataConfig, MethodName, OptimizerConfig, ProbeConfig, ScheduleConfig,
+    CheckpointConfig, ComputeConfig, DataConfig, MethodName, OptimizerConfig, ProbeConfig, ScheduleConfig,
     TrainConfig,
 };
 pub use error::{Result, TrainError};

@@ -30,7 +30,7 @@ pub struct Request {
 }
 
 /// Keys that may differ between a run and its resumption, and between ranks, as no result depends on them or the run checks them itself.
-const FREE: [&str; 7] = [
+const FREE: [&str; 9] = [
     "threads",
     "data.threads",
     "data.prefetch",
@@ -38,6 +38,8 @@ const FREE: [&str; 7] = [
     "data.folders",
     "checkpoint.",
     "probe.",
+    "compute.device",
+    "compute.recompute",
 ];
 
 impl Request {
@@ -73,7 +75,8 @@ impl Request {
             set(&mut table, key.trim(), value).map_err(|e| config(&origin, e))?;
             table = checked(table, &origin)?;
         }
-        let resolved: TrainConfig = table.try_into().map_err(rejected)?;
+        let mut resolved: TrainConfig = table.try_into().map_err(rejected)?;
+        resolved.compute.precision = Some(resolved.compute.precision());
         if (resolved.method, &resolved.arch) != (self.method, &self.arch) {
             return Err(rejected(
                 "method and arch choose the preset; give them as --method and --arch, not as settings",
@@ -87,7 +90,10 @@ impl Request {
 /// Reads a run's `config.toml`.
 pub(crate) fn read_config(path: &Path) -> Result<TrainConfig> {
     let text = fs::read_to_string(path).map_err(TrainError::io("read", path))?;
-    toml::from_str(&text).map_err(|e| config(&path.display().to_string(), e))
+    let mut read: TrainConfig =
+        toml::from_str(&text).map_err(|e| config(&path.display().to_string(), e))?;
+    read.compute.precision = Some(read.compute.precision());
+    Ok(read)
 }
 
 /// A configuration as text of `config.toml`.

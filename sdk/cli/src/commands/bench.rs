@@ -1,15 +1,15 @@
 //! `bench`: median times on random data.
 
-use super::Threads;
+use super::{Compute, Threads};
 use crate::data::Engine;
 use crate::output::Format;
 use anyhow::{Context, Result};
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use ssl_edge::encoder::{Encoder, Options, Pooling};
+use ssl_edge::encoder::{Encoder, Options, Place, Pooling, Precision};
 use ssl_edge::export::random_bundle;
-use ssl_edge::train::{MethodName, VitConfig, bench_step};
+use ssl_edge::train::{ComputeConfig, MethodName, VitConfig, bench_step};
 use std::time::Instant;
 
 /// Runs before the clock starts, and runs timed.
@@ -40,6 +40,11 @@ pub(crate) struct StepArgs {
     /// Side of the image in pixels, of DINO's global crops
     #[arg(long, default_value_t = 224, value_name = "PX")]
     size: u32,
+    /// On a GPU: compute activations again in the backward instead of keeping them
+    #[arg(long)]
+    recompute: bool,
+    #[command(flatten)]
+    compute: Compute,
     #[command(flatten)]
     threads: Threads,
 }
@@ -57,6 +62,8 @@ pub(crate) struct EncodeArgs {
     #[arg(long, value_enum, default_value = "native")]
     engine: Engine,
     #[command(flatten)]
+    compute: Compute,
+    #[command(flatten)]
     threads: Threads,
 }
 
@@ -67,6 +74,8 @@ struct Report {
     arch: String,
     batch: usize,
     threads: usize,
+    device: String,
+    precision: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     method: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,8 +108,14 @@ pub(crate) fn run(command: &BenchCommand, format: Format) -> Result<()> {
             .or(report.engine)
             .unwrap_or_default();
         let total = format!(
-            "{what} {}: {:.1} ms, {:.2} img/s (median; batch {}, {} threads)",
-            report.arch, report.ms, report.img_per_s, report.batch, report.threads
+            "{what} {}: {:.1} ms, {:.2} img/s (median; batch {}, {} threads, {} in {})",
+            report.arch,
+            report.ms,
+            report.img_per_s,
+            report.batch,
+            report.threads,
+            report.device,
+            report.precision
         );
         match &report.step {
             Some(costs) => format!("{total}\n{}", describe(costs)),
@@ -129,13 +144,20 @@ fn step(args: &StepArgs) -> Result<Report> {
     args.threads.apply();
     let method: MethodName = args.method.parse()?;
     let (batch, threads) = (args.batch as usize, args.threads.count());
-    let time = bench_step(method, &args.arch, args.size, batch, threads)?;
+    let compute = ComputeConfig {
+        device: args.compute.device.unwrap_or_default(),
+        precision: args.compute.precision,
+        recompute: args.recompute,
+    };
+    let time = bench_step(method, &args.arch, args.size, batch, threads, &compute)?;
     Ok(Report {
         ms: time.ms,
         img_per_s: time.img_per_s,
         arch: args.arch.clone(),
         batch,
         threads,
+        device: compute.device.to_string(),
+        precision: compute.precision().as_str(),
         method: Some(args.method.clone()),
         engine: None,
         step: Some(StepCosts {
@@ -155,13 +177,15 @@ fn encode(args: &EncodeArgs) -> Result<Report> {
         tempfile::tempdir().context("cannot make a temporary folder; check TMPDIR and the disk")?;
     let bundle = folder.path().join("random.sslb");
     random_bundle(&args.arch, 0, args.size, Pooling::Cls, &bundle)?;
-    let encoder = Encoder::open(
-        &bundle,
-        &Options {
-            engine: args.engine.kind(),
-            threads,
-        },
-    )?;
+    let options = Options {
+        engine: args.engine.kind(),
+        threads,
+    };
+    let place = Place {
+        processor: args.compute.device.unwrap_or_default(),
+        precision: args.compute.precision.unwrap_or(Precision::F32),
+    };
+    let encoder = Encoder::open_on(&bundle, &options, place)?;
     let input = noise(encoder.preprocess().len());
     let mut times = Vec::with_capacity(RUNS);
     for run in 0..WARM + RUNS {
@@ -179,6 +203,8 @@ fn encode(args: &EncodeArgs) -> Result<Report> {
         arch: args.arch.clone(),
         batch: 1,
         threads,
+        device: place.processor.to_string(),
+        precision: place.precision.as_str(),
         method: None,
         engine: Some(args.engine.kind().name()),
         step: None,

@@ -29,7 +29,7 @@ fn compile() -> PathBuf {
     std::fs::create_dir_all(&folder).expect("a temporary folder can be made");
     let library = folder.join("kernels.so");
     let done = Command::new("c++")
-        .args(["-std=c++17", "-O2", "-w", "-fno-strict-aliasing", "-ffp-contract=off", "-shared", "-fPIC", "-o"])
+        .args(["-std=c++17", "-O2", "-w", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE", "-ffp-contract=off", "-shared", "-fPIC", "-o"])
         .arg(&library)
         .arg(kernels.join("emulated/library.cpp"))
         .output()
@@ -190,7 +190,7 @@ impl Machine for Emulated {
         };
         if !failure.is_null() {
             // SAFETY: the launcher gives a C string.
-            bail!("{}", unsafe { CStr::from_ptr(failure) }.to_string_lossy())
+            bail!("{}.cu: {}", launch.file, unsafe { CStr::from_ptr(failure) }.to_string_lossy())
         }
         Ok(())
     }

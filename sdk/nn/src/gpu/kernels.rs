@@ -254,6 +254,23 @@ pub(crate) fn residual(machine: &dyn Machine, x: View, branch: View, factors: Vi
     unsafe { machine.launch(&launch, &args) }
 }
 
+/// Adds `bias [N]` to every row of `out [_, N]`.
+pub(crate) fn add_bias(machine: &dyn Machine, out: View, bias: View) -> Result<()> {
+    let n = bias.len;
+    if n == 0 || !out.len.is_multiple_of(n) || out.kind != bias.kind {
+        bail!("{} values are not rows of {n}", out.len)
+    }
+    let launch = Launch {
+        file: "elementwise",
+        kernel: format!("add_bias_{}", out.kind.suffix()?),
+        grid: [out.len / n, 1],
+        threads: 128,
+        shared: 0,
+    };
+    // SAFETY: out has whole rows as wide as the bias.
+    unsafe { machine.launch(&launch, &[out.into(), bias.into(), int(n)?]) }
+}
+
 /// Rows `ids` of `x [_, D]` into `out [ids, D]`; every id is below the number of rows.
 pub(crate) fn gather_rows(machine: &dyn Machine, x: View, ids: &[u32], out: View, d: usize) -> Result<()> {
     let rows = x.len / d.max(1);

@@ -96,15 +96,21 @@ pub(crate) fn cross_entropy(
     Ok(log_sums)
 }
 
-/// Gradient of the student's logits; `upstream [1]` is that of the loss.
+/// What the gradient of a cross-entropy starts from.
+pub(crate) struct CrossEntropyGrad {
+    /// From [`cross_entropy`].
+    pub(crate) log_sums: View,
+    /// Gradient of the loss, `[1]`.
+    pub(crate) upstream: View,
+}
+
+/// Gradient of the student's logits; `by` and `factor` as in [`cross_entropy`].
 pub(crate) fn cross_entropy_grad(
     machine: &dyn Machine,
     [student, teacher]: [View; 2],
     crops: Crops,
-    by: f32,
-    factor: f32,
-    log_sums: View,
-    upstream: View,
+    [by, factor]: [f32; 2],
+    &CrossEntropyGrad { log_sums, upstream }: &CrossEntropyGrad,
     grad: View,
 ) -> Result<()> {
     let rows = crops.rows(student, teacher)?;

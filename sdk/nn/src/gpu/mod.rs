@@ -10,6 +10,8 @@ pub(crate) mod attention;
 pub(crate) mod block;
 #[cfg(feature = "cuda")]
 mod cuda;
+#[cfg(feature = "cuda")]
+pub(crate) mod distil;
 #[cfg(all(test, target_os = "linux"))]
 mod emulated;
 pub(crate) mod kernels;
@@ -22,13 +24,15 @@ pub(crate) mod multi;
 pub(crate) mod ops;
 #[cfg(all(test, target_os = "linux"))]
 mod tests;
+#[cfg(feature = "cuda")]
+pub(crate) mod update;
 
 use std::any::Any;
 
 use candle_core::{Result, bail};
 
 #[cfg(feature = "cuda")]
-pub(crate) use cuda::{Cuda, machine_of};
+pub(crate) use cuda::{Cuda, machine_of, open};
 
 /// Type of the values in a piece of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -147,6 +147,9 @@ fn linear_and_its_gradients() -> Result<()> {
             let y = m.alloc(m.work(), rows * n)?;
             layer.forward(m, px.view, None, y.view)?;
             close(m, "y", y.view, &want[0], tolerance)?;
+            let twice = (&want[0] + b.to_dtype(DType::F64)?.broadcast_as((rows, n))?)?;
+            kernels::add_bias(m, y.view, cast(m, pb.view, m.work())?.view)?;
+            close(m, "y with the bias again", y.view, &twice, tolerance)?;
             let (dx, dw, db) = (floats(m, rows * k)?, put(m, &w)?, put(m, &b)?);
             layer.input_grad(m, pg.view, dx.view)?;
             close(m, "dx", dx.view, &want[1], tolerance)?;
@@ -437,7 +440,8 @@ fn unit_rows_teacher_and_cross_entropy() -> Result<()> {
         let sums = losses::cross_entropy(m, [ps.view, pt.view], crops, by, factor, loss.view)?;
         close(m, "cross-entropy", loss.view, &want_loss[0], 1e-5)?;
         let (up, grad) = (put(m, &Tensor::new(&[upstream as f32], &Device::Cpu)?)?, floats(m, student.elem_count())?);
-        losses::cross_entropy_grad(m, [ps.view, pt.view], crops, by, factor, sums.view, up.view, grad.view)?;
+        let at = losses::CrossEntropyGrad { log_sums: sums.view, upstream: up.view };
+        losses::cross_entropy_grad(m, [ps.view, pt.view], crops, [by, factor], &at, grad.view)?;
         close(m, "gradient of cross-entropy", grad.view, &want_loss[1], 1e-5)?;
     }
     Ok(())

@@ -234,8 +234,23 @@ impl CustomOp1 for Attention {
         ))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        storage: &candle_core::CudaStorage,
+        layout: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        let (b, sizes) = sizes(layout.dims(), self.heads)?;
+        let shape = Shape::from((b, sizes.tokens, sizes.dim));
+        crate::gpu::ops::attention((storage, layout), &sizes, shape)
+    }
+
     fn bwd(&self, qkv: &Tensor, _res: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let (_, sizes) = sizes(qkv.dims(), self.heads)?;
+        #[cfg(feature = "cuda")]
+        if qkv.device().is_cuda() {
+            return Ok(Some(crate::gpu::ops::attention_grad(qkv, grad, &sizes)?));
+        }
         let dqkv = with_slice(qkv, |x| {
             with_slice(grad, |g| {
                 let mut dqkv = vec![0f32; x.len()];

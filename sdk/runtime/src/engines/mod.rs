@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use ssl_edge_bundle::{Bundle, Manifest};
 
-use crate::{Options, RuntimeError};
+use crate::{Options, Place, RuntimeError};
 
 mod native;
 #[cfg(feature = "onnx")]
@@ -17,7 +17,7 @@ mod onnx;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EngineKind {
-    /// The operations of `ssl-edge-nn`, on the CPU.
+    /// The operations of `ssl-edge-nn`, on the CPU or (feature `cuda`) an NVIDIA GPU.
     Native,
     /// The ONNX graph through tract, on the CPU. Needs feature `onnx`.
     Onnx,
@@ -80,8 +80,17 @@ impl FromStr for EngineKind {
     }
 }
 
-/// Builds the engine that `options` ask for.
-pub(crate) fn build(bundle: &Bundle, options: &Options) -> Result<Box<dyn Engine>, RuntimeError> {
+/// Builds the engine that `options` ask for, on a processor.
+pub(crate) fn build(
+    bundle: &Bundle,
+    options: &Options,
+    place: Place,
+) -> Result<Box<dyn Engine>, RuntimeError> {
+    if options.engine != EngineKind::Native && place != Place::default() {
+        return Err(RuntimeError::Device {
+            reason: format!("engine {} runs on the CPU in f32 only; use engine native", options.engine),
+        });
+    }
     let load = |reason: String| RuntimeError::Load {
         path: bundle.path().to_owned(),
         engine: options.engine,
@@ -89,7 +98,12 @@ pub(crate) fn build(bundle: &Bundle, options: &Options) -> Result<Box<dyn Engine
     };
     match options.engine {
         EngineKind::Native => {
-            let engine = native::Native::load(bundle, pool(options.threads)?).map_err(load)?;
+            let device = place.processor.open(place.precision, false);
+            let device = device.map_err(|error| RuntimeError::Device {
+                reason: error.to_string(),
+            })?;
+            let pool = pool(options.threads)?;
+            let engine = native::Native::load(bundle, pool, &device).map_err(load)?;
             Ok(Box::new(engine))
         }
         #[cfg(feature = "onnx")]

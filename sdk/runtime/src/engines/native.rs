@@ -18,10 +18,19 @@ pub(super) struct Native {
 }
 
 impl Native {
-    pub(super) fn load(bundle: &Bundle, pool: Arc<ThreadPool>) -> Result<Self, String> {
+    pub(super) fn load(
+        bundle: &Bundle,
+        pool: Arc<ThreadPool>,
+        device: &Device,
+    ) -> Result<Self, String> {
         let manifest = bundle.manifest();
         let weights = bundle.member(WEIGHTS).ok_or("it has no weights")?;
         let tensors = tensors_from_bytes(weights).map_err(|error| error.to_string())?;
+        let there = tensors
+            .into_iter()
+            .map(|(name, tensor)| Ok((name, tensor.to_device(device)?)))
+            .collect::<candle_core::Result<_>>();
+        let tensors = there.map_err(|error| error.to_string())?;
         let config = config(&manifest.arch);
         Ok(Self {
             vit: Vit::load(&config, &tensors).map_err(|error| error.to_string())?,
@@ -37,7 +46,7 @@ impl Native {
             n_patches,
             ..
         } = self.shape;
-        let images = Tensor::from_slice(input, (batch, 3, height, width), &Device::Cpu)?;
+        let images = Tensor::from_slice(input, (batch, 3, height, width), self.vit.device())?;
         let tokens = self.vit.forward(&images)?; // [B, 1 + R + N, D]
         let n_prefix = self.vit.config().n_prefix();
         let flat = |start, len| tokens.narrow(1, start, len)?.flatten_all()?.to_vec1();
