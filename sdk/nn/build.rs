@@ -33,7 +33,10 @@ fn main() {
             scope.spawn(move || compile(nvcc, file, out))
         };
         let running: Vec<_> = FILES.into_iter().map(compile).collect();
-        running.into_iter().filter_map(|job| job.join().expect("no panic").err()).collect()
+        running
+            .into_iter()
+            .filter_map(|job| job.join().expect("no panic").err())
+            .collect()
     });
     if !failures.is_empty() {
         eprintln!("{}", failures.join("\n"));
@@ -63,7 +66,11 @@ fn compile(nvcc: &Path, file: &str, out: &Path) -> Result<(), String> {
         .output();
     match result {
         Ok(done) if done.status.success() => Ok(()),
-        Ok(done) => Err(format!("{} does not compile:\n{}", source.display(), String::from_utf8_lossy(&done.stderr))),
+        Ok(done) => Err(format!(
+            "{} does not compile:\n{}",
+            source.display(),
+            String::from_utf8_lossy(&done.stderr)
+        )),
         Err(error) => Err(format!(
             "feature `cuda` needs NVIDIA's compiler, and `{}` cannot be run ({error}): install the CUDA toolkit (12.0 or later) \
              and set CUDA_HOME to its folder, or NVCC to its nvcc; or build without feature `cuda`",

@@ -158,9 +158,13 @@ pub fn most_memory(device: &Device, reset: bool) -> Result<Option<u64>, Error> {
 /// Whether an error says that memory on a GPU did not suffice.
 pub fn is_out_of_memory(error: &candle_core::Error) -> bool {
     let text = error.to_string();
-    ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED", "out of memory"]
-        .iter()
-        .any(|sign| text.contains(sign))
+    [
+        "CUDA_ERROR_OUT_OF_MEMORY",
+        "CUBLAS_STATUS_ALLOC_FAILED",
+        "out of memory",
+    ]
+    .iter()
+    .any(|sign| text.contains(sign))
 }
 
 /// Whether an error says that a GPU is lost to this process: a fault there, or the device gone.
@@ -182,7 +186,9 @@ pub fn is_device_lost(error: &candle_core::Error) -> bool {
 /// The first product's floating-point operations a second on `device`, of square matrices of `side`, in its precision: the best of
 /// `runs`, after one that does not count.
 pub fn product_rate(device: &Device, side: usize, runs: usize) -> Result<f64, Error> {
-    let values: Vec<f32> = (0..side * side).map(|i| ((i % 1013) as f32 - 506.0) / 506.0).collect();
+    let values: Vec<f32> = (0..side * side)
+        .map(|i| ((i % 1013) as f32 - 506.0) / 506.0)
+        .collect();
     let a = Tensor::from_vec(values, (side, side), device)?;
     let b = a.t()?.contiguous()?;
     let mut best = f64::INFINITY;

@@ -1,6 +1,7 @@
 //! AdamW with decay groups, saved state and gradient clipping, in place on the parameters' own storage.
 
 mod clip;
+mod slot;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -11,8 +12,9 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub use clip::{Clip, GradNorms};
+use slot::Slot;
 
-use crate::params::{Param, Params};
+use crate::params::Params;
 
 /// Elements that one task updates; fixed, so that sums do not depend on the number of threads.
 const BLOCK: usize = 1 << 14;
@@ -47,48 +49,6 @@ impl Default for AdamWConfig {
 pub struct AdamW {
     config: AdamWConfig,
     slots: BTreeMap<String, Slot>,
-}
-
-#[derive(Clone, Debug)]
-struct Slot {
-    step: i64,
-    /// Empty where the parameter is on a GPU.
-    first: Vec<f32>,
-    second: Vec<f32>,
-    /// Both moments where the parameter is on a GPU.
-    on_gpu: Option<[Tensor; 2]>,
-    shape: Vec<usize>,
-}
-
-impl Slot {
-    /// Zero moments of a parameter.
-    fn new(param: &Param) -> Result<Self> {
-        let len = param.var.elem_count();
-        let on_gpu = match param.var.device() {
-            Device::Cpu => None,
-            _ => Some([param.var.zeros_like()?.detach(), param.var.zeros_like()?.detach()]),
-        };
-        let host = if on_gpu.is_some() { 0 } else { len };
-        Ok(Self {
-            step: 0,
-            first: vec![0.0; host],
-            second: vec![0.0; host],
-            on_gpu,
-            shape: param.var.dims().to_vec(),
-        })
-    }
-
-    /// The moments on the CPU.
-    fn moments(&self) -> Result<[Tensor; 2]> {
-        let cpu = &Device::Cpu;
-        match &self.on_gpu {
-            Some([first, second]) => Ok([first.to_device(cpu)?, second.to_device(cpu)?]),
-            None => {
-                let shape = self.shape.as_slice();
-                Ok([Tensor::from_slice(&self.first, shape, cpu)?, Tensor::from_slice(&self.second, shape, cpu)?])
-            }
-        }
-    }
 }
 
 /// What one step needs besides parameters and gradients.
@@ -141,7 +101,7 @@ impl AdamW {
         let (lr, weight_decay) = (update.lr, update.weight_decay);
         #[cfg(feature = "cuda")]
         if params.device().is_cuda() {
-            return step_on_gpu(config, work, lr, weight_decay);
+            return slot::step_on_gpu(config, work, lr, weight_decay);
         }
         work.into_par_iter()
             .try_for_each(|(param, slot, grad, factor)| {
@@ -194,7 +154,10 @@ impl AdamW {
         };
         let mut slots = BTreeMap::new();
         for (name, slot) in &self.slots {
-            let [first, second] = [entry("first", name, &slot.shape)?, entry("second", name, &slot.shape)?];
+            let [first, second] = [
+                entry("first", name, &slot.shape)?,
+                entry("second", name, &slot.shape)?,
+            ];
             let mut loaded = slot.clone();
             loaded.step = entry("step", name, &[1])?.to_vec1::<i64>()?[0];
             match &slot.on_gpu {
@@ -212,38 +175,6 @@ impl AdamW {
         self.slots = slots;
         Ok(())
     }
-}
-
-/// The update of every parameter in one launch.
-#[cfg(feature = "cuda")]
-fn step_on_gpu(
-    config: AdamWConfig,
-    work: Vec<(&Param, &mut Slot, &Tensor, f64)>,
-    lr: f64,
-    weight_decay: f64,
-) -> Result<()> {
-    let mut updates = Vec::with_capacity(work.len());
-    let mut slots = Vec::with_capacity(work.len());
-    for (param, slot, grad, factor) in work {
-        let decay = if param.decay { weight_decay } else { 0.0 };
-        let c = Coefficients::new(config, lr, decay, slot.step + 1, factor);
-        let Some(moments) = slot.on_gpu.clone() else {
-            bail!("the moments of a parameter are not where it is")
-        };
-        updates.push(crate::gpu::update::AdamWUpdate {
-            weight: param.var.as_tensor(),
-            grad: grad.contiguous()?,
-            moments,
-            factors: [c.keep, c.rate, c.second_scale, c.grad_factor],
-        });
-        slots.push(slot);
-    }
-    let beta = [config.beta1, 1.0 - config.beta1, config.beta2, 1.0 - config.beta2, config.eps];
-    crate::gpu::update::adamw(&updates, beta.map(|v| v as f32))?;
-    for slot in slots {
-        slot.step += 1;
-    }
-    Ok(())
 }
 
 /// The f32 values of a contiguous tensor.

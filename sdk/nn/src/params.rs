@@ -181,14 +181,12 @@ impl Params {
                 .get(name)
                 .ok_or_else(|| Error::MissingTensor { name: name.clone() })?;
             expect_shape(name, value, param.var.dims())?;
-            param
-                .var
-                .set(
-                    &value
-                        .to_device(param.var.device())?
-                        .to_dtype(param.var.dtype())?
-                        .contiguous()?,
-                )?;
+            param.var.set(
+                &value
+                    .to_device(param.var.device())?
+                    .to_dtype(param.var.dtype())?
+                    .contiguous()?,
+            )?;
         }
         Ok(())
     }

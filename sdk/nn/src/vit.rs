@@ -230,7 +230,11 @@ impl Block {
     }
 
     /// All of `blocks`, first to last; `paths` are the factors of every block, or none at all.
-    pub fn forward_all(blocks: &[Self], x: &Tensor, paths: &[PathFactors]) -> Result<Tensor, Error> {
+    pub fn forward_all(
+        blocks: &[Self],
+        x: &Tensor,
+        paths: &[PathFactors],
+    ) -> Result<Tensor, Error> {
         let params: Vec<_> = blocks.iter().map(|block| block.0.clone()).collect();
         Ok(ops::blocks(x, &params, paths)?)
     }

@@ -4,8 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
 use candle_core::Device;
+use serde::{Deserialize, Serialize};
 use ssl_edge_nn::VitConfig;
 use ssl_edge_nn::compute::{Precision, Processor};
 use ssl_edge_nn::optim::{AdamWConfig, Clip};

@@ -173,7 +173,9 @@ fn cuda_backend() -> Backend {
         found: device && driver.is_some(),
         detail: match built_in {
             true => format!("{seen}; used where `--device cuda` asks for it"),
-            false => format!("{seen}; this build has no CUDA back end (feature `cuda`), the CPU is used"),
+            false => {
+                format!("{seen}; this build has no CUDA back end (feature `cuda`), the CPU is used")
+            }
         },
     }
 }

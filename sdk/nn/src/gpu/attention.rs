@@ -29,9 +29,16 @@ impl<'a> Shape<'a> {
     fn new(sizes: &'a Sizes, qkv: View) -> Result<Self> {
         let image = 3 * sizes.tokens * sizes.dim;
         if !qkv.len.is_multiple_of(image) || sizes.head_dim > MAX_HEAD {
-            bail!("attention: {} values are not images of {image}, or heads are wider than {MAX_HEAD}", qkv.len)
+            bail!(
+                "attention: {} values are not images of {image}, or heads are wider than {MAX_HEAD}",
+                qkv.len
+            )
         }
-        Ok(Self { sizes, images: qkv.len / image, kind: qkv.kind })
+        Ok(Self {
+            sizes,
+            images: qkv.len / image,
+            kind: qkv.kind,
+        })
     }
 
     fn rows(&self) -> usize {
@@ -39,7 +46,9 @@ impl<'a> Shape<'a> {
     }
 
     fn on_tensor_cores(&self, views: &[View]) -> bool {
-        self.kind == Kind::Bf16 && matches!(self.sizes.head_dim, 32 | 64) && views.iter().all(|v| v.address.is_multiple_of(16))
+        self.kind == Kind::Bf16
+            && matches!(self.sizes.head_dim, 32 | 64)
+            && views.iter().all(|v| v.address.is_multiple_of(16))
     }
 
     /// Launch of `what`, with `extra` bytes of shared memory on tensor cores.
@@ -90,7 +99,13 @@ pub(crate) fn forward(machine: &dyn Machine, qkv: View, sizes: &Sizes) -> Result
 }
 
 /// Gradient of `qkv` from that of the output.
-pub(crate) fn backward(machine: &dyn Machine, qkv: View, attended: &Attended, grad: View, sizes: &Sizes) -> Result<Memory> {
+pub(crate) fn backward(
+    machine: &dyn Machine,
+    qkv: View,
+    attended: &Attended,
+    grad: View,
+    sizes: &Sizes,
+) -> Result<Memory> {
     let shape = Shape::new(sizes, qkv)?;
     let (out, lse) = (attended.out.view, attended.lse.view);
     expect("attended values", out, qkv.len / 3)?;
@@ -104,16 +119,34 @@ pub(crate) fn backward(machine: &dyn Machine, qkv: View, attended: &Attended, gr
         kernel: format!("attention_delta_{}", qkv.kind.suffix()?),
         ..shape.launch("", false, 0)?
     };
-    let args = [grad.into(), out.into(), delta.view.into(), int(sizes.tokens)?, int(sizes.heads)?, int(sizes.head_dim)?];
+    let args = [
+        grad.into(),
+        out.into(),
+        delta.view.into(),
+        int(sizes.tokens)?,
+        int(sizes.heads)?,
+        int(sizes.head_dim)?,
+    ];
     // SAFETY: grad and out have whole images, delta a value for each image, head and token.
     unsafe { machine.launch(&launch, &args) }?;
 
     let dqkv = machine.alloc(qkv.kind, qkv.len)?;
     let tensor_cores = shape.on_tensor_cores(&[qkv, grad, dqkv.view]);
-    let mut args = vec![qkv.into(), grad.into(), lse.into(), delta.view.into(), dqkv.view.into()];
+    let mut args = vec![
+        qkv.into(),
+        grad.into(),
+        lse.into(),
+        delta.view.into(),
+        dqkv.view.into(),
+    ];
     args.extend(shape.tail(tensor_cores)?);
     // SAFETY: as above; dqkv is as long as qkv, and each of the two writes its own columns of it.
-    unsafe { machine.launch(&shape.launch("_keys_grad", tensor_cores, 2 * 32 * 4)?, &args) }?;
+    unsafe {
+        machine.launch(
+            &shape.launch("_keys_grad", tensor_cores, 2 * 32 * 4)?,
+            &args,
+        )
+    }?;
     // SAFETY: as above.
     unsafe { machine.launch(&shape.launch("_queries_grad", tensor_cores, 0)?, &args) }?;
     Ok(dqkv)

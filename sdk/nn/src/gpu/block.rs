@@ -31,7 +31,12 @@ pub(crate) type Paths = [Memory; 2];
 
 /// Where gradients of parameters go: calls the function with the gradients of a pair and whether to add to what is there.
 pub(crate) trait Sink {
-    fn pair(&mut self, block: usize, pair: usize, write: &mut dyn FnMut([View; 2], bool) -> Result<()>) -> Result<()>;
+    fn pair(
+        &mut self,
+        block: usize,
+        pair: usize,
+        write: &mut dyn FnMut([View; 2], bool) -> Result<()>,
+    ) -> Result<()>;
 }
 
 /// What the backward of one block reads.
@@ -74,7 +79,14 @@ impl Blocks<'_> {
         let w = &self.weights[block];
         let d = self.sizes.dim;
         let hidden = w.pairs[FC1][1].len;
-        let layer = |pair: usize, shape| Layer::new(self.machine, w.pairs[pair][0], Some(w.pairs[pair][1]), shape);
+        let layer = |pair: usize, shape| {
+            Layer::new(
+                self.machine,
+                w.pairs[pair][0],
+                Some(w.pairs[pair][1]),
+                shape,
+            )
+        };
         Ok(Layers {
             qkv: layer(QKV, [3 * d, d])?,
             proj: layer(PROJ, [d, d])?,
@@ -96,7 +108,14 @@ impl Blocks<'_> {
     }
 
     /// `residual + factor (x Wᵀ + b)` into `out`.
-    fn branch(&self, layer: &Layer, x: View, residual: View, factors: Option<&Memory>, out: View) -> Result<()> {
+    fn branch(
+        &self,
+        layer: &Layer,
+        x: View,
+        residual: View,
+        factors: Option<&Memory>,
+        out: View,
+    ) -> Result<()> {
         let Some(factors) = factors else {
             return layer.forward(self.machine, x, Some(residual), out);
         };
@@ -113,35 +132,77 @@ impl Blocks<'_> {
         layers.qkv.forward(machine, normed1.view, None, qkv.view)?;
         let attended = attention::forward(machine, qkv.view, &self.sizes)?;
         let x1 = machine.alloc(Kind::F32, x.len)?;
-        self.branch(&layers.proj, attended.out.view, x, self.factors(block, 0), x1.view)?;
+        self.branch(
+            &layers.proj,
+            attended.out.view,
+            x,
+            self.factors(block, 0),
+            x1.view,
+        )?;
         let (normed2, stats2) = self.norm(block, NORM2, x1.view)?;
         let hidden = self.weights[block].pairs[FC1][1].len;
         let hidden = machine.alloc(work, x.len / self.sizes.dim * hidden)?;
-        layers.fc1.forward(machine, normed2.view, None, hidden.view)?;
-        Ok(Saved { stats1, normed1, qkv, attended, x1, stats2, normed2, hidden })
+        layers
+            .fc1
+            .forward(machine, normed2.view, None, hidden.view)?;
+        Ok(Saved {
+            stats1,
+            normed1,
+            qkv,
+            attended,
+            x1,
+            stats2,
+            normed2,
+            hidden,
+        })
     }
 
     fn block(&self, block: usize, x: View, y: View) -> Result<Saved> {
         let layers = self.layers(block)?;
         let saved = self.to_hidden(block, &layers, x)?;
-        let active = self.machine.alloc(saved.hidden.view.kind, saved.hidden.view.len)?;
-        kernels::gelu(self.machine, saved.hidden.view, active.view, self.weights[block].gelu)?;
-        self.branch(&layers.fc2, active.view, saved.x1.view, self.factors(block, 1), y)?;
+        let active = self
+            .machine
+            .alloc(saved.hidden.view.kind, saved.hidden.view.len)?;
+        kernels::gelu(
+            self.machine,
+            saved.hidden.view,
+            active.view,
+            self.weights[block].gelu,
+        )?;
+        self.branch(
+            &layers.fc2,
+            active.view,
+            saved.x1.view,
+            self.factors(block, 1),
+            y,
+        )?;
         Ok(saved)
     }
 
     /// The blocks on `x [B, T, D]` into `y`; with `keep` what the backward needs, without what `recompute` says to compute again.
     pub(crate) fn forward(&self, x: View, y: View, keep: bool, recompute: bool) -> Result<Trace> {
         let image = self.sizes.tokens * self.sizes.dim;
-        if x.kind != Kind::F32 || y.kind != Kind::F32 || x.len != y.len || x.len == 0 || !x.len.is_multiple_of(image) {
+        if x.kind != Kind::F32
+            || y.kind != Kind::F32
+            || x.len != y.len
+            || x.len == 0
+            || !x.len.is_multiple_of(image)
+        {
             bail!("blocks: {} values are not images of {image}", x.len)
         }
         let depth = self.weights.len();
-        let mut trace = Trace { inputs: Vec::new(), saved: Vec::new() };
+        let mut trace = Trace {
+            inputs: Vec::new(),
+            saved: Vec::new(),
+        };
         let mut input: Option<Memory> = None;
         for block in 0..depth {
             let at = input.as_ref().map_or(x, |input| input.view);
-            let next = if block + 1 < depth { Some(self.machine.alloc(Kind::F32, x.len)?) } else { None };
+            let next = if block + 1 < depth {
+                Some(self.machine.alloc(Kind::F32, x.len)?)
+            } else {
+                None
+            };
             let saved = self.block(block, at, next.as_ref().map_or(y, |next| next.view))?;
             if keep {
                 trace.saved.push((!recompute).then_some(saved));
@@ -153,7 +214,13 @@ impl Blocks<'_> {
     }
 
     /// Gradient of `x` for the gradient `grad` of the result; those of the parameters go to `sink`.
-    pub(crate) fn backward(&self, x: View, grad: View, mut trace: Trace, sink: &mut dyn Sink) -> Result<Memory> {
+    pub(crate) fn backward(
+        &self,
+        x: View,
+        grad: View,
+        mut trace: Trace,
+        sink: &mut dyn Sink,
+    ) -> Result<Memory> {
         let mut dy: Option<Memory> = None;
         for block in (0..self.weights.len()).rev() {
             let input = if block == 0 { None } else { trace.inputs.pop() };
@@ -175,23 +242,64 @@ impl Blocks<'_> {
         }
     }
 
-    fn block_backward(&self, block: usize, layers: &Layers, x: View, dy: View, saved: Saved, sink: &mut dyn Sink) -> Result<Memory> {
+    fn block_backward(
+        &self,
+        block: usize,
+        layers: &Layers,
+        x: View,
+        dy: View,
+        saved: Saved,
+        sink: &mut dyn Sink,
+    ) -> Result<Memory> {
         let (machine, work) = (self.machine, self.machine.work());
         let alloc = |len: usize| machine.alloc(work, len);
-        let Saved { stats1, normed1, qkv, attended, x1, stats2, normed2, hidden } = saved;
+        let Saved {
+            stats1,
+            normed1,
+            qkv,
+            attended,
+            x1,
+            stats2,
+            normed2,
+            hidden,
+        } = saved;
 
         // y = x₁ + f (active W₂ᵀ + b₂)
         let d_branch = alloc(dy.len)?;
-        kernels::scale(machine, dy, self.factors(block, 1).map(|f| f.view), d_branch.view)?;
+        kernels::scale(
+            machine,
+            dy,
+            self.factors(block, 1).map(|f| f.view),
+            d_branch.view,
+        )?;
         let d_hidden = alloc(hidden.view.len)?;
-        layers.fc2.input_grad(machine, d_branch.view, d_hidden.view)?;
-        kernels::gelu_grad(machine, hidden.view, d_hidden.view, Some(hidden.view), d_hidden.view, self.weights[block].gelu)?;
+        layers
+            .fc2
+            .input_grad(machine, d_branch.view, d_hidden.view)?;
+        kernels::gelu_grad(
+            machine,
+            hidden.view,
+            d_hidden.view,
+            Some(hidden.view),
+            d_hidden.view,
+            self.weights[block].gelu,
+        )?;
         let active = hidden;
-        sink.pair(block, FC2, &mut |to, add| layers.fc2.param_grads(machine, active.view, d_branch.view, to, add))?;
+        sink.pair(block, FC2, &mut |to, add| {
+            layers
+                .fc2
+                .param_grads(machine, active.view, d_branch.view, to, add)
+        })?;
         drop(active);
-        sink.pair(block, FC1, &mut |to, add| layers.fc1.param_grads(machine, normed2.view, d_hidden.view, to, add))?;
+        sink.pair(block, FC1, &mut |to, add| {
+            layers
+                .fc1
+                .param_grads(machine, normed2.view, d_hidden.view, to, add)
+        })?;
         let d_normed = normed2;
-        layers.fc1.input_grad(machine, d_hidden.view, d_normed.view)?;
+        layers
+            .fc1
+            .input_grad(machine, d_hidden.view, d_normed.view)?;
         drop(d_hidden);
 
         // x₁ = x + f (attended Wₚᵀ + bₚ); the gradient of x₁ and of the branch in one pass
@@ -202,17 +310,33 @@ impl Blocks<'_> {
             stats: stats2.view,
             grad: d_normed.view,
             add: Some(dy),
-            narrow: Some((d_branch.view, self.factors(block, 0).map(|f| (f, self.sizes.tokens)))),
+            narrow: Some((
+                d_branch.view,
+                self.factors(block, 0).map(|f| (f, self.sizes.tokens)),
+            )),
         };
-        sink.pair(block, NORM2, &mut |to, add| kernels::layer_norm_grad(machine, &at, dx1.view, to, add))?;
+        sink.pair(block, NORM2, &mut |to, add| {
+            kernels::layer_norm_grad(machine, &at, dx1.view, to, add)
+        })?;
         drop(x1);
-        sink.pair(block, PROJ, &mut |to, add| layers.proj.param_grads(machine, attended.out.view, d_branch.view, to, add))?;
+        sink.pair(block, PROJ, &mut |to, add| {
+            layers
+                .proj
+                .param_grads(machine, attended.out.view, d_branch.view, to, add)
+        })?;
         let d_attended = &d_normed;
-        layers.proj.input_grad(machine, d_branch.view, d_attended.view)?;
+        layers
+            .proj
+            .input_grad(machine, d_branch.view, d_attended.view)?;
 
-        let d_qkv = attention::backward(machine, qkv.view, &attended, d_attended.view, &self.sizes)?;
+        let d_qkv =
+            attention::backward(machine, qkv.view, &attended, d_attended.view, &self.sizes)?;
         drop((qkv, attended));
-        sink.pair(block, QKV, &mut |to, add| layers.qkv.param_grads(machine, normed1.view, d_qkv.view, to, add))?;
+        sink.pair(block, QKV, &mut |to, add| {
+            layers
+                .qkv
+                .param_grads(machine, normed1.view, d_qkv.view, to, add)
+        })?;
         layers.qkv.input_grad(machine, d_qkv.view, d_normed.view)?;
         drop(d_qkv);
         let dx = machine.alloc(Kind::F32, x.len)?;
@@ -224,7 +348,9 @@ impl Blocks<'_> {
             add: Some(dx1.view),
             narrow: None,
         };
-        sink.pair(block, NORM1, &mut |to, add| kernels::layer_norm_grad(machine, &at, dx.view, to, add))?;
+        sink.pair(block, NORM1, &mut |to, add| {
+            kernels::layer_norm_grad(machine, &at, dx.view, to, add)
+        })?;
         Ok(dx)
     }
 }

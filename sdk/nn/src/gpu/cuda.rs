@@ -6,7 +6,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
-use candle_core::cuda_backend::cudarc::driver::{CudaContext, CudaFunction, CudaStream, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg, result, sys};
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaContext, CudaFunction, CudaStream, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg,
+    result, sys,
+};
 use candle_core::cuda_backend::{CudaDevice, DeviceId, WrapErr};
 use candle_core::{Device, Result, bail};
 
@@ -14,12 +17,27 @@ use super::matmul::Matmul;
 use super::{Arg, Kind, Launch, Machine, Memory, Product, View};
 
 const KERNELS: [(&str, &str); 7] = [
-    ("attention", include_str!(concat!(env!("OUT_DIR"), "/attention.ptx"))),
-    ("attention_plain", include_str!(concat!(env!("OUT_DIR"), "/attention_plain.ptx"))),
-    ("distil", include_str!(concat!(env!("OUT_DIR"), "/distil.ptx"))),
-    ("elementwise", include_str!(concat!(env!("OUT_DIR"), "/elementwise.ptx"))),
+    (
+        "attention",
+        include_str!(concat!(env!("OUT_DIR"), "/attention.ptx")),
+    ),
+    (
+        "attention_plain",
+        include_str!(concat!(env!("OUT_DIR"), "/attention_plain.ptx")),
+    ),
+    (
+        "distil",
+        include_str!(concat!(env!("OUT_DIR"), "/distil.ptx")),
+    ),
+    (
+        "elementwise",
+        include_str!(concat!(env!("OUT_DIR"), "/elementwise.ptx")),
+    ),
     ("norm", include_str!(concat!(env!("OUT_DIR"), "/norm.ptx"))),
-    ("optimiser", include_str!(concat!(env!("OUT_DIR"), "/optimiser.ptx"))),
+    (
+        "optimiser",
+        include_str!(concat!(env!("OUT_DIR"), "/optimiser.ptx")),
+    ),
     ("rows", include_str!(concat!(env!("OUT_DIR"), "/rows.ptx"))),
 ];
 
@@ -48,7 +66,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// # Errors
 /// The reason why it cannot be used, for people.
 pub(crate) fn open(ordinal: usize, work: Kind, recompute: bool) -> Result<Device, String> {
-    let count = CudaContext::device_count().map_err(|e| format!("NVIDIA's driver reports no GPU ({e})"))?;
+    let count =
+        CudaContext::device_count().map_err(|e| format!("NVIDIA's driver reports no GPU ({e})"))?;
     if ordinal >= count as usize {
         return Err(match count {
             0 => "NVIDIA's driver sees no GPU".into(),
@@ -102,7 +121,11 @@ impl Cuda {
         let stream = device.cuda_stream();
         let (major, minor) = stream.context().compute_capability().w()?;
         if (major, minor) < OLDEST {
-            bail!("the GPU has compute capability {major}.{minor}; {}.{} or later is needed", OLDEST.0, OLDEST.1)
+            bail!(
+                "the GPU has compute capability {major}.{minor}; {}.{} or later is needed",
+                OLDEST.0,
+                OLDEST.1
+            )
         }
         Ok(Self {
             matmul: Matmul::new(stream.clone())?,
@@ -123,19 +146,28 @@ impl Cuda {
             bail!("there is no file of kernels `{}`", launch.file)
         };
         let module = format!("ssl_edge_{file}");
-        let function = self.device.get_or_load_custom_func(&launch.kernel, &module, ptx)?.into_cuda_function();
+        let function = self
+            .device
+            .get_or_load_custom_func(&launch.kernel, &module, ptx)?
+            .into_cuda_function();
         functions.insert(launch.kernel.clone(), function.clone());
         Ok(function)
     }
 
     /// Values of type `T` and where they are.
-    pub(crate) fn slice<T: DeviceRepr>(&self, len: usize) -> Result<candle_core::cuda_backend::cudarc::driver::CudaSlice<T>> {
+    pub(crate) fn slice<T: DeviceRepr>(
+        &self,
+        len: usize,
+    ) -> Result<candle_core::cuda_backend::cudarc::driver::CudaSlice<T>> {
         // SAFETY: whoever asks for memory writes it before it is read.
         unsafe { self.device.alloc::<T>(len.max(1)) }
     }
 
     /// Address of a slice's first value.
-    pub(crate) fn address<T>(&self, slice: &candle_core::cuda_backend::cudarc::driver::CudaSlice<T>) -> u64 {
+    pub(crate) fn address<T>(
+        &self,
+        slice: &candle_core::cuda_backend::cudarc::driver::CudaSlice<T>,
+    ) -> u64 {
         slice.device_ptr(&self.stream).0
     }
 
@@ -149,7 +181,8 @@ impl Cuda {
         if reset {
             let mut zero = 0u64;
             // SAFETY: as above; zero is what resets it.
-            unsafe { result::mem_pool::set_attribute(pool, attribute, (&raw mut zero).cast()) }.w()?;
+            unsafe { result::mem_pool::set_attribute(pool, attribute, (&raw mut zero).cast()) }
+                .w()?;
         }
         Ok(bytes)
     }
@@ -163,13 +196,23 @@ impl Machine for Cuda {
     fn alloc(&self, kind: Kind, len: usize) -> Result<Memory> {
         let slice = self.slice::<u8>(len * kind.bytes())?;
         let address = self.address(&slice);
-        Ok(Memory { view: View { address, len, kind }, _owner: Box::new(slice) })
+        Ok(Memory {
+            view: View { address, len, kind },
+            _owner: Box::new(slice),
+        })
     }
 
     fn upload(&self, kind: Kind, bytes: &[u8]) -> Result<Memory> {
         let slice = self.device.clone_htod(bytes)?;
         let address = self.address(&slice);
-        Ok(Memory { view: View { address, len: bytes.len() / kind.bytes(), kind }, _owner: Box::new(slice) })
+        Ok(Memory {
+            view: View {
+                address,
+                len: bytes.len() / kind.bytes(),
+                kind,
+            },
+            _owner: Box::new(slice),
+        })
     }
 
     fn download(&self, view: View) -> Result<Vec<f32>> {
@@ -179,7 +222,8 @@ impl Machine for Cuda {
         let mut values = vec![0f32; view.len];
         self.stream.context().bind_to_thread().w()?;
         // SAFETY: the view is alive and has as many values; they are here before the stream is waited for and the vector is read.
-        unsafe { result::memcpy_dtoh_async(&mut values, view.address, self.stream.cu_stream()) }.w()?;
+        unsafe { result::memcpy_dtoh_async(&mut values, view.address, self.stream.cu_stream()) }
+            .w()?;
         self.stream.synchronize().w()?;
         Ok(values)
     }

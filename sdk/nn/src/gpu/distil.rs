@@ -2,7 +2,9 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use candle_core::{
+    CpuStorage, CudaStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail,
+};
 
 use super::losses::{self, Crops};
 use super::ops::{Output, machine, view, view_of};
@@ -54,7 +56,11 @@ pub(crate) fn teacher(logits: &Tensor, centre: &[f32], by: f32) -> Result<Teache
     Ok(Teacher {
         targets: targets.tensor(&machine, logits.shape()),
         entropy: total / entropies.len() as f64,
-        column_sums: machine.download(sums.view)?.into_iter().map(f64::from).collect(),
+        column_sums: machine
+            .download(sums.view)?
+            .into_iter()
+            .map(f64::from)
+            .collect(),
     })
 }
 
@@ -65,22 +71,44 @@ struct CrossEntropy {
     log_sums: Mutex<Option<Memory>>,
 }
 
-pub(crate) fn cross_entropy(student: &Tensor, teacher: &Tensor, globals: usize, temperature: f64) -> Result<Tensor> {
+pub(crate) fn cross_entropy(
+    student: &Tensor,
+    teacher: &Tensor,
+    globals: usize,
+    temperature: f64,
+) -> Result<Tensor> {
     let (student_rows, width) = student.dims2()?;
     let (teacher_rows, teacher_width) = teacher.dims2()?;
     let batch = teacher_rows / globals.max(1);
-    if batch == 0 || !teacher_rows.is_multiple_of(globals) || !student_rows.is_multiple_of(batch) || student_rows <= teacher_rows.min(batch) || width != teacher_width {
-        bail!("student {:?} and teacher {:?} do not hold crops of one batch", student.dims(), teacher.dims())
+    if batch == 0
+        || !teacher_rows.is_multiple_of(globals)
+        || !student_rows.is_multiple_of(batch)
+        || student_rows <= teacher_rows.min(batch)
+        || width != teacher_width
+    {
+        bail!(
+            "student {:?} and teacher {:?} do not hold crops of one batch",
+            student.dims(),
+            teacher.dims()
+        )
     }
     let views = student_rows / batch;
-    let pairs = (0..globals).map(|q| views - usize::from(q < views)).sum::<usize>();
+    let pairs = (0..globals)
+        .map(|q| views - usize::from(q < views))
+        .sum::<usize>();
     let op = CrossEntropy {
-        crops: Crops { batch, globals, width },
+        crops: Crops {
+            batch,
+            globals,
+            width,
+        },
         by: (1.0 / temperature) as f32,
         factor: (1.0 / (pairs * batch) as f64) as f32,
         log_sums: Mutex::new(None),
     };
-    student.contiguous()?.apply_op2(&teacher.contiguous()?.detach(), op)
+    student
+        .contiguous()?
+        .apply_op2(&teacher.contiguous()?.detach(), op)
 }
 
 impl CustomOp2 for CrossEntropy {
@@ -88,20 +116,45 @@ impl CustomOp2 for CrossEntropy {
         "crops_cross_entropy"
     }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         bail!("crops_cross_entropy is an operation on CUDA tensors")
     }
 
-    fn cuda_fwd(&self, student: &CudaStorage, sl: &Layout, teacher: &CudaStorage, tl: &Layout) -> Result<(CudaStorage, Shape)> {
+    fn cuda_fwd(
+        &self,
+        student: &CudaStorage,
+        sl: &Layout,
+        teacher: &CudaStorage,
+        tl: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
         let machine = machine_of(&student.device)?;
         let loss = Output::new(&machine, 1)?;
         let views = [view(student, sl)?, view(teacher, tl)?];
-        let log_sums = losses::cross_entropy(&*machine, views, self.crops, self.by, self.factor, loss.view())?;
+        let log_sums = losses::cross_entropy(
+            &*machine,
+            views,
+            self.crops,
+            self.by,
+            self.factor,
+            loss.view(),
+        )?;
         *self.log_sums.lock().unwrap_or_else(PoisonError::into_inner) = Some(log_sums);
         Ok((loss.storage(&machine), Shape::from(())))
     }
 
-    fn bwd(&self, student: &Tensor, teacher: &Tensor, _res: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn bwd(
+        &self,
+        student: &Tensor,
+        teacher: &Tensor,
+        _res: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let machine = machine(student)?;
         let grad = grad.contiguous()?;
         let out = Output::new(&machine, student.elem_count())?;
@@ -110,8 +163,18 @@ impl CustomOp2 for CrossEntropy {
             bail!("crops_cross_entropy: a gradient before the loss")
         };
         let views = [view_of(student)?, view_of(teacher)?];
-        let at = losses::CrossEntropyGrad { log_sums: log_sums.view, upstream: view_of(&grad)? };
-        losses::cross_entropy_grad(&*machine, views, self.crops, [self.by, self.factor], &at, out.view())?;
+        let at = losses::CrossEntropyGrad {
+            log_sums: log_sums.view,
+            upstream: view_of(&grad)?,
+        };
+        losses::cross_entropy_grad(
+            &*machine,
+            views,
+            self.crops,
+            [self.by, self.factor],
+            &at,
+            out.view(),
+        )?;
         Ok((Some(out.tensor(&machine, student.shape())), None))
     }
 }

@@ -13,7 +13,15 @@ use super::{Arg, Kind, Launch, Machine, Memory, Product, View};
 const GUARD: usize = 64;
 const GUARD_BYTE: u8 = 0xa5;
 
-type Emulate = unsafe extern "C" fn(*const c_char, u32, u32, u32, u32, *mut *mut c_void, c_int) -> *const c_char;
+type Emulate = unsafe extern "C" fn(
+    *const c_char,
+    u32,
+    u32,
+    u32,
+    u32,
+    *mut *mut c_void,
+    c_int,
+) -> *const c_char;
 
 unsafe extern "C" {
     fn dlopen(path: *const c_char, flags: c_int) -> *mut c_void;
@@ -29,12 +37,26 @@ fn compile() -> PathBuf {
     std::fs::create_dir_all(&folder).expect("a temporary folder can be made");
     let library = folder.join("kernels.so");
     let done = Command::new("c++")
-        .args(["-std=c++17", "-O2", "-w", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE", "-ffp-contract=off", "-shared", "-fPIC", "-o"])
+        .args([
+            "-std=c++17",
+            "-O2",
+            "-w",
+            "-fno-strict-aliasing",
+            "-U_FORTIFY_SOURCE",
+            "-ffp-contract=off",
+            "-shared",
+            "-fPIC",
+            "-o",
+        ])
         .arg(&library)
         .arg(kernels.join("emulated/library.cpp"))
         .output()
         .expect("a C++ compiler is installed");
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert!(
+        done.status.success(),
+        "{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
     library
 }
 
@@ -42,7 +64,8 @@ fn emulate() -> Emulate {
     static LIBRARY: OnceLock<usize> = OnceLock::new();
     let address = *LIBRARY.get_or_init(|| {
         let library = compile();
-        let path = CString::new(library.to_str().expect("a path in UTF-8")).expect("no zero in a path");
+        let path =
+            CString::new(library.to_str().expect("a path in UTF-8")).expect("no zero in a path");
         // SAFETY: 2 is RTLD_NOW; the library is ours and has no constructors that could harm.
         let handle = unsafe { dlopen(path.as_ptr(), 2) };
         assert!(!handle.is_null(), "{} cannot be loaded", library.display());
@@ -64,7 +87,8 @@ struct Buffer {
 
 impl Buffer {
     fn new(bytes: usize) -> Self {
-        let words = vec![u64::from_ne_bytes([0xff; 8]); (bytes + 2 * GUARD).div_ceil(8) + 2].into_boxed_slice();
+        let words = vec![u64::from_ne_bytes([0xff; 8]); (bytes + 2 * GUARD).div_ceil(8) + 2]
+            .into_boxed_slice();
         let mut buffer = Self { words, bytes };
         let start = buffer.start();
         let all = buffer.all();
@@ -80,7 +104,9 @@ impl Buffer {
 
     fn all(&mut self) -> &mut [u8] {
         // SAFETY: any bits are bytes; the length is that of the words.
-        unsafe { std::slice::from_raw_parts_mut(self.words.as_mut_ptr().cast(), self.words.len() * 8) }
+        unsafe {
+            std::slice::from_raw_parts_mut(self.words.as_mut_ptr().cast(), self.words.len() * 8)
+        }
     }
 }
 
@@ -89,8 +115,12 @@ impl Drop for Buffer {
         let (start, bytes) = (self.start(), self.bytes);
         let all = self.all();
         let intact = |part: &[u8]| part.iter().all(|&b| b == GUARD_BYTE);
-        let whole = intact(&all[start - GUARD..start]) && intact(&all[start + bytes..start + bytes + GUARD]);
-        assert!(whole || std::thread::panicking(), "a kernel wrote beyond a piece of {bytes} bytes");
+        let whole = intact(&all[start - GUARD..start])
+            && intact(&all[start + bytes..start + bytes + GUARD]);
+        assert!(
+            whole || std::thread::panicking(),
+            "a kernel wrote beyond a piece of {bytes} bytes"
+        );
     }
 }
 
@@ -107,7 +137,11 @@ pub(super) fn bf16_to_f32(bits: u16) -> f32 {
 
 pub(super) fn f32_to_bf16(x: f32) -> u16 {
     let bits = x.to_bits();
-    if x.is_nan() { (bits >> 16) as u16 | 0x40 } else { ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16 }
+    if x.is_nan() {
+        (bits >> 16) as u16 | 0x40
+    } else {
+        ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
+    }
 }
 
 fn read(view: View) -> Vec<f32> {
@@ -144,13 +178,22 @@ impl Machine for Emulated {
     fn alloc(&self, kind: Kind, len: usize) -> Result<Memory> {
         let buffer = Buffer::new(len * kind.bytes());
         let address = buffer.words.as_ptr() as u64 + buffer.start() as u64;
-        Ok(Memory { view: View { address, len, kind }, _owner: Box::new(buffer) })
+        Ok(Memory {
+            view: View { address, len, kind },
+            _owner: Box::new(buffer),
+        })
     }
 
     fn upload(&self, kind: Kind, bytes: &[u8]) -> Result<Memory> {
         let memory = self.alloc(kind, bytes.len() / kind.bytes())?;
         // SAFETY: the piece was made as long.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), memory.view.address as *mut u8, bytes.len()) };
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                bytes.as_ptr(),
+                memory.view.address as *mut u8,
+                bytes.len(),
+            )
+        };
         Ok(memory)
     }
 
@@ -173,7 +216,8 @@ impl Machine for Emulated {
                 bytes
             })
             .collect();
-        let mut pointers: Vec<*mut c_void> = values.iter_mut().map(|v| v.as_mut_ptr().cast()).collect();
+        let mut pointers: Vec<*mut c_void> =
+            values.iter_mut().map(|v| v.as_mut_ptr().cast()).collect();
         let name = CString::new(launch.kernel.as_str()).expect("no zero in a name");
         let [x, y] = launch.grid.map(|n| n as u32);
         // SAFETY: the caller's contract, and one value for each argument.
@@ -190,7 +234,11 @@ impl Machine for Emulated {
         };
         if !failure.is_null() {
             // SAFETY: the launcher gives a C string.
-            bail!("{}.cu: {}", launch.file, unsafe { CStr::from_ptr(failure) }.to_string_lossy())
+            bail!(
+                "{}.cu: {}",
+                launch.file,
+                unsafe { CStr::from_ptr(failure) }.to_string_lossy()
+            )
         }
         Ok(())
     }
@@ -202,17 +250,23 @@ impl Machine for Emulated {
         let c = product.c.map(read);
         let bias = product.bias.map(read);
         let element = |matrix: &[f32], transposed: bool, ld: usize, row: usize, column: usize| {
-            f64::from(if transposed { matrix[column + row * ld] } else { matrix[row + column * ld] })
+            f64::from(if transposed {
+                matrix[column + row * ld]
+            } else {
+                matrix[row + column * ld]
+            })
         };
         let mut out = vec![0f32; call.m * call.n];
         for column in 0..call.n {
             for row in 0..call.m {
                 let mut sum = 0.0;
                 for k in 0..call.k {
-                    sum += element(&a, call.a_transposed, call.lda, row, k) * element(&b, call.b_transposed, call.ldb, k, column);
+                    sum += element(&a, call.a_transposed, call.lda, row, k)
+                        * element(&b, call.b_transposed, call.ldb, k, column);
                 }
                 let at = row + column * call.ldc;
-                sum += c.as_ref().map_or(0.0, |c| f64::from(c[at])) + bias.as_ref().map_or(0.0, |bias| f64::from(bias[row]));
+                sum += c.as_ref().map_or(0.0, |c| f64::from(c[at]))
+                    + bias.as_ref().map_or(0.0, |bias| f64::from(bias[row]));
                 out[at] = sum as f32;
             }
         }

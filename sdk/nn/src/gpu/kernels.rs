@@ -18,7 +18,10 @@ const WARPS: usize = 4;
 
 /// Whether packs of four values can be moved: rows of `len` values, of views that start where a pack may.
 fn wide(len: usize, views: &[View]) -> bool {
-    len.is_multiple_of(4) && views.iter().all(|view| view.address.is_multiple_of(4 * view.kind.bytes() as u64))
+    len.is_multiple_of(4)
+        && views
+            .iter()
+            .all(|view| view.address.is_multiple_of(4 * view.kind.bytes() as u64))
 }
 
 fn flag(set: bool) -> Arg {
@@ -31,7 +34,14 @@ fn blocks_for(n: usize) -> usize {
 }
 
 /// Normalises `x [rows, D]` into `y`; gives `[rows, 2]`: mean and inverse deviation.
-pub(crate) fn layer_norm(machine: &dyn Machine, x: View, weight: View, bias: View, y: View, eps: f32) -> Result<Memory> {
+pub(crate) fn layer_norm(
+    machine: &dyn Machine,
+    x: View,
+    weight: View,
+    bias: View,
+    y: View,
+    eps: f32,
+) -> Result<Memory> {
     let d = weight.len;
     if d == 0 || !x.len.is_multiple_of(d) || bias.len != d {
         bail!("layer_norm: {} values do not fit weights of {d}", x.len)
@@ -47,7 +57,17 @@ pub(crate) fn layer_norm(machine: &dyn Machine, x: View, weight: View, bias: Vie
         shared: 0,
     };
     let wide = wide(d, &[x, weight, bias, y]);
-    let args = [x.into(), weight.into(), bias.into(), y.into(), stats.view.into(), int(rows)?, int(d)?, Arg::F32(eps), flag(wide)];
+    let args = [
+        x.into(),
+        weight.into(),
+        bias.into(),
+        y.into(),
+        stats.view.into(),
+        int(rows)?,
+        int(d)?,
+        Arg::F32(eps),
+        flag(wide),
+    ];
     // SAFETY: x and y have rows * d values, weight and bias d, stats 2 * rows.
     unsafe { machine.launch(&launch, &args) }?;
     Ok(stats)
@@ -68,12 +88,21 @@ pub(crate) struct NormGrad<'a> {
 }
 
 /// Gradient of `x` into `dx`, those of weight and bias into `[dw, db]`, added to what is there where `accumulate`.
-pub(crate) fn layer_norm_grad(machine: &dyn Machine, at: &NormGrad<'_>, dx: View, [dw, db]: [View; 2], accumulate: bool) -> Result<()> {
+pub(crate) fn layer_norm_grad(
+    machine: &dyn Machine,
+    at: &NormGrad<'_>,
+    dx: View,
+    [dw, db]: [View; 2],
+    accumulate: bool,
+) -> Result<()> {
     let d = at.weight.len;
     let rows = at.stats.len / 2;
     let warps = WARPS.min(SHARED / (8 * d));
     if warps == 0 {
-        bail!("layer_norm: rows of {d} values are more than the kernel takes ({})", SHARED / 8)
+        bail!(
+            "layer_norm: rows of {d} values are more than the kernel takes ({})",
+            SHARED / 8
+        )
     }
     for view in [at.x, at.grad, dx] {
         expect("rows of layer_norm", view, rows * d)?;
@@ -89,12 +118,21 @@ pub(crate) fn layer_norm_grad(machine: &dyn Machine, at: &NormGrad<'_>, dx: View
             expect("narrow gradient", narrow, rows * d)?;
             let tokens = factors.map_or(1, |(_, tokens)| tokens);
             if let Some((factors, tokens)) = factors {
-                expect("rows of images", View { len: rows, ..at.x }, factors.view.len * tokens)?;
+                expect(
+                    "rows of images",
+                    View { len: rows, ..at.x },
+                    factors.view.len * tokens,
+                )?;
             }
-            (Some(narrow), factors.map(|(factors, _)| factors.view), tokens)
+            (
+                Some(narrow),
+                factors.map(|(factors, _)| factors.view),
+                tokens,
+            )
         }
     };
-    at.add.map_or(Ok(()), |add| expect("summand", add, rows * d))?;
+    at.add
+        .map_or(Ok(()), |add| expect("summand", add, rows * d))?;
     views.extend(narrow);
     let blocks = rows.div_ceil(warps).min(BLOCKS);
     let partial = machine.alloc(Kind::F32, blocks * 2 * d)?;
@@ -126,7 +164,13 @@ pub(crate) fn layer_norm_grad(machine: &dyn Machine, at: &NormGrad<'_>, dx: View
 }
 
 /// Columns of `partial [parts, N]` summed, the first `dw.len` into `dw`, the others into `db`.
-fn column_totals(machine: &dyn Machine, partial: View, parts: usize, [dw, db]: [View; 2], accumulate: bool) -> Result<()> {
+fn column_totals(
+    machine: &dyn Machine,
+    partial: View,
+    parts: usize,
+    [dw, db]: [View; 2],
+    accumulate: bool,
+) -> Result<()> {
     let n = dw.len + db.len;
     expect("partial sums", partial, parts * n)?;
     let launch = Launch {
@@ -136,20 +180,37 @@ fn column_totals(machine: &dyn Machine, partial: View, parts: usize, [dw, db]: [
         threads: 256,
         shared: 256 * 4,
     };
-    let args = [partial.into(), int(parts)?, int(n)?, int(dw.len)?, dw.into(), db.into(), flag(accumulate)];
+    let args = [
+        partial.into(),
+        int(parts)?,
+        int(n)?,
+        int(dw.len)?,
+        dw.into(),
+        db.into(),
+        flag(accumulate),
+    ];
     // SAFETY: partial has parts * n values, the results n together.
     unsafe { machine.launch(&launch, &args) }
 }
 
 /// Sums of the columns of `x [rows, N]` into `out [N]`.
-pub(crate) fn column_sums(machine: &dyn Machine, x: View, out: View, accumulate: bool) -> Result<()> {
+pub(crate) fn column_sums(
+    machine: &dyn Machine,
+    x: View,
+    out: View,
+    accumulate: bool,
+) -> Result<()> {
     let n = out.len;
     if n == 0 || !x.len.is_multiple_of(n) {
         bail!("{} values are not rows of {n}", x.len)
     }
     let rows = x.len / n;
     let wide = wide(n, &[x]);
-    let columns = if wide { n.div_ceil(128) } else { n.div_ceil(32) };
+    let columns = if wide {
+        n.div_ceil(128)
+    } else {
+        n.div_ceil(32)
+    };
     let parts = rows.div_ceil(64).min((4 * BLOCKS / columns).max(1)).max(1);
     let partial = machine.alloc(Kind::F32, parts * n)?;
     let launch = Launch {
@@ -159,7 +220,13 @@ pub(crate) fn column_sums(machine: &dyn Machine, x: View, out: View, accumulate:
         threads: 256,
         shared: 256 * 4 * if wide { 4 } else { 1 },
     };
-    let args = [x.into(), partial.view.into(), int(rows)?, int(n)?, flag(wide)];
+    let args = [
+        x.into(),
+        partial.view.into(),
+        int(rows)?,
+        int(n)?,
+        flag(wide),
+    ];
     // SAFETY: x has rows * n values, partial parts * n.
     unsafe { machine.launch(&launch, &args) }?;
     let nothing = View { len: 0, ..out };
@@ -183,13 +250,25 @@ pub(crate) fn gelu(machine: &dyn Machine, x: View, y: View, form: Gelu) -> Resul
         threads: THREADS,
         shared: 0,
     };
-    let args = [x.into(), y.into(), Arg::I64(x.len as i64), flag(wide(x.len, &[x, y]))];
+    let args = [
+        x.into(),
+        y.into(),
+        Arg::I64(x.len as i64),
+        flag(wide(x.len, &[x, y])),
+    ];
     // SAFETY: both have x.len values of one type.
     unsafe { machine.launch(&launch, &args) }
 }
 
 /// `dx = grad * gelu'(x)`, and GELU of `x` into `y` where there is one; `y` may be `x` and `dx` may be `grad`.
-pub(crate) fn gelu_grad(machine: &dyn Machine, x: View, grad: View, y: Option<View>, dx: View, form: Gelu) -> Result<()> {
+pub(crate) fn gelu_grad(
+    machine: &dyn Machine,
+    x: View,
+    grad: View,
+    y: Option<View>,
+    dx: View,
+    form: Gelu,
+) -> Result<()> {
     let mut views = vec![x, grad, dx];
     views.extend(y);
     for view in &views {
@@ -205,7 +284,14 @@ pub(crate) fn gelu_grad(machine: &dyn Machine, x: View, grad: View, y: Option<Vi
         threads: THREADS,
         shared: 0,
     };
-    let args = [x.into(), grad.into(), y.into(), dx.into(), Arg::I64(x.len as i64), flag(wide(x.len, &views))];
+    let args = [
+        x.into(),
+        grad.into(),
+        y.into(),
+        dx.into(),
+        Arg::I64(x.len as i64),
+        flag(wide(x.len, &views)),
+    ];
     // SAFETY: all have x.len values of one type.
     unsafe { machine.launch(&launch, &args) }
 }
@@ -216,13 +302,21 @@ const IMAGES: usize = 65_535;
 fn images(x: View, factors: Option<View>) -> Result<(usize, usize)> {
     let n = factors.map_or(1, |f| f.len);
     if n == 0 || n > IMAGES || !x.len.is_multiple_of(n) {
-        bail!("{} values are not {n} images, of which there may be 1 to {IMAGES}", x.len)
+        bail!(
+            "{} values are not {n} images, of which there may be 1 to {IMAGES}",
+            x.len
+        )
     }
     Ok((n, x.len / n))
 }
 
 /// `out = x`, times the factor of each image where there are factors, in the type of `out`.
-pub(crate) fn scale(machine: &dyn Machine, x: View, factors: Option<View>, out: View) -> Result<()> {
+pub(crate) fn scale(
+    machine: &dyn Machine,
+    x: View,
+    factors: Option<View>,
+    out: View,
+) -> Result<()> {
     expect("result of scale", out, x.len)?;
     let (n, len) = images(x, factors)?;
     let launch = Launch {
@@ -232,13 +326,25 @@ pub(crate) fn scale(machine: &dyn Machine, x: View, factors: Option<View>, out: 
         threads: THREADS,
         shared: 0,
     };
-    let args = [x.into(), factors.into(), out.into(), Arg::I64(len as i64), flag(wide(len, &[x, out]))];
+    let args = [
+        x.into(),
+        factors.into(),
+        out.into(),
+        Arg::I64(len as i64),
+        flag(wide(len, &[x, out])),
+    ];
     // SAFETY: x and out have n images of len values, and there are n factors.
     unsafe { machine.launch(&launch, &args) }
 }
 
 /// `y = x + factor * branch` with a factor for each image.
-pub(crate) fn residual(machine: &dyn Machine, x: View, branch: View, factors: View, y: View) -> Result<()> {
+pub(crate) fn residual(
+    machine: &dyn Machine,
+    x: View,
+    branch: View,
+    factors: View,
+    y: View,
+) -> Result<()> {
     expect("branch", branch, x.len)?;
     expect("result of residual", y, x.len)?;
     let (n, len) = images(x, Some(factors))?;
@@ -249,7 +355,14 @@ pub(crate) fn residual(machine: &dyn Machine, x: View, branch: View, factors: Vi
         threads: THREADS,
         shared: 0,
     };
-    let args = [x.into(), branch.into(), factors.into(), y.into(), Arg::I64(len as i64), flag(wide(len, &[x, branch, y]))];
+    let args = [
+        x.into(),
+        branch.into(),
+        factors.into(),
+        y.into(),
+        Arg::I64(len as i64),
+        flag(wide(len, &[x, branch, y])),
+    ];
     // SAFETY: all have n images of len values, and there are n factors.
     unsafe { machine.launch(&launch, &args) }
 }
@@ -272,7 +385,13 @@ pub(crate) fn add_bias(machine: &dyn Machine, out: View, bias: View) -> Result<(
 }
 
 /// Rows `ids` of `x [_, D]` into `out [ids, D]`; every id is below the number of rows.
-pub(crate) fn gather_rows(machine: &dyn Machine, x: View, ids: &[u32], out: View, d: usize) -> Result<()> {
+pub(crate) fn gather_rows(
+    machine: &dyn Machine,
+    x: View,
+    ids: &[u32],
+    out: View,
+    d: usize,
+) -> Result<()> {
     let rows = x.len / d.max(1);
     expect("gathered rows", out, ids.len() * d)?;
     if ids.iter().any(|&id| id as usize >= rows) {
@@ -290,11 +409,22 @@ pub(crate) fn gather_rows(machine: &dyn Machine, x: View, ids: &[u32], out: View
         shared: 0,
     };
     // SAFETY: all ids are rows of x, and out has a row for each.
-    unsafe { machine.launch(&launch, &[x.into(), ids_there.view.into(), out.into(), int(d)?]) }
+    unsafe {
+        machine.launch(
+            &launch,
+            &[x.into(), ids_there.view.into(), out.into(), int(d)?],
+        )
+    }
 }
 
 /// `images [B, C, H, W]` to patches, see [`crate::ops::patchify`].
-pub(crate) fn patchify(machine: &dyn Machine, images: View, [b, c, h, w]: [usize; 4], patch: usize, out: View) -> Result<()> {
+pub(crate) fn patchify(
+    machine: &dyn Machine,
+    images: View,
+    [b, c, h, w]: [usize; 4],
+    patch: usize,
+    out: View,
+) -> Result<()> {
     expect("images", images, b * c * h * w)?;
     expect("patches", out, images.len)?;
     let launch = Launch {
@@ -304,7 +434,14 @@ pub(crate) fn patchify(machine: &dyn Machine, images: View, [b, c, h, w]: [usize
         threads: 128,
         shared: 0,
     };
-    let args = [images.into(), out.into(), int(c)?, int(h)?, int(w)?, int(patch)?];
+    let args = [
+        images.into(),
+        out.into(),
+        int(c)?,
+        int(h)?,
+        int(w)?,
+        int(patch)?,
+    ];
     // SAFETY: both have B C H W values; the caller checked that H and W are multiples of the patch.
     unsafe { machine.launch(&launch, &args) }
 }

@@ -18,11 +18,17 @@ pub(crate) fn to_work(machine: &dyn Machine, x: View) -> Result<Cast> {
 /// `x` as `kind`.
 pub(crate) fn cast(machine: &dyn Machine, x: View, kind: Kind) -> Result<Cast> {
     if x.kind == kind {
-        return Ok(Cast { view: x, _memory: None });
+        return Ok(Cast {
+            view: x,
+            _memory: None,
+        });
     }
     let memory = machine.alloc(kind, x.len)?;
     kernels::scale(machine, x, None, memory.view)?;
-    Ok(Cast { view: memory.view, _memory: Some(memory) })
+    Ok(Cast {
+        view: memory.view,
+        _memory: Some(memory),
+    })
 }
 
 /// A layer whose weight `[N, K]` is in the type of products.
@@ -36,10 +42,20 @@ pub(crate) struct Layer {
 
 impl Layer {
     /// Over f32 parameters, `weight [N, K]` and `bias [N]`.
-    pub(crate) fn new(machine: &dyn Machine, weight: View, bias: Option<View>, [n, k]: [usize; 2]) -> Result<Self> {
+    pub(crate) fn new(
+        machine: &dyn Machine,
+        weight: View,
+        bias: Option<View>,
+        [n, k]: [usize; 2],
+    ) -> Result<Self> {
         super::expect("weight", weight, n * k)?;
         bias.map_or(Ok(()), |bias| super::expect("bias", bias, n))?;
-        Ok(Self { weight: to_work(machine, weight)?, bias, n, k })
+        Ok(Self {
+            weight: to_work(machine, weight)?,
+            bias,
+            n,
+            k,
+        })
     }
 
     fn rows(&self, x: View, width: usize) -> Result<usize> {
@@ -50,8 +66,17 @@ impl Layer {
     }
 
     /// `out = x Wᵀ + b (+ residual)`.
-    pub(crate) fn forward(&self, machine: &dyn Machine, x: View, residual: Option<View>, out: View) -> Result<()> {
-        let bias = self.bias.map(|bias| cast(machine, bias, out.kind)).transpose()?;
+    pub(crate) fn forward(
+        &self,
+        machine: &dyn Machine,
+        x: View,
+        residual: Option<View>,
+        out: View,
+    ) -> Result<()> {
+        let bias = self
+            .bias
+            .map(|bias| cast(machine, bias, out.kind))
+            .transpose()?;
         multiply(
             machine,
             &Product {
@@ -89,7 +114,14 @@ impl Layer {
     }
 
     /// `dw = gᵀ x`, added to what is there where `accumulate`.
-    pub(crate) fn weight_grad(&self, machine: &dyn Machine, x: View, g: View, dw: View, accumulate: bool) -> Result<()> {
+    pub(crate) fn weight_grad(
+        &self,
+        machine: &dyn Machine,
+        x: View,
+        g: View,
+        dw: View,
+        accumulate: bool,
+    ) -> Result<()> {
         multiply(
             machine,
             &Product {
@@ -108,7 +140,14 @@ impl Layer {
     }
 
     /// Gradients of weight and bias.
-    pub(crate) fn param_grads(&self, machine: &dyn Machine, x: View, g: View, [dw, db]: [View; 2], accumulate: bool) -> Result<()> {
+    pub(crate) fn param_grads(
+        &self,
+        machine: &dyn Machine,
+        x: View,
+        g: View,
+        [dw, db]: [View; 2],
+        accumulate: bool,
+    ) -> Result<()> {
         self.weight_grad(machine, x, g, dw, accumulate)?;
         kernels::column_sums(machine, g, db, accumulate)
     }

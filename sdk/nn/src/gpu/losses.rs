@@ -27,24 +27,53 @@ pub(crate) fn unit_rows(machine: &dyn Machine, x: View, y: View, width: usize) -
     let rows = rows_of(x, width)?;
     expect("unit rows", y, x.len)?;
     // SAFETY: both have whole rows.
-    unsafe { machine.launch(&over_rows("distil", "unit_rows", rows), &[x.into(), y.into(), int(width)?]) }
+    unsafe {
+        machine.launch(
+            &over_rows("distil", "unit_rows", rows),
+            &[x.into(), y.into(), int(width)?],
+        )
+    }
 }
 
 /// Its gradient.
-pub(crate) fn unit_rows_grad(machine: &dyn Machine, x: View, grad: View, dx: View, width: usize) -> Result<()> {
+pub(crate) fn unit_rows_grad(
+    machine: &dyn Machine,
+    x: View,
+    grad: View,
+    dx: View,
+    width: usize,
+) -> Result<()> {
     let rows = rows_of(x, width)?;
     expect("gradient of unit rows", grad, x.len)?;
     expect("gradient of rows", dx, x.len)?;
     // SAFETY: all have whole rows.
-    unsafe { machine.launch(&over_rows("distil", "unit_rows_grad", rows), &[x.into(), grad.into(), dx.into(), int(width)?]) }
+    unsafe {
+        machine.launch(
+            &over_rows("distil", "unit_rows_grad", rows),
+            &[x.into(), grad.into(), dx.into(), int(width)?],
+        )
+    }
 }
 
 /// `softmax((logits - centre) * by)` of every row into `p`; gives the entropy of each row.
-pub(crate) fn teacher_rows(machine: &dyn Machine, logits: View, centre: View, by: f32, p: View) -> Result<Memory> {
+pub(crate) fn teacher_rows(
+    machine: &dyn Machine,
+    logits: View,
+    centre: View,
+    by: f32,
+    p: View,
+) -> Result<Memory> {
     let rows = rows_of(logits, centre.len)?;
     expect("probabilities", p, logits.len)?;
     let entropy = machine.alloc(Kind::F32, rows)?;
-    let args = [logits.into(), centre.into(), Arg::F32(by), p.into(), entropy.view.into(), int(centre.len)?];
+    let args = [
+        logits.into(),
+        centre.into(),
+        Arg::F32(by),
+        p.into(),
+        entropy.view.into(),
+        int(centre.len)?,
+    ];
     // SAFETY: logits and p have whole rows, the centre is as wide, entropy has a value for each row.
     unsafe { machine.launch(&over_rows("distil", "teacher_rows", rows), &args) }?;
     Ok(entropy)
@@ -63,7 +92,10 @@ impl Crops {
         expect("teacher", teacher, self.globals * self.batch * self.width)?;
         let rows = rows_of(student, self.width)?;
         if !rows.is_multiple_of(self.batch) {
-            bail!("student: {rows} rows are not crops of {} images", self.batch)
+            bail!(
+                "student: {rows} rows are not crops of {} images",
+                self.batch
+            )
         }
         Ok(rows)
     }
@@ -79,7 +111,10 @@ pub(crate) fn cross_entropy(
     loss: View,
 ) -> Result<Memory> {
     let rows = crops.rows(student, teacher)?;
-    let (log_sums, losses) = (machine.alloc(Kind::F32, rows)?, machine.alloc(Kind::F32, rows)?);
+    let (log_sums, losses) = (
+        machine.alloc(Kind::F32, rows)?,
+        machine.alloc(Kind::F32, rows)?,
+    );
     let args = [
         student.into(),
         teacher.into(),
@@ -138,7 +173,17 @@ fn sum_values(machine: &dyn Machine, x: View, factor: f32, out: View) -> Result<
     expect("sum", out, 1)?;
     let launch = over_rows("rows", "sum_values", 1);
     // SAFETY: x has x.len values.
-    unsafe { machine.launch(&launch, &[x.into(), Arg::I64(x.len as i64), Arg::F32(factor), out.into()]) }
+    unsafe {
+        machine.launch(
+            &launch,
+            &[
+                x.into(),
+                Arg::I64(x.len as i64),
+                Arg::F32(factor),
+                out.into(),
+            ],
+        )
+    }
 }
 
 /// Hidden patches of masked autoencoding: `patches [_, 3·area]` in (channel, row, column) order, and rows `ids` of it.
@@ -152,13 +197,24 @@ pub(crate) struct Hidden {
 impl Hidden {
     /// # Errors
     /// An id that is no row of `patches`.
-    pub(crate) fn new(machine: &dyn Machine, patches: View, ids: &[u32], area: usize, normalise: bool) -> Result<Self> {
+    pub(crate) fn new(
+        machine: &dyn Machine,
+        patches: View,
+        ids: &[u32],
+        area: usize,
+        normalise: bool,
+    ) -> Result<Self> {
         let rows = rows_of(patches, 3 * area)?;
         if ids.is_empty() || ids.iter().any(|&id| id as usize >= rows) {
             bail!("a hidden patch beyond the {rows} of the batch, or none")
         }
         let ids = machine.upload(Kind::U32, &super::bytes_of(ids))?;
-        Ok(Self { patches, ids, area, normalise })
+        Ok(Self {
+            patches,
+            ids,
+            area,
+            normalise,
+        })
     }
 
     fn factor(&self) -> f32 {
@@ -169,7 +225,10 @@ impl Hidden {
     pub(crate) fn loss(&self, machine: &dyn Machine, pred: View, loss: View) -> Result<Memory> {
         let rows = self.ids.view.len;
         expect("predicted patches", pred, rows * 3 * self.area)?;
-        let (stats, losses) = (machine.alloc(Kind::F32, 2 * rows)?, machine.alloc(Kind::F32, rows)?);
+        let (stats, losses) = (
+            machine.alloc(Kind::F32, 2 * rows)?,
+            machine.alloc(Kind::F32, rows)?,
+        );
         let args = [
             self.patches.into(),
             self.ids.view.into(),
@@ -186,7 +245,14 @@ impl Hidden {
     }
 
     /// Gradient of `pred`.
-    pub(crate) fn grad(&self, machine: &dyn Machine, pred: View, stats: View, upstream: View, grad: View) -> Result<()> {
+    pub(crate) fn grad(
+        &self,
+        machine: &dyn Machine,
+        pred: View,
+        stats: View,
+        upstream: View,
+        grad: View,
+    ) -> Result<()> {
         let rows = self.ids.view.len;
         expect("predicted patches", pred, rows * 3 * self.area)?;
         expect("gradient of patches", grad, pred.len)?;
@@ -213,13 +279,23 @@ const SEGMENT: usize = 64;
 /// The gradient of gathering rows: `out[r] = Σ grad[j]` over the `j` with `ids[j] = r`, for the `rows` of `out [rows, D]`.
 ///
 /// Sums have a fixed order. Rows that were asked for more often than [`SEGMENT`] times are summed in two steps.
-pub(crate) fn scatter_rows(machine: &dyn Machine, grad: View, ids: &[u32], out: View, d: usize) -> Result<()> {
+pub(crate) fn scatter_rows(
+    machine: &dyn Machine,
+    grad: View,
+    ids: &[u32],
+    out: View,
+    d: usize,
+) -> Result<()> {
     let rows = out.len / d.max(1);
     expect("gradient of gathered rows", grad, ids.len() * d)?;
     if ids.iter().any(|&id| id as usize >= rows) {
         bail!("a row beyond the {rows} of the tensor was gathered")
     }
-    let Segments { order, starts, of_row } = segments(ids, rows);
+    let Segments {
+        order,
+        starts,
+        of_row,
+    } = segments(ids, rows);
     let parts = machine.alloc(Kind::F32, (starts.len() - 1).max(1) * d)?;
     sum_segments(machine, grad, &order, &starts, parts.view, d)?;
     let every: Vec<u32> = (0..starts.len() as u32 - 1).collect();
@@ -249,10 +325,21 @@ fn segments(ids: &[u32], rows: usize) -> Segments {
         }
         of_row.push(starts.len() as u32 - 1);
     }
-    Segments { order, starts, of_row }
+    Segments {
+        order,
+        starts,
+        of_row,
+    }
 }
 
-fn sum_segments(machine: &dyn Machine, x: View, ids: &[u32], starts: &[u32], out: View, d: usize) -> Result<()> {
+fn sum_segments(
+    machine: &dyn Machine,
+    x: View,
+    ids: &[u32],
+    starts: &[u32],
+    out: View,
+    d: usize,
+) -> Result<()> {
     let n = starts.len() - 1;
     if n == 0 {
         return Ok(());
@@ -267,5 +354,16 @@ fn sum_segments(machine: &dyn Machine, x: View, ids: &[u32], starts: &[u32], out
         shared: 0,
     };
     // SAFETY: the callers' ids are rows of x, starts are in order and end at the number of ids, out has n rows.
-    unsafe { machine.launch(&launch, &[x.into(), ids.view.into(), starts.view.into(), out.into(), int(d)?]) }
+    unsafe {
+        machine.launch(
+            &launch,
+            &[
+                x.into(),
+                ids.view.into(),
+                starts.view.into(),
+                out.into(),
+                int(d)?,
+            ],
+        )
+    }
 }

@@ -88,7 +88,11 @@ fn failed(error: result::CublasError) -> Error {
 }
 
 fn alignment(view: View) -> u32 {
-    let bytes = if view.address == 0 { ALIGNED } else { 1 << view.address.trailing_zeros().min(8) };
+    let bytes = if view.address == 0 {
+        ALIGNED
+    } else {
+        1 << view.address.trailing_zeros().min(8)
+    };
     bytes.min(ALIGNED) as u32
 }
 
@@ -103,7 +107,12 @@ impl Matmul {
         let handle = Handle(result::create_handle().map_err(failed)?);
         // SAFETY: cuBLAS reads nothing there that it has not written.
         let workspace = unsafe { stream.alloc::<u8>(WORKSPACE) }.w()?;
-        Ok(Self { handle, workspace, stream, plans: Mutex::default() })
+        Ok(Self {
+            handle,
+            workspace,
+            stream,
+            plans: Mutex::default(),
+        })
     }
 
     /// Computes a product; says whether its bias, if any, is in.
@@ -127,7 +136,11 @@ impl Matmul {
             std::collections::hash_map::Entry::Vacant(place) => place.insert(self.plan(&key)?),
         };
         if let (Some(bias), true) = (product.bias, plan.adds_bias) {
-            set(plan.product, sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias.address)?;
+            set(
+                plan.product,
+                sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER,
+                &bias.address,
+            )?;
         }
         let (one, beta) = (1f32, if product.c.is_some() { 1f32 } else { 0f32 });
         let [a, b, out] = plan.layouts;
@@ -168,12 +181,29 @@ impl Matmul {
 
     fn plan_with(&self, key: &Key, adds_bias: bool) -> Result<Plan> {
         use sys::cublasLtMatmulDescAttributes_t as Attribute;
-        let ColumnMajor { m, n, k, a_transposed, b_transposed, lda, ldb, ldc } = key.shape;
+        let ColumnMajor {
+            m,
+            n,
+            k,
+            a_transposed,
+            b_transposed,
+            lda,
+            ldb,
+            ldc,
+        } = key.shape;
         let compute = sys::cublasComputeType_t::CUBLAS_COMPUTE_32F;
-        let product = result::create_matmul_desc(compute, sys::cudaDataType::CUDA_R_32F).map_err(failed)?;
-        let stored = |transposed: bool, rows: usize, columns: usize| if transposed { (columns, rows) } else { (rows, columns) };
+        let product =
+            result::create_matmul_desc(compute, sys::cudaDataType::CUDA_R_32F).map_err(failed)?;
+        let stored = |transposed: bool, rows: usize, columns: usize| {
+            if transposed {
+                (columns, rows)
+            } else {
+                (rows, columns)
+            }
+        };
         let layout = |kind: Kind, (rows, columns): (usize, usize), ld: usize| {
-            result::create_matrix_layout(cuda_type(kind)?, rows as u64, columns as u64, ld as i64).map_err(failed)
+            result::create_matrix_layout(cuda_type(kind)?, rows as u64, columns as u64, ld as i64)
+                .map_err(failed)
         };
         let layouts = [
             layout(key.read, stored(a_transposed, m, k), lda)?,
@@ -186,10 +216,22 @@ impl Matmul {
             algorithm: sys::cublasLtMatmulAlgo_t { data: [0; 8] },
             adds_bias,
         };
-        set(product, Attribute::CUBLASLT_MATMUL_DESC_TRANSA, &i32::from(a_transposed))?;
-        set(product, Attribute::CUBLASLT_MATMUL_DESC_TRANSB, &i32::from(b_transposed))?;
+        set(
+            product,
+            Attribute::CUBLASLT_MATMUL_DESC_TRANSA,
+            &i32::from(a_transposed),
+        )?;
+        set(
+            product,
+            Attribute::CUBLASLT_MATMUL_DESC_TRANSB,
+            &i32::from(b_transposed),
+        )?;
         if adds_bias {
-            set(product, Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE, &sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS)?;
+            set(
+                product,
+                Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE,
+                &sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS,
+            )?;
         }
         plan.algorithm = self.algorithm(&plan, &key.alignment)?;
         Ok(plan)
@@ -216,7 +258,17 @@ impl Matmul {
                 unsafe { result::set_matmul_pref_attribute(preference, attribute, value, len) }?;
             }
             // SAFETY: all descriptors are alive.
-            unsafe { result::get_matmul_algo_heuristic(self.handle.0, plan.product, a, b, out, out, preference) }
+            unsafe {
+                result::get_matmul_algo_heuristic(
+                    self.handle.0,
+                    plan.product,
+                    a,
+                    b,
+                    out,
+                    out,
+                    preference,
+                )
+            }
         };
         let chosen = choose();
         // SAFETY: it was made above and is used no more. What fails here is memory that stays taken.
@@ -225,7 +277,11 @@ impl Matmul {
     }
 }
 
-fn set<T>(product: sys::cublasLtMatmulDesc_t, attribute: sys::cublasLtMatmulDescAttributes_t, value: &T) -> Result<()> {
+fn set<T>(
+    product: sys::cublasLtMatmulDesc_t,
+    attribute: sys::cublasLtMatmulDescAttributes_t,
+    value: &T,
+) -> Result<()> {
     let (value, len) = bytes(value);
     // SAFETY: the descriptor is alive, and the callers' values are of the attributes' types.
     unsafe { result::set_matmul_desc_attribute(product, attribute, value, len) }.map_err(failed)

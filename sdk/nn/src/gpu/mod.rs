@@ -9,6 +9,8 @@
 pub(crate) mod attention;
 pub(crate) mod block;
 #[cfg(feature = "cuda")]
+pub(crate) mod blocks_op;
+#[cfg(feature = "cuda")]
 mod cuda;
 #[cfg(feature = "cuda")]
 pub(crate) mod distil;
@@ -22,6 +24,8 @@ mod matmul;
 pub(crate) mod multi;
 #[cfg(feature = "cuda")]
 pub(crate) mod ops;
+#[cfg(feature = "cuda")]
+pub(crate) mod rows_op;
 #[cfg(all(test, target_os = "linux"))]
 mod tests;
 #[cfg(feature = "cuda")]
@@ -192,7 +196,12 @@ pub(crate) fn multiply(machine: &dyn Machine, p: &Product) -> Result<()> {
     p.bias.map_or(Ok(()), |bias| expect("bias", bias, p.n))?;
     let same = |view: Option<View>| view.is_none_or(|view| view.kind == p.out.kind);
     if p.a.kind != p.b.kind || !same(p.c) || !same(p.bias) {
-        bail!("product of {:?} and {:?} into {:?}: types that do not go together", p.a.kind, p.b.kind, p.out.kind)
+        bail!(
+            "product of {:?} and {:?} into {:?}: types that do not go together",
+            p.a.kind,
+            p.b.kind,
+            p.out.kind
+        )
     }
     // SAFETY: the matrices have the sizes of the product.
     unsafe { machine.multiply(p) }

@@ -28,7 +28,12 @@ fn table(slots: &[Slot]) -> Result<(Vec<u8>, usize)> {
     let mut chunks = 0;
     for slot in slots {
         let views = [slot.a, Some(slot.b), slot.c, slot.d];
-        if slot.b.len == 0 || views.iter().flatten().any(|view| view.len != slot.b.len || view.kind != Kind::F32) {
+        if slot.b.len == 0
+            || views
+                .iter()
+                .flatten()
+                .any(|view| view.len != slot.b.len || view.kind != Kind::F32)
+        {
             bail!("parameters, gradients and moments must be f32 of the same length, not 0")
         }
         for view in views {
@@ -36,7 +41,9 @@ fn table(slots: &[Slot]) -> Result<(Vec<u8>, usize)> {
         }
         bytes.extend((slot.b.len as i64).to_ne_bytes());
         bytes.extend((chunks as i64).to_ne_bytes());
-        slot.factors.iter().for_each(|factor| bytes.extend(factor.to_ne_bytes()));
+        slot.factors
+            .iter()
+            .for_each(|factor| bytes.extend(factor.to_ne_bytes()));
         chunks += slot.b.len.div_ceil(CHUNK);
     }
     Ok((bytes, chunks))
@@ -63,7 +70,10 @@ fn launch(machine: &dyn Machine, kernel: &str, slots: &[Slot], more: &[Arg]) -> 
 
 /// AdamW of weights `a` with gradients `b` and moments `c` and `d`; `constants` are beta1, 1 - beta1, beta2, 1 - beta2, eps.
 pub(crate) fn adamw(machine: &dyn Machine, slots: &[Slot], constants: [f32; 5]) -> Result<()> {
-    if slots.iter().any(|slot| slot.a.is_none() || slot.c.is_none() || slot.d.is_none()) {
+    if slots
+        .iter()
+        .any(|slot| slot.a.is_none() || slot.c.is_none() || slot.d.is_none())
+    {
         bail!("adamw needs weights and moments")
     }
     launch(machine, "adamw", slots, &constants.map(Arg::F32))
@@ -79,7 +89,10 @@ pub(crate) fn ema(machine: &dyn Machine, slots: &[Slot], weight: f32) -> Result<
 
 /// The sum of squares of each slot's `b`.
 pub(crate) fn squares(machine: &dyn Machine, slots: &[Slot]) -> Result<Vec<f64>> {
-    let counts: Vec<usize> = slots.iter().map(|slot| slot.b.len.div_ceil(CHUNK)).collect();
+    let counts: Vec<usize> = slots
+        .iter()
+        .map(|slot| slot.b.len.div_ceil(CHUNK))
+        .collect();
     let sums = machine.alloc(Kind::F32, counts.iter().sum::<usize>().max(1))?;
     launch(machine, "squares", slots, &[sums.view.into()])?;
     if slots.is_empty() {

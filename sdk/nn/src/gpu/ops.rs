@@ -1,19 +1,15 @@
 //! Between candle's tensors and the machine: custom operations on CUDA tensors.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 use candle_core::op::BackpropOp;
-use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Storage, Tensor, bail};
+use candle_core::{CudaStorage, DType, Layout, Result, Shape, Storage, Tensor, bail};
 
-use super::attention;
-use super::block::{Blocks, Paths, Sink, Trace, Weights};
 use super::linear::{Layer, cast, to_work};
-use super::losses::{self, Hidden};
-use super::{Cuda, Kind, Machine, Memory, View, kernels, machine_of};
-use crate::grads::accumulate_pair;
-use crate::ops::{BlockParams, Gelu, PathFactors, Sizes};
+use super::{Cuda, Kind, Machine, View, attention, kernels, machine_of};
+use crate::ops::{Gelu, Sizes};
 
 /// The values of a contiguous f32 tensor's storage.
 pub(crate) fn view(storage: &CudaStorage, layout: &Layout) -> Result<View> {
@@ -23,7 +19,11 @@ pub(crate) fn view(storage: &CudaStorage, layout: &Layout) -> Result<View> {
     let slice = storage.as_cuda_slice::<f32>()?;
     let machine = machine_of(storage.device())?;
     let address = machine.address(slice) + 4 * start as u64;
-    Ok(View { address, len: end - start, kind: Kind::F32 })
+    Ok(View {
+        address,
+        len: end - start,
+        kind: Kind::F32,
+    })
 }
 
 /// The values of a contiguous f32 tensor, which must stay alive.
@@ -51,11 +51,19 @@ impl Output {
     pub(crate) fn new(machine: &Cuda, len: usize) -> Result<Self> {
         let slice = machine.slice::<f32>(len)?;
         let address = machine.address(&slice);
-        Ok(Self { slice, len, address })
+        Ok(Self {
+            slice,
+            len,
+            address,
+        })
     }
 
     pub(crate) fn view(&self) -> View {
-        View { address: self.address, len: self.len, kind: Kind::F32 }
+        View {
+            address: self.address,
+            len: self.len,
+            kind: Kind::F32,
+        }
     }
 
     pub(crate) fn storage(self, machine: &Cuda) -> CudaStorage {
@@ -68,22 +76,35 @@ impl Output {
     }
 }
 
-type Computed = Result<(CudaStorage, Shape)>;
-type Args<'a> = (&'a CudaStorage, &'a Layout);
+pub(crate) type Computed = Result<(CudaStorage, Shape)>;
+pub(crate) type Args<'a> = (&'a CudaStorage, &'a Layout);
 
-fn first((storage, layout): Args<'_>) -> Result<(Arc<Cuda>, View)> {
+pub(crate) fn first((storage, layout): Args<'_>) -> Result<(Arc<Cuda>, View)> {
     Ok((machine_of(storage.device())?, view(storage, layout)?))
 }
 
 pub(crate) fn layer_norm(x: Args<'_>, w: Args<'_>, b: Args<'_>, eps: f32) -> Computed {
     let (machine, values) = first(x)?;
     let y = Output::new(&machine, values.len)?;
-    kernels::layer_norm(&*machine, values, view(w.0, w.1)?, view(b.0, b.1)?, y.view(), eps)?;
+    kernels::layer_norm(
+        &*machine,
+        values,
+        view(w.0, w.1)?,
+        view(b.0, b.1)?,
+        y.view(),
+        eps,
+    )?;
     Ok((y.storage(&machine), x.1.shape().clone()))
 }
 
 /// Gradients of `x`, weight and bias.
-pub(crate) fn layer_norm_grad(x: &Tensor, w: &Tensor, b: &Tensor, grad: &Tensor, eps: f32) -> Result<[Tensor; 3]> {
+pub(crate) fn layer_norm_grad(
+    x: &Tensor,
+    w: &Tensor,
+    b: &Tensor,
+    grad: &Tensor,
+    eps: f32,
+) -> Result<[Tensor; 3]> {
     let machine = machine(x)?;
     let (x, grad) = (x.contiguous()?, grad.contiguous()?);
     let (xv, wv) = (view_of(&x)?, view_of(w)?);
@@ -99,7 +120,11 @@ pub(crate) fn layer_norm_grad(x: &Tensor, w: &Tensor, b: &Tensor, grad: &Tensor,
         narrow: None,
     };
     kernels::layer_norm_grad(&*machine, &at, dx.view(), [dw.view(), db.view()], false)?;
-    Ok([dx.tensor(&machine, x.shape()), dw.tensor(&machine, w.shape()), db.tensor(&machine, b.shape())])
+    Ok([
+        dx.tensor(&machine, x.shape()),
+        dw.tensor(&machine, w.shape()),
+        db.tensor(&machine, b.shape()),
+    ])
 }
 
 pub(crate) fn gelu(x: Args<'_>, form: Gelu) -> Computed {
@@ -113,12 +138,25 @@ pub(crate) fn gelu_grad(x: &Tensor, grad: &Tensor, form: Gelu) -> Result<Tensor>
     let machine = machine(x)?;
     let (x, grad) = (x.contiguous()?, grad.contiguous()?);
     let dx = Output::new(&machine, x.elem_count())?;
-    kernels::gelu_grad(&*machine, view_of(&x)?, view_of(&grad)?, None, dx.view(), form)?;
+    kernels::gelu_grad(
+        &*machine,
+        view_of(&x)?,
+        view_of(&grad)?,
+        None,
+        dx.view(),
+        form,
+    )?;
     Ok(dx.tensor(&machine, x.shape()))
 }
 
 /// Sizes `[M, N, K]` and the result's shape are the caller's.
-pub(crate) fn linear(x: Args<'_>, w: Args<'_>, bias: Option<Args<'_>>, [m, n, k]: [usize; 3], shape: Shape) -> Computed {
+pub(crate) fn linear(
+    x: Args<'_>,
+    w: Args<'_>,
+    bias: Option<Args<'_>>,
+    [m, n, k]: [usize; 3],
+    shape: Shape,
+) -> Computed {
     let (machine, values) = first(x)?;
     let bias = bias.map(|b| view(b.0, b.1)).transpose()?;
     let layer = Layer::new(&*machine, view(w.0, w.1)?, bias, [n, k])?;
@@ -180,7 +218,12 @@ pub(crate) fn attention_grad(qkv: &Tensor, grad: &Tensor, sizes: &Sizes) -> Resu
     let attended = attention::forward(&*machine, values.view, sizes)?;
     let dqkv = attention::backward(&*machine, values.view, &attended, upstream.view, sizes)?;
     let out = Output::new(&machine, dqkv.view.len)?;
-    kernels::scale(&*machine, cast(&*machine, dqkv.view, machine.work())?.view, None, out.view())?;
+    kernels::scale(
+        &*machine,
+        cast(&*machine, dqkv.view, machine.work())?.view,
+        None,
+        out.view(),
+    )?;
     Ok(out.tensor(&machine, qkv.shape()))
 }
 
@@ -191,176 +234,9 @@ pub(crate) fn patchify(images: Args<'_>, dims: [usize; 4], patch: usize, shape: 
     Ok((out.storage(&machine), shape))
 }
 
-/// Rows of a matrix by number, with a gradient that sums rows in a fixed order.
-pub(crate) struct GatherRows(pub(crate) Vec<u32>);
-
-fn needs_gpu<T>(name: &str) -> Result<T> {
+/// What an operation says on the CPU.
+pub(crate) fn needs_gpu<T>(name: &str) -> Result<T> {
     bail!("{name} is an operation on CUDA tensors")
-}
-
-impl CustomOp1 for GatherRows {
-    fn name(&self) -> &'static str {
-        "gather_rows"
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        needs_gpu(self.name())
-    }
-
-    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Computed {
-        let (_, d) = layout.shape().dims2()?;
-        let (machine, values) = first((x, layout))?;
-        let out = Output::new(&machine, self.0.len() * d)?;
-        kernels::gather_rows(&*machine, values, &self.0, out.view(), d)?;
-        Ok((out.storage(&machine), Shape::from((self.0.len(), d))))
-    }
-
-    fn bwd(&self, x: &Tensor, _res: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let (_, d) = x.dims2()?;
-        let machine = machine(x)?;
-        let grad = grad.contiguous()?;
-        let out = Output::new(&machine, x.elem_count())?;
-        losses::scatter_rows(&*machine, view_of(&grad)?, &self.0, out.view(), d)?;
-        Ok(Some(out.tensor(&machine, x.shape())))
-    }
-}
-
-/// See [`crate::ops::patch_loss`].
-pub(crate) struct PatchLoss {
-    pub(crate) patches: Tensor,
-    pub(crate) ids: Vec<u32>,
-    pub(crate) normalise: bool,
-    kept: Mutex<Option<(Hidden, Memory)>>,
-}
-
-impl PatchLoss {
-    pub(crate) fn new(patches: Tensor, ids: Vec<u32>, normalise: bool) -> Self {
-        Self { patches, ids, normalise, kept: Mutex::new(None) }
-    }
-
-    fn hidden(&self, machine: &Cuda) -> Result<Hidden> {
-        let area = self.patches.dim(candle_core::D::Minus1)? / 3;
-        Hidden::new(machine, view_of(&self.patches)?, &self.ids, area, self.normalise)
-    }
-}
-
-impl CustomOp1 for PatchLoss {
-    fn name(&self) -> &'static str {
-        "patch_loss"
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        needs_gpu(self.name())
-    }
-
-    fn cuda_fwd(&self, pred: &CudaStorage, layout: &Layout) -> Computed {
-        let (machine, pred) = first((pred, layout))?;
-        let hidden = self.hidden(&machine)?;
-        let loss = Output::new(&machine, 1)?;
-        let stats = hidden.loss(&*machine, pred, loss.view())?;
-        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some((hidden, stats));
-        Ok((loss.storage(&machine), Shape::from(())))
-    }
-
-    fn bwd(&self, pred: &Tensor, _res: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let machine = machine(pred)?;
-        let (pred, grad) = (pred.contiguous()?, grad.contiguous()?);
-        let out = Output::new(&machine, pred.elem_count())?;
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((hidden, stats)) = &*kept else {
-            bail!("patch_loss: a gradient before the loss")
-        };
-        hidden.grad(&*machine, view_of(&pred)?, stats.view, view_of(&grad)?, out.view())?;
-        Ok(Some(out.tensor(&machine, pred.shape())))
-    }
-}
-
-/// Transformer blocks after each other as one operation.
-pub(crate) struct FusedBlocks {
-    params: Vec<Arc<BlockParams>>,
-    paths: Option<Vec<PathFactors>>,
-    sizes: Sizes,
-    trace: Mutex<Option<Trace>>,
-}
-
-impl FusedBlocks {
-    pub(crate) fn new(params: Vec<Arc<BlockParams>>, paths: Option<Vec<PathFactors>>, sizes: Sizes) -> Self {
-        Self { params, paths, sizes, trace: Mutex::new(None) }
-    }
-
-    fn blocks<'a>(&self, machine: &'a Cuda) -> Result<Blocks<'a>> {
-        let weights = |p: &Arc<BlockParams>| -> Result<Weights> {
-            let mut pairs = Vec::with_capacity(6);
-            for affine in p.affines() {
-                pairs.push([view_of(&affine.weight)?, view_of(&affine.bias)?]);
-            }
-            match <[[View; 2]; 6]>::try_from(pairs) {
-                Ok(pairs) => Ok(Weights { pairs, gelu: p.gelu, eps: p.eps as f32 }),
-                Err(_) => bail!("a block has six pairs of parameters"),
-            }
-        };
-        let put = |factors: &Vec<f32>| {
-            let bytes: Vec<u8> = factors.iter().flat_map(|v| v.to_ne_bytes()).collect();
-            machine.upload(Kind::F32, &bytes)
-        };
-        let paths = self.paths.as_ref().map(|paths| {
-            let both = |path: &PathFactors| -> Result<Paths> { Ok([put(&path[0])?, put(&path[1])?]) };
-            paths.iter().map(both).collect::<Result<Vec<_>>>()
-        });
-        Ok(Blocks {
-            machine,
-            weights: self.params.iter().map(weights).collect::<Result<_>>()?,
-            paths: paths.transpose()?,
-            sizes: self.sizes,
-        })
-    }
-}
-
-/// Gradients of a block's parameters go where [`crate::backward`] collects them.
-struct Collected<'a>(&'a [Arc<BlockParams>]);
-
-impl Sink for Collected<'_> {
-    fn pair(&mut self, block: usize, pair: usize, write: &mut dyn FnMut([View; 2], bool) -> Result<()>) -> Result<()> {
-        let affine = self.0[block].affines()[pair];
-        accumulate_pair([&affine.weight, &affine.bias], write)
-    }
-}
-
-impl CustomOp2 for FusedBlocks {
-    fn name(&self) -> &'static str {
-        "transformer_blocks"
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        needs_gpu(self.name())
-    }
-
-    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout, _anchor: &CudaStorage, _: &Layout) -> Computed {
-        let (machine, x) = first((x, layout))?;
-        let y = Output::new(&machine, x.len)?;
-        let keep = self.params.iter().any(|p| p.trained().next().is_some());
-        let trace = self.blocks(&machine)?.forward(x, y.view(), keep, machine.recompute)?;
-        if keep {
-            *self.trace.lock().unwrap_or_else(PoisonError::into_inner) = Some(trace);
-        }
-        Ok((y.storage(&machine), layout.shape().clone()))
-    }
-
-    fn bwd(&self, x: &Tensor, _anchor: &Tensor, _res: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let machine = machine(x)?;
-        let (x, grad) = (x.contiguous()?, grad.contiguous()?);
-        let blocks = self.blocks(&machine)?;
-        let kept = self.trace.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let trace = match kept {
-            Some(trace) => trace,
-            // a second backward pass over one graph
-            None => blocks.forward(view_of(&x)?, Output::new(&machine, x.elem_count())?.view(), true, machine.recompute)?,
-        };
-        let dx = blocks.backward(view_of(&x)?, view_of(&grad)?, trace, &mut Collected(&self.params))?;
-        let out = Output::new(&machine, dx.view.len)?;
-        kernels::scale(&*machine, dx.view, None, out.view())?;
-        Ok((Some(out.tensor(&machine, x.shape())), None))
-    }
 }
 
 /// A tensor of f32 values that are yet to be written.

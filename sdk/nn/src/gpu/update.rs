@@ -39,7 +39,11 @@ pub(crate) fn adamw(updates: &[AdamWUpdate<'_>], constants: [f32; 5]) -> Result<
             ..slot(view_of(&update.grad)?)
         })
     });
-    multi::adamw(&*machine(first.weight)?, &slots.collect::<Result<Vec<_>>>()?, constants)
+    multi::adamw(
+        &*machine(first.weight)?,
+        &slots.collect::<Result<Vec<_>>>()?,
+        constants,
+    )
 }
 
 /// `teacher += weight * (student - teacher)` for pairs of both.
@@ -53,7 +57,11 @@ pub(crate) fn ema(pairs: &[(&Tensor, &Tensor)], weight: f32) -> Result<()> {
             ..slot(view_of(student)?)
         })
     });
-    multi::ema(&*machine(first)?, &slots.collect::<Result<Vec<_>>>()?, weight)
+    multi::ema(
+        &*machine(first)?,
+        &slots.collect::<Result<Vec<_>>>()?,
+        weight,
+    )
 }
 
 /// The sum of squares of each tensor.

@@ -59,7 +59,12 @@ pub fn block(x: &Tensor, params: &Arc<BlockParams>, paths: Option<&PathFactors>)
     }
     #[cfg(feature = "cuda")]
     if x.device().is_cuda() {
-        return fused_on_gpu(x, std::slice::from_ref(params), paths.map(std::slice::from_ref), sizes);
+        return fused_on_gpu(
+            x,
+            std::slice::from_ref(params),
+            paths.map(std::slice::from_ref),
+            sizes,
+        );
     }
     let op = Fused::new(params.clone(), paths.cloned());
     // One trained parameter stands for all: it connects the op to the graph where `x` alone would not.
@@ -70,7 +75,11 @@ pub fn block(x: &Tensor, params: &Arc<BlockParams>, paths: Option<&PathFactors>)
 /// Blocks of one width after each other; `paths` are the factors of every block, or none at all. On a GPU this is one operation.
 pub fn blocks(x: &Tensor, params: &[Arc<BlockParams>], paths: &[PathFactors]) -> Result<Tensor> {
     if !paths.is_empty() && paths.len() != params.len() {
-        bail!("blocks: {} factors for {} blocks", paths.len(), params.len())
+        bail!(
+            "blocks: {} factors for {} blocks",
+            paths.len(),
+            params.len()
+        )
     }
     #[cfg(feature = "cuda")]
     if let (true, Some(first)) = (has_kernel(x) && x.device().is_cuda(), params.first()) {
@@ -100,7 +109,8 @@ fn fused_on_gpu(
 ) -> Result<Tensor> {
     let anchor = params.iter().find_map(|p| p.trained().next());
     let anchor = anchor.unwrap_or(&params[0].norm1.weight);
-    let op = crate::gpu::ops::FusedBlocks::new(params.to_vec(), paths.map(<[_]>::to_vec), sizes);
+    let op =
+        crate::gpu::blocks_op::FusedBlocks::new(params.to_vec(), paths.map(<[_]>::to_vec), sizes);
     x.contiguous()?.apply_op2(anchor, op)
 }
 

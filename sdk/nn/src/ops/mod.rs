@@ -11,8 +11,8 @@ mod gelu;
 mod layer_norm;
 mod linear;
 mod patchify;
-mod rows;
 mod product;
+mod rows;
 mod scratch;
 mod simd;
 

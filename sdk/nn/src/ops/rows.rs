@@ -6,7 +6,9 @@ use candle_core::{Result, Tensor, bail};
 pub fn gather_rows(x: &Tensor, ids: Vec<u32>) -> Result<Tensor> {
     #[cfg(feature = "cuda")]
     if super::has_kernel(x) && x.device().is_cuda() {
-        return x.contiguous()?.apply_op1(crate::gpu::ops::GatherRows(ids));
+        return x
+            .contiguous()?
+            .apply_op1(crate::gpu::rows_op::GatherRows(ids));
     }
     let len = ids.len();
     x.index_select(&Tensor::from_vec(ids, len, x.device())?, 0)
@@ -27,7 +29,7 @@ pub fn patch_loss(
     #[cfg(feature = "cuda")]
     if pred.device().is_cuda() {
         let patches = patches.detach().contiguous()?;
-        let op = crate::gpu::ops::PatchLoss::new(patches, ids, normalise);
+        let op = crate::gpu::rows_op::PatchLoss::new(patches, ids, normalise);
         return pred.contiguous()?.apply_op1(op);
     }
     bail!(

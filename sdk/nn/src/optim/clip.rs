@@ -82,7 +82,10 @@ fn square_sums(tensors: &[(&str, Tensor)]) -> Result<Vec<f64>> {
         let tensors: Vec<&Tensor> = tensors.iter().map(|(_, tensor)| tensor).collect();
         return crate::gpu::update::squares(&tensors);
     }
-    tensors.iter().map(|(_, tensor)| square_sum(tensor)).collect()
+    tensors
+        .iter()
+        .map(|(_, tensor)| square_sum(tensor))
+        .collect()
 }
 
 fn square_sum(tensor: &Tensor) -> Result<f64> {

@@ -88,7 +88,10 @@ pub(crate) fn build(
 ) -> Result<Box<dyn Engine>, RuntimeError> {
     if options.engine != EngineKind::Native && place != Place::default() {
         return Err(RuntimeError::Device {
-            reason: format!("engine {} runs on the CPU in f32 only; use engine native", options.engine),
+            reason: format!(
+                "engine {} runs on the CPU in f32 only; use engine native",
+                options.engine
+            ),
         });
     }
     let load = |reason: String| RuntimeError::Load {

@@ -127,12 +127,7 @@ impl Mae {
     }
 
     /// As [`Mae::new`], on a device.
-    pub fn on(
-        device: &Device,
-        encoder: &VitConfig,
-        config: &MaeConfig,
-        seed: u64,
-    ) -> Result<Self> {
+    pub fn on(device: &Device, encoder: &VitConfig, config: &MaeConfig, seed: u64) -> Result<Self> {
         config.validate(encoder)?;
         let mut params = Params::on(device);
         let mut rng = init_rng(seed, 0);
