@@ -65,7 +65,11 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 ///
 /// # Errors
 /// The reason why it cannot be used, for people.
-pub(crate) fn open(ordinal: usize, work: Kind, recompute: bool) -> Result<Device, String> {
+pub(crate) fn open(
+    ordinal: usize,
+    work: Kind,
+    recompute: bool,
+) -> std::result::Result<Device, String> {
     let count =
         CudaContext::device_count().map_err(|e| format!("NVIDIA's driver reports no GPU ({e})"))?;
     if ordinal >= count as usize {
