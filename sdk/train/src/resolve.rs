@@ -107,7 +107,11 @@ fn settled(config: &TrainConfig) -> TrainConfig {
 /// Fingerprint of the settings that decide what a run computes.
 pub(crate) fn fingerprint(config: &TrainConfig) -> Result<u64> {
     let mut settings = Vec::new();
-    flatten("", &Value::Table(to_table(&settled(config))?), &mut settings);
+    flatten(
+        "",
+        &Value::Table(to_table(&settled(config))?),
+        &mut settings,
+    );
     settings.sort();
     let mut hash = Fnv::new();
     for (key, value) in settings.iter().filter(|(key, _)| !is_free(key)) {
