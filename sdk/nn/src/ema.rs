@@ -15,6 +15,8 @@ pub fn ema(teacher: &Params, student: &Params, m: f64) -> Result<()> {
     let op = Ema {
         weight: (1.0 - m) as f32,
     };
+    #[cfg(feature = "cuda")]
+    let mut on_gpu = Vec::new();
     for (name, param) in teacher.iter() {
         let Some(source) = student.get(name) else {
             bail!("the student has no parameter `{name}` to average into the teacher")
@@ -26,8 +28,15 @@ pub fn ema(teacher: &Params, student: &Params, m: f64) -> Result<()> {
                 param.var.dims()
             )
         }
+        #[cfg(feature = "cuda")]
+        if param.var.device().is_cuda() {
+            on_gpu.push((param.var.as_tensor(), source.var.as_tensor()));
+            continue;
+        }
         param.var.inplace_op2(source.var.as_tensor(), &op)?;
     }
+    #[cfg(feature = "cuda")]
+    crate::gpu::update::ema(&on_gpu, op.weight)?;
     Ok(())
 }
 

@@ -78,6 +78,14 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A device that cannot be used.
+    #[error("device {device} cannot be used: {reason}")]
+    Device {
+        /// The device that was asked for.
+        device: crate::compute::Processor,
+        /// Why.
+        reason: String,
+    },
     /// An error of the tensor library.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

@@ -5,8 +5,11 @@
 
 #![deny(missing_docs)]
 
+pub mod compute;
 pub mod ema;
 mod error;
+#[cfg(any(feature = "cuda", all(test, target_os = "linux")))]
+mod gpu;
 mod grads;
 pub mod infer;
 pub mod ops;

@@ -1,6 +1,7 @@
 //! AdamW with decay groups, saved state and gradient clipping, in place on the parameters' own storage.
 
 mod clip;
+mod slot;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -11,8 +12,9 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub use clip::{Clip, GradNorms};
+use slot::Slot;
 
-use crate::params::{Param, Params};
+use crate::params::Params;
 
 /// Elements that one task updates; fixed, so that sums do not depend on the number of threads.
 const BLOCK: usize = 1 << 14;
@@ -49,14 +51,6 @@ pub struct AdamW {
     slots: BTreeMap<String, Slot>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-struct Slot {
-    step: i64,
-    first: Vec<f32>,
-    second: Vec<f32>,
-    shape: Vec<usize>,
-}
-
 /// What one step needs besides parameters and gradients.
 pub struct Update<'a> {
     /// Learning rate.
@@ -68,19 +62,16 @@ pub struct Update<'a> {
 }
 
 impl AdamW {
-    /// Zero moments for every parameter.
-    pub fn new(params: &Params, config: AdamWConfig) -> Self {
-        let slot = |param: &Param| Slot {
-            step: 0,
-            first: vec![0.0; param.var.elem_count()],
-            second: vec![0.0; param.var.elem_count()],
-            shape: param.var.dims().to_vec(),
-        };
+    /// Zero moments for every parameter, where it is.
+    ///
+    /// # Errors
+    /// A GPU whose memory does not suffice.
+    pub fn new(params: &Params, config: AdamWConfig) -> Result<Self> {
         let slots = params
             .iter()
-            .map(|(name, param)| (name.to_string(), slot(param)))
-            .collect();
-        Self { config, slots }
+            .map(|(name, param)| Ok((name.to_string(), Slot::new(param)?)))
+            .collect::<Result<_>>()?;
+        Ok(Self { config, slots })
     }
 
     /// One update of every parameter that has a gradient, in one pass over each.
@@ -108,6 +99,10 @@ impl AdamW {
             }
         }
         let (lr, weight_decay) = (update.lr, update.weight_decay);
+        #[cfg(feature = "cuda")]
+        if params.device().is_cuda() {
+            return slot::step_on_gpu(config, work, lr, weight_decay);
+        }
         work.into_par_iter()
             .try_for_each(|(param, slot, grad, factor)| {
                 slot.step += 1;
@@ -125,11 +120,9 @@ impl AdamW {
         let mut state = BTreeMap::new();
         let cpu = &Device::Cpu;
         for (name, slot) in &self.slots {
-            let shape = slot.shape.as_slice();
-            let tensor = Tensor::from_slice(&slot.first, shape, cpu)?;
-            state.insert(format!("first.{name}"), tensor);
-            let tensor = Tensor::from_slice(&slot.second, shape, cpu)?;
-            state.insert(format!("second.{name}"), tensor);
+            let [first, second] = slot.moments()?;
+            state.insert(format!("first.{name}"), first);
+            state.insert(format!("second.{name}"), second);
             let tensor = Tensor::from_slice(&[slot.step], 1, cpu)?;
             state.insert(format!("step.{name}"), tensor);
         }
@@ -161,15 +154,22 @@ impl AdamW {
         };
         let mut slots = BTreeMap::new();
         for (name, slot) in &self.slots {
-            let moment = |kind: &str| -> Result<Vec<f32>> {
-                entry(kind, name, &slot.shape)?.flatten_all()?.to_vec1()
-            };
-            let loaded = Slot {
-                step: entry("step", name, &[1])?.to_vec1::<i64>()?[0],
-                first: moment("first")?,
-                second: moment("second")?,
-                shape: slot.shape.clone(),
-            };
+            let [first, second] = [
+                entry("first", name, &slot.shape)?,
+                entry("second", name, &slot.shape)?,
+            ];
+            let mut loaded = slot.clone();
+            loaded.step = entry("step", name, &[1])?.to_vec1::<i64>()?[0];
+            match &slot.on_gpu {
+                None => {
+                    loaded.first = first.flatten_all()?.to_vec1()?;
+                    loaded.second = second.flatten_all()?.to_vec1()?;
+                }
+                Some([there, _]) => {
+                    let copied = |moment: &Tensor| moment.to_device(there.device())?.contiguous();
+                    loaded.on_gpu = Some([copied(first)?, copied(second)?]);
+                }
+            }
             slots.insert(name.clone(), loaded);
         }
         self.slots = slots;
@@ -308,7 +308,7 @@ mod tests {
             beta2: 0.95,
             eps: 1e-8,
         };
-        let mut optimiser = AdamW::new(&params, config);
+        let mut optimiser = AdamW::new(&params, config).unwrap();
         let names = ["bias", "weight"];
         let mut reference: Vec<Vec<[f64; 3]>> = names
             .iter()
@@ -354,7 +354,7 @@ mod tests {
     #[test]
     fn a_skipped_parameter_keeps_value_moments_and_step_count() {
         let params = params();
-        let mut optimiser = AdamW::new(&params, AdamWConfig::default());
+        let mut optimiser = AdamW::new(&params, AdamWConfig::default()).unwrap();
         let before = values(&params, "weight");
         let bias = values(&params, "bias");
         let factor = |name: &str| (name != "weight").then_some(1.0);
@@ -390,13 +390,13 @@ mod tests {
         let straight = params();
         run(
             &straight,
-            &mut AdamW::new(&straight, AdamWConfig::default()),
+            &mut AdamW::new(&straight, AdamWConfig::default()).unwrap(),
             0..7,
         );
         let stopped = params();
-        let mut first = AdamW::new(&stopped, AdamWConfig::default());
+        let mut first = AdamW::new(&stopped, AdamWConfig::default()).unwrap();
         run(&stopped, &mut first, 0..3);
-        let mut second = AdamW::new(&stopped, AdamWConfig::default());
+        let mut second = AdamW::new(&stopped, AdamWConfig::default()).unwrap();
         second.load_state(&first.state().unwrap()).unwrap();
         run(&stopped, &mut second, 3..7);
         assert_eq!(values(&straight, "weight"), values(&stopped, "weight"));
@@ -406,7 +406,7 @@ mod tests {
     #[test]
     fn state_of_another_model_is_refused() {
         let params = params();
-        let mut optimiser = AdamW::new(&params, AdamWConfig::default());
+        let mut optimiser = AdamW::new(&params, AdamWConfig::default()).unwrap();
         let mut state = optimiser.state().unwrap();
         let moment = state.remove("first.bias").unwrap();
         assert!(optimiser.load_state(&state).is_err());

@@ -31,9 +31,18 @@ pub enum Init {
     XavierUniform,
 }
 
-/// Parameters by name.
-#[derive(Clone, Debug, Default)]
-pub struct Params(BTreeMap<String, Param>);
+/// Parameters by name, all on one device.
+#[derive(Clone, Debug)]
+pub struct Params {
+    map: BTreeMap<String, Param>,
+    device: Device,
+}
+
+impl Default for Params {
+    fn default() -> Self {
+        Self::on(&Device::Cpu)
+    }
+}
 
 impl Init {
     /// Draws the values of a tensor of this shape.
@@ -65,12 +74,25 @@ fn draw(n: usize, std: f64, limit: f64, rng: &mut ChaCha8Rng) -> Vec<f32> {
 }
 
 impl Params {
-    /// An empty registry.
+    /// An empty registry of parameters on the CPU.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a parameter on the CPU; it decays if it has two dimensions or more. Returns its tensor, which follows later updates.
+    /// An empty registry of parameters on `device`.
+    pub fn on(device: &Device) -> Self {
+        Self {
+            map: BTreeMap::new(),
+            device: device.clone(),
+        }
+    }
+
+    /// Where new parameters are put.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Adds a parameter with values drawn on the host; it decays if it has two dimensions or more. Returns its tensor, which follows later updates.
     ///
     /// # Errors
     /// If the name is taken.
@@ -81,7 +103,7 @@ impl Params {
         init: Init,
         rng: &mut ChaCha8Rng,
     ) -> Result<Tensor, Error> {
-        let value = Tensor::from_vec(init.values(dims, rng), Shape::from(dims), &Device::Cpu)?;
+        let value = Tensor::from_vec(init.values(dims, rng), Shape::from(dims), &self.device)?;
         self.insert(name, Var::from_tensor(&value)?, dims.len() >= 2)
     }
 
@@ -90,44 +112,44 @@ impl Params {
     /// # Errors
     /// If the name is taken.
     pub fn insert(&mut self, name: &str, var: Var, decay: bool) -> Result<Tensor, Error> {
-        if self.0.contains_key(name) {
+        if self.map.contains_key(name) {
             return Err(Error::DuplicateParam {
                 name: name.to_owned(),
             });
         }
         let tensor = var.as_tensor().clone();
-        self.0.insert(name.to_owned(), Param { var, decay });
+        self.map.insert(name.to_owned(), Param { var, decay });
         Ok(tensor)
     }
 
     /// The parameter of this name.
     pub fn get(&self, name: &str) -> Option<&Param> {
-        self.0.get(name)
+        self.map.get(name)
     }
 
     /// Name and parameter, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Param)> {
-        self.0.iter().map(|(name, param)| (name.as_str(), param))
+        self.map.iter().map(|(name, param)| (name.as_str(), param))
     }
 
     /// Number of parameters (tensors).
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.map.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.map.is_empty()
     }
 
     /// Number of values in all parameters.
     pub fn elem_count(&self) -> usize {
-        self.0.values().map(|p| p.var.elem_count()).sum()
+        self.map.values().map(|p| p.var.elem_count()).sum()
     }
 
     /// The values, without gradient, sharing memory with the parameters.
     pub fn to_map(&self) -> BTreeMap<String, Tensor> {
-        self.0
+        self.map
             .iter()
             .map(|(n, p)| (n.clone(), p.var.as_detached_tensor()))
             .collect()
@@ -135,7 +157,7 @@ impl Params {
 
     /// A copy with memory of its own.
     pub fn deep_clone(&self) -> Result<Self, Error> {
-        let mut copy = Self::new();
+        let mut copy = Self::on(&self.device);
         for (name, p) in self.iter() {
             copy.insert(
                 name,
@@ -151,17 +173,20 @@ impl Params {
     /// # Errors
     /// Names the first tensor that is missing, of another shape, or not known here.
     pub fn assign(&self, values: &BTreeMap<String, Tensor>) -> Result<(), Error> {
-        if let Some(name) = values.keys().find(|n| !self.0.contains_key(*n)) {
+        if let Some(name) = values.keys().find(|n| !self.map.contains_key(*n)) {
             return Err(Error::UnexpectedTensor { name: name.clone() });
         }
-        for (name, param) in &self.0 {
+        for (name, param) in &self.map {
             let value = values
                 .get(name)
                 .ok_or_else(|| Error::MissingTensor { name: name.clone() })?;
             expect_shape(name, value, param.var.dims())?;
-            param
-                .var
-                .set(&value.to_dtype(param.var.dtype())?.contiguous()?)?;
+            param.var.set(
+                &value
+                    .to_device(param.var.device())?
+                    .to_dtype(param.var.dtype())?
+                    .contiguous()?,
+            )?;
         }
         Ok(())
     }

@@ -228,6 +228,16 @@ impl Block {
     pub fn forward_first(&self, x: &Tensor, paths: Option<&PathFactors>) -> Result<Tensor, Error> {
         Ok(ops::block_first_token(x, &self.0, paths)?)
     }
+
+    /// All of `blocks`, first to last; `paths` are the factors of every block, or none at all.
+    pub fn forward_all(
+        blocks: &[Self],
+        x: &Tensor,
+        paths: &[PathFactors],
+    ) -> Result<Tensor, Error> {
+        let params: Vec<_> = blocks.iter().map(|block| block.0.clone()).collect();
+        Ok(ops::blocks(x, &params, paths)?)
+    }
 }
 
 impl Vit {
@@ -281,6 +291,11 @@ impl Vit {
         &self.config
     }
 
+    /// Where its parameters are and its input is expected.
+    pub fn device(&self) -> &Device {
+        self.cls_token.device()
+    }
+
     /// The blocks, first to last.
     pub fn blocks(&self) -> &[Block] {
         &self.blocks
@@ -297,14 +312,11 @@ impl Vit {
     pub fn forward_cls(&self, images: &Tensor, paths: &[PathFactors]) -> Result<Tensor, Error> {
         let patches = self.embed_patches(images)?;
         let prefix = self.prefix_tokens(images.dim(0)?)?;
-        let mut x = Tensor::cat(&[&prefix, &patches], 1)?;
+        let x = Tensor::cat(&[&prefix, &patches], 1)?;
         let last = self.blocks.len() - 1;
-        for (i, block) in self.blocks.iter().enumerate() {
-            x = match i == last {
-                false => block.forward(&x, paths.get(i))?,
-                true => block.forward_first(&x, paths.get(i))?,
-            };
-        }
+        let first_paths = &paths[..paths.len().min(last)];
+        let x = Block::forward_all(&self.blocks[..last], &x, first_paths)?;
+        let x = self.blocks[last].forward_first(&x, paths.get(last))?;
         Ok(self.forward_norm(&x)?.squeeze(1)?)
     }
 
@@ -332,11 +344,7 @@ impl Vit {
 
     /// Blocks and the final norm over `[B, T, D]`.
     pub fn forward_tokens(&self, tokens: &Tensor) -> Result<Tensor, Error> {
-        let mut x = tokens.clone();
-        for block in &self.blocks {
-            x = block.forward(&x, None)?;
-        }
-        self.forward_norm(&x)
+        self.forward_norm(&Block::forward_all(&self.blocks, tokens, &[])?)
     }
 
     /// The final norm.

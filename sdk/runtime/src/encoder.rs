@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use ssl_edge_bundle::{Bundle, Manifest, PreprocessSpec};
+use ssl_edge_nn::compute::{Precision as Products, Processor};
 use ssl_edge_vision::{Fit, Frame, Preprocess};
 
 use crate::engines::build;
@@ -32,6 +33,28 @@ impl Default for Options {
     }
 }
 
+/// The processor of an encoder and the precision of its matrix products.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The processor.
+    pub processor: Processor,
+    /// What matrix products read. In bf16 the golden vectors are met to 0.02 instead of the bundle's tolerance.
+    pub precision: Products,
+}
+
+impl Default for Place {
+    /// The CPU, in f32.
+    fn default() -> Self {
+        Self {
+            processor: Processor::Cpu,
+            precision: Products::F32,
+        }
+    }
+}
+
+/// How near an encoder with products in bf16 must come to its golden vectors: 8 bits are kept of each factor.
+const BF16_TOLERANCE: f32 = 0.02;
+
 /// An encoder that passed its self-test. `Send` and `Sync`: several threads may embed at once.
 pub struct Encoder {
     manifest: Manifest,
@@ -56,6 +79,26 @@ impl Encoder {
     /// # Errors
     /// As [`Encoder::open`].
     pub fn from_bundle(bundle: &Bundle, options: &Options) -> Result<Self, RuntimeError> {
+        Self::from_bundle_on(bundle, options, Place::default())
+    }
+
+    /// As [`Encoder::open`], on a processor other than the CPU.
+    ///
+    /// # Errors
+    /// As [`Encoder::open`], and [`RuntimeError::Device`] where the processor cannot be used.
+    pub fn open_on(path: &Path, options: &Options, place: Place) -> Result<Self, RuntimeError> {
+        Self::from_bundle_on(&Bundle::open(path)?, options, place)
+    }
+
+    /// The same from a bundle that is already open.
+    ///
+    /// # Errors
+    /// As [`Encoder::open_on`].
+    pub fn from_bundle_on(
+        bundle: &Bundle,
+        options: &Options,
+        place: Place,
+    ) -> Result<Self, RuntimeError> {
         let load = |reason: String| RuntimeError::Load {
             path: bundle.path().to_owned(),
             engine: options.engine,
@@ -63,9 +106,12 @@ impl Encoder {
         };
         let manifest = bundle.manifest().clone();
         let preprocess = preprocess(&manifest.preprocess).map_err(load)?;
-        let engine = build(bundle, options)?;
+        let engine = build(bundle, options, place)?;
         let golden = GoldenVectors::read(bundle, options.precision).map_err(load)?;
-        let self_test = golden.run(engine.as_ref(), &manifest)?;
+        let mut self_test = golden.run(engine.as_ref(), &manifest)?;
+        if place.precision == Products::Bf16 {
+            self_test.tolerance = self_test.tolerance.max(BF16_TOLERANCE);
+        }
         if !self_test.passed() {
             return Err(RuntimeError::SelfTest {
                 path: bundle.path().to_owned(),

@@ -39,6 +39,12 @@ pub enum RuntimeError {
         /// Why it is not there, and the remedy.
         reason: String,
     },
+    /// The processor that was asked for cannot be used.
+    #[error("{reason}")]
+    Device {
+        /// Which and why.
+        reason: String,
+    },
     /// The engine could not be built from the bundle.
     #[error(
         "engine {engine} cannot load bundle {path}: {reason}; repeat `ssl-edge export` or choose another engine"

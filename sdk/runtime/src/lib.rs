@@ -29,7 +29,8 @@ mod error;
 mod golden;
 
 pub use embedding::{Embedding, l2_normalize};
-pub use encoder::{Encoder, Options};
+pub use encoder::{Encoder, Options, Place};
 pub use engines::{Engine, EngineKind, Precision, Tokens};
 pub use error::RuntimeError;
 pub use golden::{GoldenVectors, SelfTest};
+pub use ssl_edge_nn::compute::{Precision as Products, Processor};

@@ -53,6 +53,7 @@
 //!
 //! - `onnx` (default): the engine that runs a bundle's ONNX graph through tract, beside the native one.
 //! - `train` (default): training and export. Without it a program can open, embed, teach and inspect, and compiles in less time.
+//! - `cuda`: training and encoders on NVIDIA GPUs; needs the CUDA toolkit to build and NVIDIA's driver to start the program.
 //! - `mpi`: training over the processes that `mpirun` or `srun` starts; needs an MPI library with its `mpicc`, and libclang, to build.
 //!
 //! # Threads and reproducibility

@@ -25,11 +25,12 @@
 #[doc(inline)]
 pub use ssl_edge_train::collective;
 
+pub use ssl_edge_nn::compute::{Precision, Processor};
 pub use ssl_edge_nn::optim::{AdamWConfig, Clip};
 pub use ssl_edge_nn::{Gelu, VitConfig};
 pub use ssl_edge_train::methods::{DecoderConfig, DinoConfig, HeadConfig, MaeConfig};
 pub use ssl_edge_train::{
-    BenchStep, CheckpointConfig, DataConfig, MethodName, Observer, OptimizerConfig, ProbeConfig,
-    ProbeScore, Progress, Request, RunInfo, RunOptions, RunSummary, ScheduleConfig, TrainConfig,
-    TrainError, bench_step, latest_checkpoint, pretrain, pretrain_over,
+    BenchStep, CheckpointConfig, ComputeConfig, DataConfig, MethodName, Observer, OptimizerConfig,
+    ProbeConfig, ProbeScore, Progress, Request, RunInfo, RunOptions, RunSummary, ScheduleConfig,
+    TrainConfig, TrainError, bench_step, latest_checkpoint, pretrain, pretrain_over,
 };

@@ -4,20 +4,27 @@ use std::time::Instant;
 
 use candle_core::{Device, Tensor};
 use rand_distr::{Distribution, StandardNormal};
+use ssl_edge_nn::compute::{most_memory, product_rate, synchronize};
 use ssl_edge_nn::ops;
 use ssl_edge_vision::{MultiCrop, stream};
 
 use crate::collective::Solo;
-use crate::config::{MethodName, TrainConfig};
+use crate::config::{ComputeConfig, MethodName, TrainConfig};
 use crate::error::Result;
 use crate::flops::step_flops;
 use crate::learner::Learner;
 use crate::loader::pool;
 use crate::methods::{Batch, DecoderConfig, HeadConfig, StepContext};
 
-/// Steps before the clock starts, and steps timed.
+//// Steps before the clock starts, and steps timed.
 const WARM: u64 = 2;
 const RUNS: u64 = 5;
+/// The same on a GPU, whose steps are short.
+const GPU_WARM: u64 = 5;
+const GPU_RUNS: u64 = 20;
+
+/// Side of the square product that shows what a GPU can do; on the CPU that of [`product_gflops`].
+const GPU_SIDE: usize = 8192;
 
 /// What a training step costs.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,7 +43,7 @@ pub struct BenchStep {
     pub gflops: f64,
     /// The same of one square product of 2048 by the same code: what the machine can do.
     pub product_gflops: f64,
-    /// Most memory the process has held, in MiB; `None` where the system does not say.
+    /// Most memory the process has held, in MiB, on a GPU where that computes; `None` where the system does not say.
     pub peak_mib: Option<f64>,
 }
 
@@ -52,8 +59,10 @@ pub fn bench_step(
     size: u32,
     batch: usize,
     threads: usize,
+    compute: &ComputeConfig,
 ) -> Result<BenchStep> {
     let mut config = TrainConfig::preset(method, arch, 1)?;
+    config.compute = compute.clone();
     let patch = config.encoder.patch as u32;
     config.set_image_size(size);
     config.schedule.batch = batch;
@@ -80,10 +89,15 @@ pub fn bench_step(
 }
 
 fn time(config: &TrainConfig) -> Result<BenchStep> {
-    let batch = random_batch(config)?;
     let mut learner = Learner::new(config)?;
+    let device = learner.device.clone();
+    let batch = random_batch(config)?.on(&device)?;
+    let (warm, runs) = match device.is_cpu() {
+        true => (WARM, RUNS),
+        false => (GPU_WARM, GPU_RUNS),
+    };
     let mut times = Vec::new();
-    for step in 0..WARM + RUNS {
+    for step in 0..warm + runs {
         let ctx = StepContext {
             seed: 0,
             step,
@@ -92,13 +106,18 @@ fn time(config: &TrainConfig) -> Result<BenchStep> {
             ranks: &Solo,
         };
         let start = Instant::now();
-        let phases = learner.step(&batch, &ctx)?.seconds;
-        if step >= WARM {
+        let mut phases = learner.step(&batch, &ctx)?.seconds;
+        synchronize(&device)?;
+        phases.update = start.elapsed().as_secs_f64() - phases.forward - phases.backward;
+        if step >= warm {
             times.push((start.elapsed().as_secs_f64(), phases));
         }
     }
-    let peak_mib = peak_mib();
-    drop(learner);
+    let peak_mib = match most_memory(&device, false)? {
+        Some(bytes) => Some(bytes as f64 / f64::from(1 << 20)),
+        None => peak_mib(),
+    };
+    drop((learner, batch));
     times.sort_by(|a, b| a.0.total_cmp(&b.0));
     let (median, phases) = times[times.len() / 2];
     Ok(BenchStep {
@@ -108,7 +127,10 @@ fn time(config: &TrainConfig) -> Result<BenchStep> {
         backward_ms: 1e3 * phases.backward,
         update_ms: 1e3 * phases.update,
         gflops: 1e-9 * step_flops(config)? / median,
-        product_gflops: product_gflops()?,
+        product_gflops: match device.is_cpu() {
+            true => product_gflops()?,
+            false => 1e-9 * product_rate(&device, GPU_SIDE, RUNS as usize)?,
+        },
         peak_mib,
     })
 }

@@ -4,8 +4,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use candle_core::Device;
 use serde::{Deserialize, Serialize};
 use ssl_edge_nn::VitConfig;
+use ssl_edge_nn::compute::{Precision, Processor};
 use ssl_edge_nn::optim::{AdamWConfig, Clip};
 use ssl_edge_vision::{AugmentConfig, Preprocess};
 
@@ -49,6 +51,9 @@ pub struct TrainConfig {
     pub preprocess: Preprocess,
     /// When checkpoints are written.
     pub checkpoint: CheckpointConfig,
+    /// Where and in what precision steps are computed.
+    #[serde(default)]
+    pub compute: ComputeConfig,
     /// Settings of MAE, where that is the method.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mae: Option<MaeConfig>,
@@ -104,6 +109,35 @@ pub struct OptimizerConfig {
     pub clip: Clip,
     /// Coefficients of AdamW.
     pub adamw: AdamWConfig,
+}
+
+/// Where and in what precision steps are computed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ComputeConfig {
+    /// `cpu`, `cuda` or `cuda:N`.
+    pub device: Processor,
+    /// What matrix products read; absent for what suits the device, bf16 on GPUs and f32 on the CPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Precision>,
+    /// Whether transformer blocks compute their activations again in the backward instead of keeping them: on GPUs, where memory does
+    /// not suffice for the batch. No result depends on it.
+    pub recompute: bool,
+}
+
+impl ComputeConfig {
+    /// The precision asked for, or the device's usual one.
+    pub fn precision(&self) -> Precision {
+        self.precision.unwrap_or(self.device.usual_precision())
+    }
+
+    /// Opens the device.
+    ///
+    /// # Errors
+    /// The reason why it cannot be used.
+    pub fn open(&self) -> Result<Device> {
+        Ok(self.device.open(self.precision(), self.recompute)?)
+    }
 }
 
 /// When checkpoints are written; there is always one at the end.

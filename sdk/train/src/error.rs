@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use ssl_edge_nn::compute::{Precision, Processor};
+
 use crate::collective::{CollectiveError, names};
 
 /// Why training could not start, go on or be read back.
@@ -169,6 +171,38 @@ pub enum TrainError {
         /// The newest checkpoint.
         checkpoint: Option<PathBuf>,
     },
+    /// The memory of a GPU does not suffice for a step.
+    #[error(
+        "the memory of {device} does not suffice for {batch} images of {size} pixels in {precision}; lower schedule.batch or image_size,          or keep fewer activations with `--set compute.recompute=true`{}. ({message})",
+        stands(checkpoint)
+    )]
+    OutOfMemory {
+        /// The device.
+        device: Processor,
+        /// Images in a rank's batch.
+        batch: usize,
+        /// Height and width of the largest view.
+        size: String,
+        /// Precision of products.
+        precision: Precision,
+        /// What the driver says.
+        message: String,
+        /// The newest checkpoint.
+        checkpoint: Option<PathBuf>,
+    },
+    /// A GPU failed during a step; this process cannot use it any more.
+    #[error(
+        "{device} failed during a step: {message}; see the system's log and `nvidia-smi`, then go on with --resume in a new process{}",
+        stands(checkpoint)
+    )]
+    DeviceLost {
+        /// The device.
+        device: Processor,
+        /// What the driver says.
+        message: String,
+        /// The newest checkpoint.
+        checkpoint: Option<PathBuf>,
+    },
     /// Decoded images cannot be written to disk.
     #[error("cannot keep decoded images in {}: {source}; free space there or keep more in memory: --set data.cache_mib=N", path.display())]
     Cache {
@@ -211,6 +245,13 @@ pub enum TrainError {
         /// What the system says.
         message: String,
     },
+}
+
+fn stands(checkpoint: &Option<PathBuf>) -> String {
+    match checkpoint {
+        Some(path) => format!("; the last checkpoint stands: {}", path.display()),
+        None => String::new(),
+    }
 }
 
 impl TrainError {

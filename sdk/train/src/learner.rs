@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
+use candle_core::Device;
 use ssl_edge_nn::backward;
+use ssl_edge_nn::compute::{is_device_lost, is_out_of_memory, synchronize};
 use ssl_edge_nn::optim::{AdamW, GradNorms, Update};
 use ssl_edge_nn::schedule::cosine;
 
@@ -17,6 +19,7 @@ use crate::methods::{self, Batch, Method, StepContext};
 
 /// A method with its optimiser and rates.
 pub(crate) struct Learner {
+    pub(crate) device: Device,
     pub(crate) method: Box<dyn Method>,
     pub(crate) optimizer: AdamW,
     config: TrainConfig,
@@ -42,12 +45,17 @@ pub(crate) struct Phases {
 
 impl Learner {
     pub(crate) fn new(config: &TrainConfig) -> Result<Self> {
-        let method = methods::build(config)?;
-        Ok(Self {
-            optimizer: AdamW::new(method.params(), config.optimizer.adamw),
-            method,
-            config: config.clone(),
-        })
+        let device = config.compute.open()?;
+        let start = || {
+            let method = methods::build(config, &device)?;
+            Ok(Self {
+                optimizer: AdamW::new(method.params(), config.optimizer.adamw)?,
+                method,
+                device: device.clone(),
+                config: config.clone(),
+            })
+        };
+        start().map_err(|e| name_device(e, config, config.schedule.batch))
     }
 
     /// Takes over a checkpoint; returns its step.
@@ -82,6 +90,12 @@ impl Learner {
 
     /// One update of the weights, the same on all ranks. On error no weight has changed.
     pub(crate) fn step(&mut self, batch: &Batch, ctx: &StepContext) -> Result<Step> {
+        let done = self.compute(batch, ctx);
+        done.map_err(|e| name_device(e, &self.config, batch.samples.len()))
+    }
+
+    fn compute(&mut self, batch: &Batch, ctx: &StepContext) -> Result<Step> {
+        let batch = &batch.on(&self.device)?;
         let o = &self.config.optimizer;
         let warmup = (self.config.schedule.warmup * ctx.steps as f64) as u64;
         let lr = cosine(
@@ -120,6 +134,7 @@ impl Learner {
         }
         let mut grads = backward(&loss)?;
         drop(loss);
+        synchronize(&self.device)?;
         let backward = start.elapsed().as_secs_f64() - forward;
         let params = self.method.params();
         let is_trained = |name: &str| self.method.is_trained(name, ctx);
@@ -173,6 +188,40 @@ impl Learner {
         }
         Ok(hash.value())
     }
+}
+
+/// What failed for want of memory, or because the device did, says so.
+fn name_device(error: TrainError, config: &TrainConfig, batch: usize) -> TrainError {
+    let (TrainError::Tensor(cause) | TrainError::Network(ssl_edge_nn::Error::Candle(cause))) =
+        &error
+    else {
+        return error;
+    };
+    let (device, message, checkpoint) = (config.compute.device, first_line(cause), None);
+    if is_out_of_memory(cause) {
+        let [height, width] = config.encoder.image_size;
+        return TrainError::OutOfMemory {
+            device,
+            batch,
+            size: format!("{height}x{width}"),
+            precision: config.compute.precision(),
+            message,
+            checkpoint,
+        };
+    }
+    if is_device_lost(cause) {
+        return TrainError::DeviceLost {
+            device,
+            message,
+            checkpoint,
+        };
+    }
+    error
+}
+
+/// An error without its backtrace.
+fn first_line(error: &candle_core::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().into()
 }
 
 /// The first value that is not finite, with its rank where there are several.

@@ -41,8 +41,8 @@ mod trainer;
 pub use bench::{BenchStep, bench_step};
 pub use checkpoint::{Checkpoint, State, Tensors, latest_checkpoint, read_state};
 pub use config::{
-    CheckpointConfig, DataConfig, MethodName, OptimizerConfig, ProbeConfig, ScheduleConfig,
-    TrainConfig,
+    CheckpointConfig, ComputeConfig, DataConfig, MethodName, OptimizerConfig, ProbeConfig,
+    ScheduleConfig, TrainConfig,
 };
 pub use error::{Result, TrainError};
 pub use observer::{Observer, ProbeScore, Progress, RunInfo, RunSummary};

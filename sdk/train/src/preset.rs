@@ -8,8 +8,8 @@ use ssl_edge_nn::optim::{AdamWConfig, Clip};
 use ssl_edge_vision::{AugmentConfig, Fit, MultiCrop, Preprocess};
 
 use crate::config::{
-    CheckpointConfig, DataConfig, MethodName, OptimizerConfig, ScheduleConfig, TrainConfig,
-    rejected,
+    CheckpointConfig, ComputeConfig, DataConfig, MethodName, OptimizerConfig, ScheduleConfig,
+    TrainConfig, rejected,
 };
 use crate::error::Result;
 use crate::methods::{DecoderConfig, DinoConfig, HeadConfig, MaeConfig};
@@ -66,6 +66,7 @@ impl TrainConfig {
                 every_steps: 250,
                 keep: 2,
             },
+            compute: ComputeConfig::default(),
             mae,
             dino,
             probe: None,

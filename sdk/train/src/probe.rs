@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use ssl_edge_adapt::eval::{LabelledSet, knn_accuracy};
 use ssl_edge_nn::{Vit, VitConfig};
 use ssl_edge_vision::{ClassFolder, Image, Preprocess, Skipped, decode_all, preprocess_batch};
@@ -114,7 +114,7 @@ impl Probe {
                 self.preprocess.height as usize,
                 self.preprocess.width as usize,
             );
-            let input = Tensor::from_vec(pixels, (images.len(), 3, height, width), &Device::Cpu)?;
+            let input = Tensor::from_vec(pixels, (images.len(), 3, height, width), vit.device())?;
             let cls = vit.forward(&input)?.narrow(1, 0, 1)?;
             features.extend(cls.flatten_all()?.to_vec1::<f32>()?);
         }

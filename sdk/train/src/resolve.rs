@@ -30,7 +30,7 @@ pub struct Request {
 }
 
 /// Keys that may differ between a run and its resumption, and between ranks, as no result depends on them or the run checks them itself.
-const FREE: [&str; 7] = [
+const FREE: [&str; 9] = [
     "threads",
     "data.threads",
     "data.prefetch",
@@ -38,6 +38,8 @@ const FREE: [&str; 7] = [
     "data.folders",
     "checkpoint.",
     "probe.",
+    "compute.device",
+    "compute.recompute",
 ];
 
 impl Request {
@@ -73,7 +75,7 @@ impl Request {
             set(&mut table, key.trim(), value).map_err(|e| config(&origin, e))?;
             table = checked(table, &origin)?;
         }
-        let resolved: TrainConfig = table.try_into().map_err(rejected)?;
+        let resolved = settled(&table.try_into().map_err(rejected)?);
         if (resolved.method, &resolved.arch) != (self.method, &self.arch) {
             return Err(rejected(
                 "method and arch choose the preset; give them as --method and --arch, not as settings",
@@ -95,10 +97,21 @@ pub(crate) fn config_text(config: &TrainConfig) -> Result<String> {
     toml::to_string(config).map_err(rejected)
 }
 
+/// With the precision that it stands for where it names none.
+fn settled(config: &TrainConfig) -> TrainConfig {
+    let mut config = config.clone();
+    config.compute.precision = Some(config.compute.precision());
+    config
+}
+
 /// Fingerprint of the settings that decide what a run computes.
 pub(crate) fn fingerprint(config: &TrainConfig) -> Result<u64> {
     let mut settings = Vec::new();
-    flatten("", &Value::Table(to_table(config)?), &mut settings);
+    flatten(
+        "",
+        &Value::Table(to_table(&settled(config))?),
+        &mut settings,
+    );
     settings.sort();
     let mut hash = Fnv::new();
     for (key, value) in settings.iter().filter(|(key, _)| !is_free(key)) {
@@ -118,8 +131,8 @@ fn is_free(key: &str) -> bool {
 /// Settings that differ and matter, as `key: then -> now`.
 pub(crate) fn changes(then: &TrainConfig, now: &TrainConfig) -> Result<Vec<String>> {
     let (mut old, mut new) = (Vec::new(), Vec::new());
-    flatten("", &Value::Table(to_table(then)?), &mut old);
-    flatten("", &Value::Table(to_table(now)?), &mut new);
+    flatten("", &Value::Table(to_table(&settled(then))?), &mut old);
+    flatten("", &Value::Table(to_table(&settled(now))?), &mut new);
     let find = |list: &[(String, String)], key: &str| {
         let found = list.iter().find(|(k, _)| k == key);
         found.map_or("absent".to_string(), |(_, value)| value.clone())

@@ -389,8 +389,13 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Adds images and checkpoint to an error about a number that is not finite.
+    /// Adds the checkpoint to an error of a step, and the images to one about a number that is not finite.
     fn explain(&self, mut error: TrainError) -> TrainError {
+        if let TrainError::OutOfMemory { checkpoint, .. }
+        | TrainError::DeviceLost { checkpoint, .. } = &mut error
+        {
+            *checkpoint = self.checkpoint.clone();
+        }
         let TrainError::NonFinite {
             step,
             rank,

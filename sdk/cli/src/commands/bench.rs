@@ -1,15 +1,15 @@
 //! `bench`: median times on random data.
 
-use super::Threads;
+use super::{Compute, Threads};
 use crate::data::{Engine, PrecisionArg};
 use crate::output::Format;
 use anyhow::{Context, Result};
 use clap::builder::PossibleValuesParser;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
-use ssl_edge::encoder::{Bundle, Encoder, Options, Pooling};
+use ssl_edge::encoder::{Bundle, Encoder, Options, Place, Pooling, Processor, Products};
 use ssl_edge::export::{random_bundle, round_to_int8};
-use ssl_edge::train::{MethodName, VitConfig, bench_step};
+use ssl_edge::train::{ComputeConfig, MethodName, VitConfig, bench_step};
 use std::time::Instant;
 
 /// Runs before the clock starts, and runs timed.
@@ -40,6 +40,11 @@ pub(crate) struct StepArgs {
     /// Side of the image in pixels, of DINO's global crops
     #[arg(long, default_value_t = 224, value_name = "PX")]
     size: u32,
+    /// On a GPU: compute activations again in the backward instead of keeping them
+    #[arg(long)]
+    recompute: bool,
+    #[command(flatten)]
+    compute: Compute,
     #[command(flatten)]
     threads: Threads,
 }
@@ -61,9 +66,23 @@ pub(crate) struct EncodeArgs {
     engine: Engine,
     /// What it computes with
     #[arg(long, value_enum, default_value = "f32")]
-    precision: PrecisionArg,
+    precision: EncodePrecision,
+    /// Where to compute: cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<Processor>,
     #[command(flatten)]
     threads: Threads,
+}
+
+/// What an encoder computes with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum EncodePrecision {
+    /// f32
+    F32,
+    /// int8 weights and activations, on the CPU
+    Int8,
+    /// bf16 products, on a GPU
+    Bf16,
 }
 
 #[derive(Serialize)]
@@ -73,12 +92,12 @@ struct Report {
     arch: String,
     batch: usize,
     threads: usize,
+    device: String,
+    precision: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     method: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     engine: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    precision: Option<&'static str>,
     /// Bytes of weights and work memory, where the engine knows.
     #[serde(skip_serializing_if = "Option::is_none")]
     memory: Option<usize>,
@@ -109,13 +128,15 @@ pub(crate) fn run(command: &BenchCommand, format: Format) -> Result<()> {
             .as_deref()
             .or(report.engine)
             .unwrap_or_default();
-        let precision = report
-            .precision
-            .map(|p| format!(" {p}"))
-            .unwrap_or_default();
         let total = format!(
-            "{what}{precision} {}: {:.1} ms, {:.2} img/s (median; batch {}, {} threads)",
-            report.arch, report.ms, report.img_per_s, report.batch, report.threads
+            "{what} {}: {:.1} ms, {:.2} img/s (median; batch {}, {} threads, {} in {})",
+            report.arch,
+            report.ms,
+            report.img_per_s,
+            report.batch,
+            report.threads,
+            report.device,
+            report.precision
         );
         match &report.step {
             Some(costs) => format!("{total}\n{}", describe(costs)),
@@ -144,16 +165,22 @@ fn step(args: &StepArgs) -> Result<Report> {
     args.threads.apply();
     let method: MethodName = args.method.parse()?;
     let (batch, threads) = (args.batch as usize, args.threads.count());
-    let time = bench_step(method, &args.arch, args.size, batch, threads)?;
+    let compute = ComputeConfig {
+        device: args.compute.device.unwrap_or_default(),
+        precision: args.compute.precision,
+        recompute: args.recompute,
+    };
+    let time = bench_step(method, &args.arch, args.size, batch, threads, &compute)?;
     Ok(Report {
         ms: time.ms,
         img_per_s: time.img_per_s,
         arch: args.arch.clone(),
         batch,
         threads,
+        device: compute.device.to_string(),
+        precision: compute.precision().as_str(),
         method: Some(args.method.clone()),
         engine: None,
-        precision: None,
         memory: None,
         step: Some(StepCosts {
             forward_ms: time.forward_ms,
@@ -172,17 +199,25 @@ fn encode(args: &EncodeArgs) -> Result<Report> {
         tempfile::tempdir().context("cannot make a temporary folder; check TMPDIR and the disk")?;
     let bundle = folder.path().join("random.sslb");
     random_bundle(&args.arch, 0, args.size, Pooling::Cls, &bundle)?;
-    if args.precision == PrecisionArg::Int8 {
+    if args.precision == EncodePrecision::Int8 {
         round_to_int8(&Bundle::open(&bundle)?, &bundle)?;
     }
-    let encoder = Encoder::open(
-        &bundle,
-        &Options {
-            engine: args.engine.kind(),
-            threads,
-            precision: args.precision.precision(),
+    let options = Options {
+        engine: args.engine.kind(),
+        threads,
+        precision: match args.precision {
+            EncodePrecision::Int8 => PrecisionArg::Int8.precision(),
+            EncodePrecision::F32 | EncodePrecision::Bf16 => PrecisionArg::F32.precision(),
         },
-    )?;
+    };
+    let place = Place {
+        processor: args.device.unwrap_or_default(),
+        precision: match args.precision {
+            EncodePrecision::Bf16 => Products::Bf16,
+            EncodePrecision::F32 | EncodePrecision::Int8 => Products::F32,
+        },
+    };
+    let encoder = Encoder::open_on(&bundle, &options, place)?;
     let batch = args.batch as usize;
     let input = noise(batch * encoder.preprocess().len());
     let (mut cls, mut patches) = outputs(&encoder, batch);
@@ -202,9 +237,13 @@ fn encode(args: &EncodeArgs) -> Result<Report> {
         arch: args.arch.clone(),
         batch,
         threads,
+        device: place.processor.to_string(),
         method: None,
         engine: Some(args.engine.kind().name()),
-        precision: Some(encoder.precision().name()),
+        precision: match args.precision {
+            EncodePrecision::Bf16 => Products::Bf16.as_str(),
+            EncodePrecision::F32 | EncodePrecision::Int8 => encoder.precision().name(),
+        },
         memory: encoder.memory(),
         step: None,
     })

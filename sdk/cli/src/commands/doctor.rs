@@ -152,6 +152,7 @@ fn cpu_backend() -> Backend {
 }
 
 fn cuda_backend() -> Backend {
+    let built_in = cfg!(feature = "cuda");
     let device = Path::new("/dev/nvidia0").exists();
     let driver = find_library("libcuda.so.1");
     let seen = match (device, &driver) {
@@ -168,9 +169,14 @@ fn cuda_backend() -> Backend {
     };
     Backend {
         name: "cuda",
-        built_in: false,
+        built_in,
         found: device && driver.is_some(),
-        detail: format!("{seen}; this version has no CUDA back end, the CPU is used"),
+        detail: match built_in {
+            true => format!("{seen}; used where `--device cuda` asks for it"),
+            false => {
+                format!("{seen}; this build has no CUDA back end (feature `cuda`), the CPU is used")
+            }
+        },
     }
 }
 

@@ -16,6 +16,7 @@ mod quickstart;
 use crate::output::Format;
 use anyhow::Result;
 use clap::{Args, Subcommand};
+use ssl_edge::encoder::{Processor, Products};
 
 /// What the program can do.
 #[derive(Subcommand)]
@@ -65,6 +66,17 @@ impl Command {
             Command::Doctor(args) => doctor::run(args, format),
         }
     }
+}
+
+/// Where a command computes.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct Compute {
+    /// Where to compute: cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<Processor>,
+    /// What matrix products read: f32 or, on GPUs, bf16
+    #[arg(long, value_name = "PRECISION")]
+    pub(crate) precision: Option<Products>,
 }
 
 /// How many threads a command may use.

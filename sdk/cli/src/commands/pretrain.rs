@@ -1,6 +1,6 @@
 //! `pretrain`: an encoder from unlabelled images.
 
-use super::Threads;
+use super::{Compute, Threads};
 use crate::output::{Format, note};
 use crate::progress::observer;
 use anyhow::{Context, Result};
@@ -44,6 +44,8 @@ pub(crate) struct PretrainArgs {
     /// Under mpirun or srun: how long a process waits for the others before it stops
     #[arg(long, value_name = "SECONDS", default_value_t = TIMEOUT.as_secs(), value_parser = clap::value_parser!(u64).range(1..))]
     rank_timeout: u64,
+    #[command(flatten)]
+    compute: Compute,
     #[command(flatten)]
     threads: Threads,
 }
@@ -99,6 +101,12 @@ fn configuration(args: &PretrainArgs) -> Result<TrainConfig> {
     let mut set = args.set.clone();
     if !set.iter().any(|text| text.starts_with("threads=")) {
         set.push(format!("threads={}", args.threads.count()));
+    }
+    if let Some(device) = args.compute.device {
+        set.push(format!("compute.device=\"{device}\""));
+    }
+    if let Some(precision) = args.compute.precision {
+        set.push(format!("compute.precision=\"{precision}\""));
     }
     let request = Request {
         method: args.method.parse()?,

@@ -19,13 +19,13 @@ struct Attention {
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct Sizes {
+pub(crate) struct Sizes {
     /// Tokens of one image.
-    pub(super) tokens: usize,
+    pub(crate) tokens: usize,
     /// Width of one token, `heads * head_dim`.
-    pub(super) dim: usize,
-    heads: usize,
-    head_dim: usize,
+    pub(crate) dim: usize,
+    pub(crate) heads: usize,
+    pub(crate) head_dim: usize,
 }
 
 /// Attention over `qkv [B, N, 3·D]`, the columns being Q, K, V and inside each the heads; gives `[B, N, D]`.
@@ -234,8 +234,23 @@ impl CustomOp1 for Attention {
         ))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        storage: &candle_core::CudaStorage,
+        layout: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        let (b, sizes) = sizes(layout.dims(), self.heads)?;
+        let shape = Shape::from((b, sizes.tokens, sizes.dim));
+        crate::gpu::ops::attention((storage, layout), &sizes, shape)
+    }
+
     fn bwd(&self, qkv: &Tensor, _res: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let (_, sizes) = sizes(qkv.dims(), self.heads)?;
+        #[cfg(feature = "cuda")]
+        if qkv.device().is_cuda() {
+            return Ok(Some(crate::gpu::ops::attention_grad(qkv, grad, &sizes)?));
+        }
         let dqkv = with_slice(qkv, |x| {
             with_slice(grad, |g| {
                 let mut dqkv = vec![0f32; x.len()];

@@ -57,9 +57,60 @@ pub fn block(x: &Tensor, params: &Arc<BlockParams>, paths: Option<&PathFactors>)
     if paths.is_some_and(|paths| paths.iter().any(|p| p.len() != x.dims()[0])) {
         bail!("block: one factor per image and branch is needed")
     }
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() {
+        return fused_on_gpu(
+            x,
+            std::slice::from_ref(params),
+            paths.map(std::slice::from_ref),
+            sizes,
+        );
+    }
     let op = Fused::new(params.clone(), paths.cloned());
     // One trained parameter stands for all: it connects the op to the graph where `x` alone would not.
     let anchor = params.trained().next().unwrap_or(&params.norm1.weight);
+    x.contiguous()?.apply_op2(anchor, op)
+}
+
+/// Blocks of one width after each other; `paths` are the factors of every block, or none at all. On a GPU this is one operation.
+pub fn blocks(x: &Tensor, params: &[Arc<BlockParams>], paths: &[PathFactors]) -> Result<Tensor> {
+    if !paths.is_empty() && paths.len() != params.len() {
+        bail!(
+            "blocks: {} factors for {} blocks",
+            paths.len(),
+            params.len()
+        )
+    }
+    #[cfg(feature = "cuda")]
+    if let (true, Some(first)) = (has_kernel(x) && x.device().is_cuda(), params.first()) {
+        let sizes = sizes(x.dims(), first.heads)?;
+        for p in params {
+            p.check(&sizes)?;
+        }
+        let few = |paths: &PathFactors| paths.iter().any(|p| p.len() != x.dims()[0]);
+        if paths.iter().any(few) || params.iter().any(|p| p.heads != first.heads) {
+            bail!("blocks: one factor per image and branch and equal heads are needed")
+        }
+        return fused_on_gpu(x, params, (!paths.is_empty()).then_some(paths), sizes);
+    }
+    let mut x = x.clone();
+    for (i, params) in params.iter().enumerate() {
+        x = block(&x, params, paths.get(i))?;
+    }
+    Ok(x)
+}
+
+#[cfg(feature = "cuda")]
+fn fused_on_gpu(
+    x: &Tensor,
+    params: &[Arc<BlockParams>],
+    paths: Option<&[PathFactors]>,
+    sizes: Sizes,
+) -> Result<Tensor> {
+    let anchor = params.iter().find_map(|p| p.trained().next());
+    let anchor = anchor.unwrap_or(&params[0].norm1.weight);
+    let op =
+        crate::gpu::blocks_op::FusedBlocks::new(params.to_vec(), paths.map(<[_]>::to_vec), sizes);
     x.contiguous()?.apply_op2(anchor, op)
 }
 
@@ -149,7 +200,7 @@ fn sizes(x: &[usize], heads: usize) -> Result<Sizes> {
 }
 
 impl BlockParams {
-    fn affines(&self) -> [&Affine; 6] {
+    pub(crate) fn affines(&self) -> [&Affine; 6] {
         [
             &self.norm1,
             &self.qkv,
@@ -184,7 +235,7 @@ impl BlockParams {
     }
 
     /// Parameters that a gradient is wanted of.
-    fn trained(&self) -> impl Iterator<Item = &Tensor> {
+    pub(crate) fn trained(&self) -> impl Iterator<Item = &Tensor> {
         let tensors = self
             .affines()
             .into_iter()

@@ -105,6 +105,18 @@ vectorised! {
     }
 }
 
+fn check(x: &Layout, w: &Layout, b: &Layout) -> Result<()> {
+    let d = w.shape().elem_count();
+    if d == 0 || x.dims().last() != Some(&d) || b.shape().elem_count() != d {
+        bail!(
+            "layer_norm: x {:?} does not fit weight {:?}",
+            x.dims(),
+            w.dims()
+        )
+    }
+    Ok(())
+}
+
 impl CustomOp3 for LayerNorm {
     fn name(&self) -> &'static str {
         "layer_norm"
@@ -119,28 +131,41 @@ impl CustomOp3 for LayerNorm {
         b: &CpuStorage,
         bl: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
+        check(xl, wl, bl)?;
         let (x, w, b) = (slice(x, xl)?, slice(w, wl)?, slice(b, bl)?);
-        let d = w.len();
-        if d == 0 || xl.dims().last() != Some(&d) || b.len() != d {
-            bail!(
-                "layer_norm: x {:?} does not fit weight {:?}",
-                xl.dims(),
-                wl.dims()
-            )
-        }
         let mut y = vec![0f32; x.len()];
         forward_into(&mut y, x, w, b, self.eps);
         Ok((CpuStorage::F32(y), xl.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        xl: &Layout,
+        w: &candle_core::CudaStorage,
+        wl: &Layout,
+        b: &candle_core::CudaStorage,
+        bl: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        check(xl, wl, bl)?;
+        crate::gpu::ops::layer_norm((x, xl), (w, wl), (b, bl), self.eps)
     }
 
     fn bwd(
         &self,
         x: &Tensor,
         w: &Tensor,
-        _b: &Tensor,
+        b: &Tensor,
         _res: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            let [dx, dw, db] = crate::gpu::ops::layer_norm_grad(x, w, b, grad, self.eps)?;
+            return Ok((Some(dx), Some(dw), Some(db)));
+        }
+        debug_assert_eq!(b.dims(), w.dims());
         let d = w.elem_count();
         let mut dx = vec![0f32; x.elem_count()];
         let sums = with_slice(x, |x| {

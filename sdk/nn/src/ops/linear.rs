@@ -126,6 +126,17 @@ impl Linear {
     }
 }
 
+fn check_bias(weight: &Layout, bias: &Layout) -> Result<()> {
+    let len = bias.shape().elem_count();
+    if weight.dims().first() != Some(&len) {
+        bail!(
+            "linear: bias has {len} values, weight is {:?}",
+            weight.dims()
+        )
+    }
+    Ok(())
+}
+
 /// Every row of `y` becomes `bias`.
 pub(super) fn fill_rows(y: &mut [f32], bias: &[f32]) {
     let n = bias.len();
@@ -185,6 +196,18 @@ impl CustomOp2 for Linear {
         self.forward((slice(x, xl)?, xl.dims()), (slice(w, wl)?, wl.dims()), None)
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        xl: &Layout,
+        w: &candle_core::CudaStorage,
+        wl: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        let (m, n, k, shape) = sizes(xl.dims(), wl.dims())?;
+        crate::gpu::ops::linear((x, xl), (w, wl), None, [m, n, k], shape)
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -192,6 +215,11 @@ impl CustomOp2 for Linear {
         _res: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            let (dx, dw, _) = crate::gpu::ops::linear_grad(x, w, grad, self.input_grad, false)?;
+            return Ok((dx, Some(dw)));
+        }
         let (dx, dw) = self.backward(x, w, grad)?;
         Ok((dx, Some(dw)))
     }
@@ -212,18 +240,27 @@ impl CustomOp3 for Linear {
         bl: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let bias = slice(b, bl)?;
-        if wl.dims().first() != Some(&bias.len()) {
-            bail!(
-                "linear: bias has {} values, weight is {:?}",
-                bias.len(),
-                wl.dims()
-            )
-        }
+        check_bias(wl, bl)?;
         self.forward(
             (slice(x, xl)?, xl.dims()),
             (slice(w, wl)?, wl.dims()),
             Some(bias),
         )
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &candle_core::CudaStorage,
+        xl: &Layout,
+        w: &candle_core::CudaStorage,
+        wl: &Layout,
+        b: &candle_core::CudaStorage,
+        bl: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        check_bias(wl, bl)?;
+        let (m, n, k, shape) = sizes(xl.dims(), wl.dims())?;
+        crate::gpu::ops::linear((x, xl), (w, wl), Some((b, bl)), [m, n, k], shape)
     }
 
     fn bwd(
@@ -234,6 +271,11 @@ impl CustomOp3 for Linear {
         _res: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        #[cfg(feature = "cuda")]
+        if x.device().is_cuda() {
+            let (dx, dw, db) = crate::gpu::ops::linear_grad(x, w, grad, self.input_grad, true)?;
+            return Ok((dx, Some(dw), db));
+        }
         let (dx, dw) = self.backward(x, w, grad)?;
         let n = w.dim(0)?;
         let db = with_slice(grad, |g| Tensor::from_vec(column_sums(g, n), n, w.device()))?;

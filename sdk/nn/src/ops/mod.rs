@@ -1,24 +1,33 @@
 //! Differentiable operations.
 //!
-//! Each has a reference in plain tensors and, for f32 on the CPU, a fast kernel with its own backward. Other types and devices use the
-//! reference, which candle's autograd differentiates. Tests compare kernel and reference, forward and backward, in f64.
+//! Each has a reference in plain tensors and, for f32 on the CPU and (feature `cuda`) on NVIDIA GPUs, fast kernels with their own
+//! backward. Other types and devices use the reference, which candle's autograd differentiates. Tests compare kernel and reference,
+//! forward and backward, in f64.
 
 mod attention;
 mod block;
+mod distil;
 mod gelu;
 pub(crate) mod layer_norm;
 mod linear;
 mod patchify;
 mod product;
+mod rows;
 mod scratch;
 pub(crate) mod simd;
 
+#[cfg(any(feature = "cuda", all(test, target_os = "linux")))]
+pub(crate) use attention::Sizes;
 pub use attention::{attention, attention_reference};
-pub use block::{Affine, BlockParams, PathFactors, block, block_first_token, block_reference};
+pub use block::{
+    Affine, BlockParams, PathFactors, block, block_first_token, block_reference, blocks,
+};
+pub use distil::{Teacher, crops_cross_entropy, teacher_softmax, unit_rows};
 pub use gelu::{Gelu, gelu, gelu_reference};
 pub use layer_norm::{layer_norm, layer_norm_reference};
 pub use linear::{linear, linear_of_input, linear_reference};
 pub use patchify::{patchify, unpatchify};
+pub use rows::{gather_rows, patch_loss};
 pub use scratch::release_scratch;
 
 use std::ops::{Deref, Range};
@@ -29,7 +38,8 @@ use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor, bail};
 const ROWS_PER_SUM: usize = 64;
 
 fn has_kernel(x: &Tensor) -> bool {
-    x.device().is_cpu() && x.dtype() == DType::F32
+    let has_kernels = x.device().is_cpu() || (cfg!(feature = "cuda") && x.device().is_cuda());
+    has_kernels && x.dtype() == DType::F32
 }
 
 fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {

@@ -11,7 +11,7 @@ struct Patchify {
 
 /// `[B, C, H, W]` to `[B, (H/P)(W/P), C·P·P]`, patches row-major, each in (channel, row, column) order as a convolution's weight.
 ///
-/// For images: no gradient flows back through it on the CPU.
+/// For images: no gradient flows back through its kernels.
 pub fn patchify(images: &Tensor, patch: usize) -> Result<Tensor> {
     let (b, c, h, w) = images.dims4()?;
     if patch == 0 || h % patch != 0 || w % patch != 0 || h * w == 0 {
@@ -69,6 +69,18 @@ impl CustomOp1 for Patchify {
             CpuStorage::F32(out),
             Shape::from((b, h / p * columns, width)),
         ))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        storage: &candle_core::CudaStorage,
+        layout: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        let (b, c, h, w) = layout.shape().dims4()?;
+        let p = self.patch;
+        let shape = Shape::from((b, (h / p) * (w / p), c * p * p));
+        crate::gpu::ops::patchify((storage, layout), [b, c, h, w], p, shape)
     }
 }
 

@@ -44,14 +44,17 @@ pub struct GradNorms {
 impl GradNorms {
     /// Norms of the gradients of all parameters for which `keep` holds; one without a gradient counts as absent.
     pub fn of(params: &Params, grads: &GradStore, keep: &dyn Fn(&str) -> bool) -> Result<Self> {
-        let mut by_name = BTreeMap::new();
-        let mut sum = 0.0;
+        let mut found = Vec::new();
         for (name, param) in params.iter() {
             if let (true, Some(grad)) = (keep(name), grads.get(&param.var)) {
-                let square = square_sum(&grad.contiguous()?)?;
-                by_name.insert(name.to_string(), square.sqrt());
-                sum += square;
+                found.push((name, grad.contiguous()?));
             }
+        }
+        let mut by_name = BTreeMap::new();
+        let mut sum = 0.0;
+        for ((name, _), square) in found.iter().zip(square_sums(&found)?) {
+            by_name.insert(name.to_string(), square.sqrt());
+            sum += square;
         }
         Ok(Self {
             by_name,
@@ -70,10 +73,25 @@ impl GradNorms {
     }
 }
 
+/// The sum of squares of each tensor.
+fn square_sums(tensors: &[(&str, Tensor)]) -> Result<Vec<f64>> {
+    #[cfg(feature = "cuda")]
+    if let Some((_, first)) = tensors.first()
+        && first.device().is_cuda()
+    {
+        let tensors: Vec<&Tensor> = tensors.iter().map(|(_, tensor)| tensor).collect();
+        return crate::gpu::update::squares(&tensors);
+    }
+    tensors
+        .iter()
+        .map(|(_, tensor)| square_sum(tensor))
+        .collect()
+}
+
 fn square_sum(tensor: &Tensor) -> Result<f64> {
     let (storage, layout) = tensor.storage_and_layout();
     let Storage::Cpu(storage) = &*storage else {
-        bail!("gradient norms are computed on the CPU")
+        bail!("gradient norms are computed on the CPU or on CUDA")
     };
     let values = slice(storage, layout)?;
     let partial: Vec<f64> = values

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use ssl_edge_bundle::{Bundle, Manifest};
 
-use crate::{Options, RuntimeError};
+use crate::{Options, Place, RuntimeError};
 
+mod device;
 mod native;
 #[cfg(feature = "onnx")]
 mod onnx;
@@ -163,13 +164,20 @@ impl FromStr for EngineKind {
 }
 
 /// Builds the engine that `options` ask for.
-pub(crate) fn build(bundle: &Bundle, options: &Options) -> Result<Box<dyn Engine>, RuntimeError> {
+pub(crate) fn build(
+    bundle: &Bundle,
+    options: &Options,
+    place: Place,
+) -> Result<Box<dyn Engine>, RuntimeError> {
     let load = |reason: String| RuntimeError::Load {
         path: bundle.path().to_owned(),
         engine: options.engine,
         reason,
     };
     check_precision(bundle, options)?;
+    if place != Place::default() {
+        return on_device(bundle, options, place);
+    }
     match options.engine {
         EngineKind::Native => {
             let threads = count(options.threads);
@@ -184,6 +192,33 @@ pub(crate) fn build(bundle: &Bundle, options: &Options) -> Result<Box<dyn Engine
         #[cfg(not(feature = "onnx"))]
         EngineKind::Onnx => Err(unavailable(EngineKind::Onnx)),
     }
+}
+
+/// The native engine on a processor other than the CPU.
+fn on_device(
+    bundle: &Bundle,
+    options: &Options,
+    place: Place,
+) -> Result<Box<dyn Engine>, RuntimeError> {
+    let (engine, precision) = (options.engine, options.precision);
+    if engine != EngineKind::Native || precision != Precision::F32 {
+        return Err(RuntimeError::Device {
+            reason: format!(
+                "engine {engine} in {precision} runs on the CPU only; choose engine native in f32 for {}, or the CPU",
+                place.processor
+            ),
+        });
+    }
+    let opened = place.processor.open(place.precision, false);
+    let opened = opened.map_err(|error| RuntimeError::Device {
+        reason: error.to_string(),
+    })?;
+    let engine = device::OnDevice::load(bundle, &opened).map_err(|reason| RuntimeError::Load {
+        path: bundle.path().to_owned(),
+        engine,
+        reason,
+    })?;
+    Ok(Box::new(engine))
 }
 
 #[cfg(not(feature = "onnx"))]

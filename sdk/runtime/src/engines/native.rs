@@ -91,7 +91,7 @@ impl Engine for Native {
     }
 }
 
-fn config(arch: &ArchSpec) -> VitConfig {
+pub(super) fn config(arch: &ArchSpec) -> VitConfig {
     VitConfig {
         dim: arch.dim,
         depth: arch.depth,

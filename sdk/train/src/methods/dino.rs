@@ -16,7 +16,7 @@ use candle_core::{Device, Tensor};
 use rand_chacha::rand_core::Rng;
 use serde::{Deserialize, Serialize};
 use ssl_edge_nn::ema::ema;
-use ssl_edge_nn::ops::PathFactors;
+use ssl_edge_nn::ops::{PathFactors, Teacher, teacher_softmax};
 use ssl_edge_nn::schedule::{cosine, linear};
 use ssl_edge_nn::{Init, Params, Vit, VitConfig};
 use ssl_edge_vision::{MultiCrop, stream};
@@ -156,8 +156,18 @@ impl Dino {
     /// A student with weights drawn from `seed` as in the paper (linear layers normal 0.02, biases 0) and a teacher
     /// equal to it.
     pub fn new(encoder: &VitConfig, config: &DinoConfig, seed: u64) -> Result<Self> {
+        Self::on(&Device::Cpu, encoder, config, seed)
+    }
+
+    /// As [`Dino::new`], on a device.
+    pub fn on(
+        device: &Device,
+        encoder: &VitConfig,
+        config: &DinoConfig,
+        seed: u64,
+    ) -> Result<Self> {
         config.validate()?;
-        let mut params = Params::new();
+        let mut params = Params::on(device);
         let mut rng = init_rng(seed, 0);
         Vit::init(encoder, &mut params, ENCODER, &mut rng)?;
         Head::init(encoder.dim, &config.head, &mut params, &mut rng)?;
@@ -202,24 +212,18 @@ impl Dino {
         ctx.step < self.config.freeze_last_layer_epochs * ctx.steps_per_epoch
     }
 
-    /// `c = m c + (1 - m) mean(logits)` over rows of `[rows, K]` on all ranks. Gives the mean of `entropy` over the ranks.
+    /// `c = m c + (1 - m) mean(logits)` over rows of `[rows, K]` on all ranks, from the sums of this rank's columns. Gives the mean of `entropy` over the ranks.
     fn update_center(
         &mut self,
-        logits: &[f32],
+        mut sums: Vec<f64>,
+        rows: usize,
         entropy: f64,
         ranks: &dyn Collective,
     ) -> Result<f64> {
-        let width = self.center.len();
-        let mut sums = vec![0f64; width];
-        for row in logits.chunks_exact(width) {
-            for (sum, x) in sums.iter_mut().zip(row) {
-                *sum += f64::from(*x);
-            }
-        }
         sums.push(entropy);
         ranks.all_reduce_sum_f64(&mut sums)?;
         let entropy = sums.pop().unwrap_or(entropy) / ranks.world() as f64;
-        let rows = (logits.len() / width * ranks.world()) as f64;
+        let rows = (rows * ranks.world()) as f64;
         let m = self.config.center_momentum;
         for (c, sum) in self.center.iter_mut().zip(sums) {
             *c = (m * f64::from(*c) + (1.0 - m) * sum / rows) as f32;
@@ -273,16 +277,17 @@ impl Method for Dino {
     fn loss(&mut self, batch: &Batch, ctx: &StepContext) -> Result<Tensor> {
         let globals = &batch.views[..1];
         let teacher = self.teacher.forward(globals, &[])?;
-        let shape = teacher.shape().clone();
-        let logits: Vec<f32> = teacher.flatten_all()?.to_vec1()?;
         let temperature = self.teacher_temperature(ctx);
-        let (targets, entropy) = softmax_rows(&logits, &self.center, (1.0 / temperature) as f32);
-        let targets = Tensor::from_vec(targets, shape, &Device::Cpu)?;
+        let Teacher {
+            targets,
+            entropy,
+            column_sums,
+        } = teacher_of(&teacher, &self.center, (1.0 / temperature) as f32)?;
         let student = self
             .student
             .forward(&batch.views, &self.drops(batch, ctx)?)?;
         let loss = multi_crop_cross_entropy(&student, &targets, self.config.student_temperature)?;
-        let entropy = self.update_center(&logits, entropy, ctx.ranks)?;
+        let entropy = self.update_center(column_sums, targets.dim(0)?, entropy, ctx.ranks)?;
         let uniform = entropy > UNIFORM * (self.center.len() as f64).ln();
         self.n_collapsed = if uniform { self.n_collapsed + 1 } else { 0 };
         self.figures = BTreeMap::from([
@@ -340,6 +345,26 @@ impl Method for Dino {
     fn figures(&self) -> BTreeMap<&'static str, f64> {
         self.figures.clone()
     }
+}
+
+/// The teacher's probabilities and what becomes of its centre.
+fn teacher_of(logits: &Tensor, center: &[f32], inverse_temperature: f32) -> Result<Teacher> {
+    if logits.device().is_cuda() {
+        return Ok(teacher_softmax(logits, center, inverse_temperature)?);
+    }
+    let values: Vec<f32> = logits.flatten_all()?.to_vec1()?;
+    let (targets, entropy) = softmax_rows(&values, center, inverse_temperature);
+    let mut column_sums = vec![0f64; center.len()];
+    for row in values.chunks_exact(center.len()) {
+        for (sum, x) in column_sums.iter_mut().zip(row) {
+            *sum += f64::from(*x);
+        }
+    }
+    Ok(Teacher {
+        targets: Tensor::from_vec(targets, logits.shape(), &Device::Cpu)?,
+        entropy,
+        column_sums,
+    })
 }
 
 const CENTER: &str = "center";

@@ -123,8 +123,13 @@ impl Mae {
     /// Networks with weights drawn from `seed` as in the paper: linear layers and the patch projection Xavier-uniform,
     /// tokens normal 0.02, norms 1 and biases 0.
     pub fn new(encoder: &VitConfig, config: &MaeConfig, seed: u64) -> Result<Self> {
+        Self::on(&Device::Cpu, encoder, config, seed)
+    }
+
+    /// As [`Mae::new`], on a device.
+    pub fn on(device: &Device, encoder: &VitConfig, config: &MaeConfig, seed: u64) -> Result<Self> {
         config.validate(encoder)?;
-        let mut params = Params::new();
+        let mut params = Params::on(device);
         let mut rng = init_rng(seed, 0);
         let vit = Vit::init(encoder, &mut params, ENCODER, &mut rng)?;
         let decoder = Decoder::init(encoder, &config.decoder, &mut params, &mut rng)?;
@@ -151,7 +156,7 @@ impl Mae {
         )?;
         let name = format!("{ENCODER}pos_embed");
         let param = self.params.get(&name).expect("every encoder has positions");
-        Ok(param.var.set(&table)?)
+        Ok(param.var.set(&table.to_device(param.var.device())?)?)
     }
 
     /// Encodes visible patches: `patches [B, N, 3 P P]` to `[B, 1 + R + Nv, D]`.
@@ -161,15 +166,15 @@ impl Mae {
         let visible = masks[0].keep.len();
         let rows = indices(masks, |image, mask, rows| {
             rows.extend(mask.keep.iter().map(|&patch| (image * n) as u32 + patch));
-        })?;
-        let places = indices(masks, |_, mask, rows| rows.extend(&mask.keep))?;
-        let patches = patches.reshape((b * n, pixels))?.index_select(&rows, 0)?;
+        });
+        let places = indices(masks, |_, mask, rows| rows.extend(&mask.keep));
+        let patches = ops::gather_rows(&patches.reshape((b * n, pixels))?, rows)?;
         let weight = self
             .encoder_param("patch_embed.proj.weight")
             .flatten_from(1)?;
         let bias = self.encoder_param("patch_embed.proj.bias");
         let table = self.encoder_param("pos_embed").detach().squeeze(0)?;
-        let positions = table.narrow(0, 1, n)?.index_select(&places, 0)?;
+        let positions = ops::gather_rows(&table.narrow(0, 1, n)?, places)?;
         let x = (ops::linear_of_input(&patches, &weight, Some(&bias))? + positions)?;
         let x = x.reshape((b, visible, dim))?;
         let prefix = self.encoder.prefix_tokens(b)?;
@@ -201,18 +206,14 @@ impl Mae {
                         false => mask_row,
                     }),
             );
-        })?;
-        let x = rows
-            .index_select(&unshuffled, 0)?
-            .reshape((b, 1 + n, width))?;
-        let mut x = x.broadcast_add(&decoder.positions)?;
-        for block in &decoder.blocks {
-            x = block.forward(&x, None)?;
-        }
+        });
+        let x = ops::gather_rows(&rows, unshuffled)?.reshape((b, 1 + n, width))?;
+        let x = x.broadcast_add(&decoder.positions)?;
+        let x = Block::forward_all(&decoder.blocks, &x, &[])?;
         let hidden = indices(masks, |image, mask, rows| {
             rows.extend(hidden(mask).map(|patch| (image * (1 + n) + 1 + patch) as u32));
-        })?;
-        let x = x.reshape((b * (1 + n), width))?.index_select(&hidden, 0)?;
+        });
+        let x = ops::gather_rows(&x.reshape((b * (1 + n), width))?, hidden)?;
         let x = ops::layer_norm(&x, &decoder.norm[0], &decoder.norm[1], decoder.eps)?;
         Ok(ops::linear(&x, &decoder.pred[0], Some(&decoder.pred[1]))?)
     }
@@ -224,6 +225,14 @@ impl Mae {
         pred: &Tensor,
         masks: &[Masking],
     ) -> Result<Tensor> {
+        if pred.device().is_cuda() {
+            let (b, n, pixels) = patches.dims3()?;
+            let patches = patches.reshape((b * n, pixels))?;
+            let ids = indices(masks, |image, mask, rows| {
+                rows.extend(hidden(mask).map(|patch| (image * n + patch) as u32));
+            });
+            return Ok(ops::patch_loss(pred, &patches, ids, self.config.norm_pix)?);
+        }
         let target = target(patches, masks, self.config.norm_pix)?;
         Ok((pred - target)?.sqr()?.mean_all()?)
     }
@@ -283,7 +292,7 @@ impl Decoder {
         Ok(Self {
             embed,
             mask_token,
-            positions,
+            positions: positions.to_device(params.device())?,
             blocks,
             norm,
             pred,
@@ -348,16 +357,12 @@ fn with_cls(mut table: Vec<f32>, width: usize) -> Result<Tensor> {
 }
 
 /// Row numbers gathered image by image.
-fn indices(
-    masks: &[Masking],
-    mut fill: impl FnMut(usize, &Masking, &mut Vec<u32>),
-) -> Result<Tensor> {
+fn indices(masks: &[Masking], mut fill: impl FnMut(usize, &Masking, &mut Vec<u32>)) -> Vec<u32> {
     let mut rows = Vec::new();
     for (image, mask) in masks.iter().enumerate() {
         fill(image, mask, &mut rows);
     }
-    let len = rows.len();
-    Ok(Tensor::from_vec(rows, len, &Device::Cpu)?)
+    rows
 }
 
 /// Hidden patches in row-major order.

@@ -9,7 +9,7 @@ pub use mae::{DecoderConfig, Mae, MaeConfig, Masking, random_masking};
 
 use std::collections::BTreeMap;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use rand_chacha::ChaCha8Rng;
 use ssl_edge_nn::{Init, Params, VitConfig};
 use ssl_edge_vision::stream;
@@ -39,6 +39,17 @@ pub struct Batch {
     /// One tensor `[V * B, 3, S, S]` per resolution, view by view: MAE has one with V = 1; DINO has the two global
     /// crops, then the local ones.
     pub views: Vec<Tensor>,
+}
+
+impl Batch {
+    /// The same with its views on a device.
+    pub(crate) fn on(&self, device: &Device) -> Result<Self> {
+        let views = self.views.iter().map(|view| view.to_device(device));
+        Ok(Self {
+            samples: self.samples.clone(),
+            views: views.collect::<candle_core::Result<_>>()?,
+        })
+    }
 }
 
 /// Where in the run a step is, and with whom it is made.
@@ -94,11 +105,12 @@ pub trait Method: Send {
     fn figures(&self) -> BTreeMap<&'static str, f64>;
 }
 
-/// The method of a configuration with freshly drawn weights.
-pub fn build(config: &TrainConfig) -> Result<Box<dyn Method>> {
+/// The method of a configuration on a device, with freshly drawn weights.
+pub fn build(config: &TrainConfig, device: &Device) -> Result<Box<dyn Method>> {
+    let (encoder, seed) = (&config.encoder, config.seed);
     Ok(match config.method {
-        MethodName::Mae => Box::new(Mae::new(&config.encoder, config.mae()?, config.seed)?),
-        MethodName::Dino => Box::new(Dino::new(&config.encoder, config.dino()?, config.seed)?),
+        MethodName::Mae => Box::new(Mae::on(device, encoder, config.mae()?, seed)?),
+        MethodName::Dino => Box::new(Dino::on(device, encoder, config.dino()?, seed)?),
     })
 }
 

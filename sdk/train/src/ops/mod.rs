@@ -1,4 +1,4 @@
-//! Differentiable operations that only training needs; f32 on the CPU, each with its own backward.
+//! Differentiable operations that only training needs; f32 on the CPU, each with its own backward. On GPUs they are those of `ssl-edge-nn`.
 
 mod cross_entropy;
 mod normalize;

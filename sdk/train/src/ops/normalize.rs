@@ -10,6 +10,9 @@ const EPS: f64 = 1e-12;
 
 /// Each row of `x [R, D]` over its Euclidean norm.
 pub(crate) fn l2_normalize(x: &Tensor) -> Result<Tensor> {
+    if x.device().is_cuda() {
+        return ssl_edge_nn::ops::unit_rows(x);
+    }
     x.contiguous()?.apply_op1(Normalize)
 }
 

@@ -1,6 +1,8 @@
 //! Training from folders of images, through the public interface.
 
 mod common;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod dino;
 mod failures;
 mod mae;

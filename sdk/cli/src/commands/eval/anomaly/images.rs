@@ -288,6 +288,7 @@ fn random_encoder(encoder: &Encoder) -> Result<Encoder> {
         &Options {
             engine: EngineKind::Native,
             threads: 1,
+            ..Options::default()
         },
     )?)
 }

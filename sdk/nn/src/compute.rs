@@ -1,0 +1,242 @@
+//! Where tensors live and in what precision products are computed.
+
+use std::fmt;
+use std::str::FromStr;
+
+use candle_core::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// What matrix products of a training step or an encoder read. Sums, norms, softmax, losses and parameters are f32 in either case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32 bits.
+    F32,
+    /// 16 bits with the exponent of f32, rounded from f32; on GPUs only.
+    Bf16,
+}
+
+/// A processor by name: `cpu`, `cuda` or `cuda:N`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Processor {
+    /// The CPU.
+    #[default]
+    Cpu,
+    /// The NVIDIA GPU of this number.
+    Cuda(usize),
+}
+
+impl Precision {
+    /// `f32` or `bf16`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Precision {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        [Self::F32, Self::Bf16]
+            .into_iter()
+            .find(|p| p.as_str() == name)
+            .ok_or_else(|| format!("unknown precision {name:?}; use f32 or bf16"))
+    }
+}
+
+impl fmt::Display for Processor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(n) => write!(f, "cuda:{n}"),
+        }
+    }
+}
+
+impl FromStr for Processor {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let number = name.strip_prefix("cuda:").and_then(|n| n.parse().ok());
+        match (name, number) {
+            ("cpu", _) => Ok(Self::Cpu),
+            ("cuda", _) => Ok(Self::Cuda(0)),
+            (_, Some(n)) => Ok(Self::Cuda(n)),
+            _ => Err(format!(
+                "unknown device {name:?}; use cpu, cuda or cuda:N with the number of a GPU"
+            )),
+        }
+    }
+}
+
+impl TryFrom<String> for Processor {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        name.parse()
+    }
+}
+
+impl From<Processor> for String {
+    fn from(processor: Processor) -> Self {
+        processor.to_string()
+    }
+}
+
+impl Processor {
+    /// The precision that suits it: bf16 on GPUs, f32 on the CPU.
+    pub fn usual_precision(self) -> Precision {
+        match self {
+            Self::Cpu => Precision::F32,
+            Self::Cuda(_) => Precision::Bf16,
+        }
+    }
+
+    /// Opens it. Blocks on it keep nothing but their inputs for the backward where `recompute` is set: less memory, a third more time.
+    ///
+    /// # Errors
+    /// [`Error::Device`] with the reason: this build has no CUDA, there is no driver or no such GPU, bf16 was asked of the CPU.
+    pub fn open(self, precision: Precision, recompute: bool) -> Result<Device, Error> {
+        let refused = |reason: String| {
+            Err(Error::Device {
+                device: self,
+                reason,
+            })
+        };
+        match (self, precision, recompute) {
+            (Self::Cpu, Precision::F32, false) => Ok(Device::Cpu),
+            (Self::Cpu, Precision::Bf16, _) => {
+                refused("the CPU computes in f32; leave the precision out or ask for f32".into())
+            }
+            (Self::Cpu, _, true) => {
+                refused("activations are computed again on GPUs only; leave recompute out".into())
+            }
+            #[cfg(feature = "cuda")]
+            (Self::Cuda(n), ..) => {
+                let work = match precision {
+                    Precision::F32 => crate::gpu::Kind::F32,
+                    Precision::Bf16 => crate::gpu::Kind::Bf16,
+                };
+                crate::gpu::open(n, work, recompute).or_else(refused)
+            }
+            #[cfg(not(feature = "cuda"))]
+            (Self::Cuda(_), ..) => refused(
+                "this program was built without CUDA; build it with `cargo install --path sdk/cli --features cuda`, or use --device cpu"
+                    .into(),
+            ),
+        }
+    }
+}
+
+/// Waits until a device has done all that was asked of it, so that a clock can be read. Nothing on the CPU.
+pub fn synchronize(device: &Device) -> Result<(), Error> {
+    Ok(device.synchronize()?)
+}
+
+/// Most memory in use on a GPU at once, in bytes, since the last call with `reset`; `None` on the CPU.
+pub fn most_memory(device: &Device, reset: bool) -> Result<Option<u64>, Error> {
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(cuda) = device {
+        return Ok(Some(crate::gpu::machine_of(cuda)?.most_memory(reset)?));
+    }
+    let _ = (device, reset);
+    Ok(None)
+}
+
+/// Whether an error says that memory on a GPU did not suffice.
+pub fn is_out_of_memory(error: &candle_core::Error) -> bool {
+    let text = error.to_string();
+    [
+        "CUDA_ERROR_OUT_OF_MEMORY",
+        "CUBLAS_STATUS_ALLOC_FAILED",
+        "out of memory",
+    ]
+    .iter()
+    .any(|sign| text.contains(sign))
+}
+
+/// Whether an error says that a GPU is lost to this process: a fault there, or the device gone.
+pub fn is_device_lost(error: &candle_core::Error) -> bool {
+    let text = error.to_string();
+    [
+        "CUDA_ERROR_ILLEGAL_ADDRESS",
+        "CUDA_ERROR_LAUNCH_FAILED",
+        "CUDA_ERROR_ECC_UNCORRECTABLE",
+        "CUDA_ERROR_DEVICE_UNAVAILABLE",
+        "CUDA_ERROR_HARDWARE_STACK_ERROR",
+        "CUDA_ERROR_ASSERT",
+        "CUDA_ERROR_MISALIGNED_ADDRESS",
+    ]
+    .iter()
+    .any(|sign| text.contains(sign))
+}
+
+/// The first product's floating-point operations a second on `device`, of square matrices of `side`, in its precision: the best of
+/// `runs`, after one that does not count.
+pub fn product_rate(device: &Device, side: usize, runs: usize) -> Result<f64, Error> {
+    let values: Vec<f32> = (0..side * side)
+        .map(|i| ((i % 1013) as f32 - 506.0) / 506.0)
+        .collect();
+    let a = Tensor::from_vec(values, (side, side), device)?;
+    let b = a.t()?.contiguous()?;
+    let mut best = f64::INFINITY;
+    for run in 0..=runs {
+        synchronize(device)?;
+        let start = std::time::Instant::now();
+        crate::ops::linear(&a, &b, None)?;
+        synchronize(device)?;
+        if run > 0 {
+            best = best.min(start.elapsed().as_secs_f64());
+        }
+    }
+    Ok(2.0 * (side as f64).powi(3) / best)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_and_written() {
+        for (name, processor) in [
+            ("cpu", Processor::Cpu),
+            ("cuda", Processor::Cuda(0)),
+            ("cuda:3", Processor::Cuda(3)),
+        ] {
+            assert_eq!(name.parse(), Ok(processor));
+            assert_eq!(processor.to_string().parse(), Ok(processor));
+        }
+        for name in ["", "gpu", "cuda:", "cuda:-1", "cuda:x", "CPU"] {
+            assert!(name.parse::<Processor>().unwrap_err().contains("cuda:N"));
+        }
+        assert!("fp16".parse::<Precision>().unwrap_err().contains("bf16"));
+    }
+
+    #[test]
+    fn what_a_device_cannot_do_is_an_error_with_the_reason() {
+        let open = |p: Processor, precision, recompute| {
+            let error = p.open(precision, recompute).expect_err("refused");
+            error.to_string()
+        };
+        let text = open(Processor::Cpu, Precision::Bf16, false);
+        assert!(text.contains("cpu") && text.contains("f32"), "{text}");
+        assert!(open(Processor::Cpu, Precision::F32, true).contains("recompute"));
+        let text = open(Processor::Cuda(99), Precision::F32, false);
+        assert!(text.contains("cuda:99"), "{text}");
+        if cfg!(not(feature = "cuda")) {
+            assert!(text.contains("--features cuda"), "{text}");
+        }
+    }
+}

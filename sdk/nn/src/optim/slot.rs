@@ -1,0 +1,95 @@
+//! The moments of one parameter, and the step of all of them on a GPU.
+
+#[cfg(feature = "cuda")]
+use candle_core::bail;
+use candle_core::{Device, Result, Tensor};
+
+#[cfg(feature = "cuda")]
+use super::{AdamWConfig, Coefficients};
+use crate::params::Param;
+
+#[derive(Clone, Debug)]
+pub(super) struct Slot {
+    pub(super) step: i64,
+    /// Empty where the parameter is on a GPU.
+    pub(super) first: Vec<f32>,
+    pub(super) second: Vec<f32>,
+    /// Both moments where the parameter is on a GPU.
+    pub(super) on_gpu: Option<[Tensor; 2]>,
+    pub(super) shape: Vec<usize>,
+}
+
+impl Slot {
+    /// Zero moments of a parameter.
+    pub(super) fn new(param: &Param) -> Result<Self> {
+        let len = param.var.elem_count();
+        let on_gpu = match param.var.device() {
+            Device::Cpu => None,
+            _ => Some([
+                param.var.zeros_like()?.detach(),
+                param.var.zeros_like()?.detach(),
+            ]),
+        };
+        let host = if on_gpu.is_some() { 0 } else { len };
+        Ok(Self {
+            step: 0,
+            first: vec![0.0; host],
+            second: vec![0.0; host],
+            on_gpu,
+            shape: param.var.dims().to_vec(),
+        })
+    }
+
+    /// The moments on the CPU.
+    pub(super) fn moments(&self) -> Result<[Tensor; 2]> {
+        let cpu = &Device::Cpu;
+        match &self.on_gpu {
+            Some([first, second]) => Ok([first.to_device(cpu)?, second.to_device(cpu)?]),
+            None => {
+                let shape = self.shape.as_slice();
+                Ok([
+                    Tensor::from_slice(&self.first, shape, cpu)?,
+                    Tensor::from_slice(&self.second, shape, cpu)?,
+                ])
+            }
+        }
+    }
+}
+
+/// The update of every parameter in one launch.
+#[cfg(feature = "cuda")]
+pub(super) fn step_on_gpu(
+    config: AdamWConfig,
+    work: Vec<(&Param, &mut Slot, &Tensor, f64)>,
+    lr: f64,
+    weight_decay: f64,
+) -> Result<()> {
+    let mut updates = Vec::with_capacity(work.len());
+    let mut slots = Vec::with_capacity(work.len());
+    for (param, slot, grad, factor) in work {
+        let decay = if param.decay { weight_decay } else { 0.0 };
+        let c = Coefficients::new(config, lr, decay, slot.step + 1, factor);
+        let Some(moments) = slot.on_gpu.clone() else {
+            bail!("the moments of a parameter are not where it is")
+        };
+        updates.push(crate::gpu::update::AdamWUpdate {
+            weight: param.var.as_tensor(),
+            grad: grad.contiguous()?,
+            moments,
+            factors: [c.keep, c.rate, c.second_scale, c.grad_factor],
+        });
+        slots.push(slot);
+    }
+    let beta = [
+        config.beta1,
+        1.0 - config.beta1,
+        config.beta2,
+        1.0 - config.beta2,
+        config.eps,
+    ];
+    crate::gpu::update::adamw(&updates, beta.map(|v| v as f32))?;
+    for slot in slots {
+        slot.step += 1;
+    }
+    Ok(())
+}

@@ -1,0 +1,64 @@
+//! The encoder on the operations that trained it, on a GPU.
+
+use candle_core::{Device, Tensor};
+use ssl_edge_bundle::{Bundle, WEIGHTS};
+use ssl_edge_nn::{Error, Vit, tensors_from_bytes};
+
+use super::native::config;
+use super::{Engine, EngineKind, Shape, Tokens};
+use crate::RuntimeError;
+
+/// `ssl-edge-nn` on a device.
+pub(super) struct OnDevice {
+    vit: Vit,
+    shape: Shape,
+}
+
+impl OnDevice {
+    pub(super) fn load(bundle: &Bundle, device: &Device) -> Result<Self, String> {
+        let manifest = bundle.manifest();
+        let weights = bundle.member(WEIGHTS).ok_or("it has no weights")?;
+        let tensors = tensors_from_bytes(weights).map_err(|error| error.to_string())?;
+        let there = tensors
+            .into_iter()
+            .map(|(name, tensor)| Ok((name, tensor.to_device(device)?)))
+            .collect::<candle_core::Result<_>>();
+        let tensors = there.map_err(|error| error.to_string())?;
+        let config = config(&manifest.arch);
+        Ok(Self {
+            vit: Vit::load(&config, &tensors).map_err(|error| error.to_string())?,
+            shape: Shape::of(manifest),
+        })
+    }
+
+    fn forward(&self, input: &[f32], batch: usize) -> Result<Tokens, Error> {
+        let Shape {
+            height,
+            width,
+            n_patches,
+            ..
+        } = self.shape;
+        let images = Tensor::from_slice(input, (batch, 3, height, width), self.vit.device())?;
+        let tokens = self.vit.forward(&images)?; // [B, 1 + R + N, D]
+        let n_prefix = self.vit.config().n_prefix();
+        let flat = |start, len| tokens.narrow(1, start, len)?.flatten_all()?.to_vec1();
+        Ok(Tokens {
+            cls: flat(0, 1)?,
+            patches: flat(n_prefix, n_patches)?,
+        })
+    }
+}
+
+impl Engine for OnDevice {
+    fn kind(&self) -> EngineKind {
+        EngineKind::Native
+    }
+
+    fn run(&self, input: &[f32], batch: usize) -> Result<Tokens, RuntimeError> {
+        self.forward(input, batch)
+            .map_err(|error| RuntimeError::Run {
+                engine: EngineKind::Native,
+                reason: error.to_string(),
+            })
+    }
+}
