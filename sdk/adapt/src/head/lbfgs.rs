@@ -11,25 +11,33 @@ const DECREASE: f64 = 1e-4;
 pub(crate) struct Stop {
     /// Largest entry of the gradient, in absolute value.
     pub(crate) gradient: f64,
+    /// The same as a share of what it is at first, if that is more.
+    pub(crate) share: f64,
     /// Most steps.
     pub(crate) steps: usize,
 }
+
+/// What is known of the curvature, for a search that begins where another one ended.
+#[derive(Clone, Default)]
+pub(crate) struct Curvature(VecDeque<Pair>);
 
 /// Minimises `f` from `x` on; `f` writes its gradient and returns its value. Returns the number of steps.
 pub(crate) fn minimise(
     x: &mut Vec<f64>,
     stop: &Stop,
+    Curvature(pairs): &mut Curvature,
     mut f: impl FnMut(&[f64], &mut [f64]) -> f64,
 ) -> usize {
     let mut gradient = vec![0.0; x.len()];
     let mut value = f(x, &mut gradient);
-    let mut pairs: VecDeque<Pair> = VecDeque::with_capacity(MEMORY);
+    let largest = gradient.iter().fold(0.0f64, |most, g| most.max(g.abs()));
+    let bound = stop.gradient.max(stop.share * largest);
     let (mut next, mut next_gradient) = (x.clone(), gradient.clone());
     for step in 0..stop.steps {
-        if gradient.iter().all(|g| g.abs() <= stop.gradient) {
+        if gradient.iter().all(|g| g.abs() <= bound) {
             return step;
         }
-        let mut direction = direction(&gradient, &pairs);
+        let mut direction = direction(&gradient, pairs);
         let mut slope = dot(&gradient, &direction);
         if slope >= 0.0 {
             pairs.clear();
@@ -72,6 +80,7 @@ pub(crate) fn minimise(
     stop.steps
 }
 
+#[derive(Clone)]
 struct Pair {
     step: Vec<f64>,
     change: Vec<f64>,
@@ -138,8 +147,8 @@ mod tests {
     fn a_quadratic_is_solved_exactly() {
         let (a, b) = ([[4.0, 1.0, 0.0], [1.0, 3.0, 0.5], [0.0, 0.5, 50.0]], [1.0, -2.0, 3.0]);
         let mut x = vec![0.0; 3];
-        let stop = Stop { gradient: 1e-10, steps: 100 };
-        minimise(&mut x, &stop, |x, gradient| {
+        let stop = Stop { gradient: 1e-10, share: 0.0, steps: 100 };
+        minimise(&mut x, &stop, &mut Curvature::default(), |x, gradient| {
             let ax: Vec<f64> = a.iter().map(|row| dot(row, x)).collect();
             for i in 0..3 {
                 gradient[i] = ax[i] - b[i];
@@ -154,8 +163,8 @@ mod tests {
     #[test]
     fn rosenbrocks_valley_is_followed_to_its_end() {
         let mut x = vec![-1.2, 1.0];
-        let stop = Stop { gradient: 1e-9, steps: 500 };
-        let steps = minimise(&mut x, &stop, |x, gradient| {
+        let stop = Stop { gradient: 1e-9, share: 0.0, steps: 500 };
+        let steps = minimise(&mut x, &stop, &mut Curvature::default(), |x, gradient| {
             let (a, b) = (1.0 - x[0], x[1] - x[0] * x[0]);
             gradient[0] = -2.0 * a - 400.0 * x[0] * b;
             gradient[1] = 200.0 * b;
