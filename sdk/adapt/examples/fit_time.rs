@@ -37,7 +37,9 @@ fn main() -> Result<(), Failure> {
         let class = i % n_classes;
         job.add_sample(classes[class], &frames.of(class), SampleMeta::default())?;
     }
-    println!("{dim} features, {n_samples} samples, {n_classes} classes; best and median of 50, in ms");
+    println!(
+        "{dim} features, {n_samples} samples, {n_classes} classes; best and median of 50, in ms"
+    );
     changes(&job, &mut frames)?;
     let search = FitOptions {
         search: true,
@@ -66,7 +68,13 @@ impl Frames {
     /// A noisy feature of a class, of norm 1.
     fn of(&mut self, class: usize) -> Vec<f32> {
         let noise = |rng: &mut ChaCha8Rng| (rng.next_u32() as f32 / u32::MAX as f32) - 0.5;
-        let own = |j: usize| if j % self.n_classes == class { 0.2 } else { 0.0 };
+        let own = |j: usize| {
+            if j % self.n_classes == class {
+                0.2
+            } else {
+                0.0
+            }
+        };
         let row: Vec<f32> = (0..self.dim)
             .map(|j| noise(&mut self.rng) + own(j))
             .collect();
@@ -94,31 +102,49 @@ fn changes(job: &Job, frames: &mut Frames) -> Result<(), AdaptError> {
         timed(what, || job.clone(), change)
     };
     time("add a sample", &|job| {
-        job.add_sample(first, &frame, SampleMeta::default()).map(drop)
+        job.add_sample(first, &frame, SampleMeta::default())
+            .map(drop)
     })?;
-    time("forget a sample", &|job| job.remove_sample(sample).map(drop))?;
-    time("relabel a sample", &|job| job.relabel_sample(sample, second))?;
+    time("forget a sample", &|job| {
+        job.remove_sample(sample).map(drop)
+    })?;
+    time("relabel a sample", &|job| {
+        job.relabel_sample(sample, second)
+    })?;
     time("merge two classes", &|job| job.merge_classes(first, second))?;
     time("remove a class", &|job| job.remove_class(first))?;
-    time("merge a job of 10 samples", &|job| job.merge(&other).map(drop))?;
+    time("merge a job of 10 samples", &|job| {
+        job.merge(&other).map(drop)
+    })?;
     let mut forgetful = job.clone();
     forgetful.remove_class(first)?;
-    timed("take a removed class back", || forgetful.clone(), |job: &mut Job| {
-        job.undo();
-        Ok::<_, AdaptError>(())
-    })
+    timed(
+        "take a removed class back",
+        || forgetful.clone(),
+        |job: &mut Job| {
+            job.undo();
+            Ok::<_, AdaptError>(())
+        },
+    )
 }
 
 fn fits(job: &Job, what: &str, options: &FitOptions, frame: &[f32]) -> Result<(), AdaptError> {
-    timed(&format!("fit ({what})"), || job.clone(), |job: &mut Job| {
-        job.fit(options).map(drop)
-    })?;
+    timed(
+        &format!("fit ({what})"),
+        || job.clone(),
+        |job: &mut Job| job.fit(options).map(drop),
+    )?;
     let mut job = job.clone();
     let report = job.fit(options)?;
     let inspect = |job: &mut Job| job.inspect(frame).map(|_: Verdict| ());
     timed("  inspect", || job.clone(), inspect)?;
-    let accuracy = report.loo_accuracy.map_or("none".into(), |a| format!("{a:.3}"));
-    println!("    leave-one-out accuracy {accuracy}, parts {}", report.parts.join(" + "));
+    let accuracy = report
+        .loo_accuracy
+        .map_or("none".into(), |a| format!("{a:.3}"));
+    println!(
+        "    leave-one-out accuracy {accuracy}, parts {}",
+        report.parts.join(" + ")
+    );
     Ok(())
 }
 

@@ -106,7 +106,12 @@ impl Problem<'_> {
             if chance(&right, &self.right(&next)) >= bound {
                 continue;
             }
-            let hits = self.right(&next).into_iter().flatten().filter(|hit| *hit).count();
+            let hits = self
+                .right(&next)
+                .into_iter()
+                .flatten()
+                .filter(|hit| *hit)
+                .count();
             let better = most.is_none_or(|most| {
                 hits > most || hits == most && next.loss() < choice.candidate.loss()
             });
@@ -161,11 +166,19 @@ impl Problem<'_> {
 /// Chance that a fair coin speaks for `other` as often as the samples do that only one of both gets right.
 fn chance(reference: &[Option<bool>], other: &[Option<bool>]) -> f64 {
     let pairs = || reference.iter().zip(other);
-    let gained = pairs().filter(|pair| matches!(pair, (Some(false), Some(true)))).count();
-    let lost = pairs().filter(|pair| matches!(pair, (Some(true), Some(false)))).count();
+    let gained = pairs()
+        .filter(|pair| matches!(pair, (Some(false), Some(true))))
+        .count();
+    let lost = pairs()
+        .filter(|pair| matches!(pair, (Some(true), Some(false))))
+        .count();
     let n = gained + lost;
     // Σ_{k ≥ gained} C(n, k) / 2ⁿ, from the smallest term on; ln C by sums of logarithms.
-    let ln_choose = |k: usize| (1..=k).map(|i| ((n - k + i) as f64 / i as f64).ln()).sum::<f64>();
+    let ln_choose = |k: usize| {
+        (1..=k)
+            .map(|i| ((n - k + i) as f64 / i as f64).ln())
+            .sum::<f64>()
+    };
     let ln_half = n as f64 * 0.5f64.ln();
     (gained..=n).map(|k| (ln_choose(k) + ln_half).exp()).sum()
 }

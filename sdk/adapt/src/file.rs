@@ -258,12 +258,18 @@ fn check(payload: &Payload) -> Result<(), String> {
     if payload.layout.dim() != payload.encoder.dim {
         return Err("the parts do not make the feature".into());
     }
-    if !payload.classes.iter().all(|class| class.cost > 0.0 && class.cost.is_finite()) {
+    if !payload
+        .classes
+        .iter()
+        .all(|class| class.cost > 0.0 && class.cost.is_finite())
+    {
         return Err("a class has no cost above 0".into());
     }
     let n_parts = payload.layout.parts().len();
     let choice = payload.choice.as_ref();
-    if choice.is_some_and(|c| c.1.is_empty() || !c.1.is_sorted_by(|a, b| a < b) || c.1.iter().any(|&i| i >= n_parts)) {
+    if choice.is_some_and(|c| {
+        c.1.is_empty() || !c.1.is_sorted_by(|a, b| a < b) || c.1.iter().any(|&i| i >= n_parts)
+    }) {
         return Err("the chosen parts are not there".into());
     }
     for sample in payload.samples.iter() {
@@ -297,7 +303,12 @@ fn check_fitted(fitted: &Fitted, payload: &Payload) -> Result<(), String> {
     let report = &fitted.report;
     let confusion = report.confusion.n_classes == n_classes
         && Some(report.confusion.counts.len()) == n_classes.checked_mul(n_classes)
-        && report.confusion.counts.iter().map(|n| u128::from(*n)).sum::<u128>()
+        && report
+            .confusion
+            .counts
+            .iter()
+            .map(|n| u128::from(*n))
+            .sum::<u128>()
             <= payload.samples.len() as u128;
     let needs_more = report.needs_more.is_none_or(|class| class < n_classes);
     if n_classes == 0 || !confusion || !needs_more || report.n != payload.samples.len() {

@@ -248,5 +248,8 @@ fn spread<'r>(rows: impl Iterator<Item = &'r [f32]> + Clone, dim: usize) -> (f64
         let differences = row.iter().zip(&mean).map(|(x, m)| f64::from(*x) - m);
         differences.map(|d| d * d).sum()
     };
-    (rows.map(around).sum::<f64>() / n.max(1.0), square / n.max(1.0))
+    (
+        rows.map(around).sum::<f64>() / n.max(1.0),
+        square / n.max(1.0),
+    )
 }

@@ -35,7 +35,11 @@ impl Reliability {
                 .sum::<f64>();
         }
         // count · |mean confidence - share right| is the difference of the sums.
-        let ece = bins.iter().map(|(sum, hits)| (sum - hits).abs()).sum::<f64>() / n;
+        let ece = bins
+            .iter()
+            .map(|(sum, hits)| (sum - hits).abs())
+            .sum::<f64>()
+            / n;
         (n > 0.0).then_some(Self {
             ece,
             brier: brier / n,
@@ -49,7 +53,9 @@ pub fn wilson(hits: f64, n: f64) -> (f64, f64) {
     let z2 = Z * Z / n;
     let middle = (share + 0.5 * z2) / (1.0 + z2);
     let half = Z / (1.0 + z2) * (share * (1.0 - share) / n + z2 / (4.0 * n)).sqrt();
-    ((middle - half).max(0.0), (middle + half).min(1.0))
+    // At 0 and 1 the share is an end, but for rounding.
+    let (low, high) = (middle - half, middle + half);
+    (low.clamp(0.0, share), high.clamp(share, 1.0))
 }
 
 #[cfg(test)]
@@ -61,7 +67,10 @@ mod tests {
         // The ends are the shares p for which |hits/n - p| = z √(p (1 - p) / n).
         for (hits, n) in [(0.0, 5.0), (3.0, 7.0), (10.0, 10.0), (81.0, 263.0)] {
             let (low, high) = wilson(hits, n);
-            for p in [low, high].into_iter().filter(|p| *p > 1e-12 && *p < 1.0 - 1e-12) {
+            for p in [low, high]
+                .into_iter()
+                .filter(|p| *p > 1e-12 && *p < 1.0 - 1e-12)
+            {
                 let z = (hits / n - p).abs() / (p * (1.0 - p) / n).sqrt();
                 assert!((z - Z).abs() < 1e-9, "{hits} of {n}: {p}");
             }

@@ -102,10 +102,7 @@ pub fn leave_one_out_distances(support: &Support) -> Vec<f64> {
 }
 
 /// The same for rows of norm 1 and those that `counts`, but of no more than [`MOST`] of them.
-pub(crate) fn some_nearest_others(
-    unit: &Matrix<f32>,
-    counts: impl Fn(usize) -> bool,
-) -> Vec<f64> {
+pub(crate) fn some_nearest_others(unit: &Matrix<f32>, counts: impl Fn(usize) -> bool) -> Vec<f64> {
     let all: Vec<usize> = (0..unit.rows).filter(|&i| counts(i)).collect();
     let n = all.len().min(MOST);
     let some: Vec<usize> = (0..n).map(|i| all[i * all.len() / n]).collect();
@@ -115,7 +112,9 @@ pub(crate) fn some_nearest_others(
 fn nearest_others(unit: &Matrix<f32>, samples: &[usize]) -> Vec<f64> {
     let blocks = blocks::map(samples.len(), |block| {
         let samples = &samples[block];
-        let cosines = unit.picked(samples).rows_times_transposed(0..samples.len(), unit);
+        let cosines = unit
+            .picked(samples)
+            .rows_times_transposed(0..samples.len(), unit);
         samples
             .iter()
             .enumerate()

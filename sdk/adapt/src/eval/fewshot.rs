@@ -34,7 +34,9 @@ impl HeadChoice {
 
     pub(super) fn fit(self, problem: &Problem) -> Result<(View, Candidate), AdaptError> {
         match self {
-            Self::Auto => problem.choose().map(|choice| (choice.view, choice.candidate)),
+            Self::Auto => problem
+                .choose()
+                .map(|choice| (choice.view, choice.candidate)),
             Self::One(kind) => problem.fit(kind, problem.layout.preferred(), None),
         }
     }

@@ -7,12 +7,12 @@ mod fewshot;
 mod knn;
 mod openset;
 
-pub use fewshot::{FewshotOptions, FewshotScore, HeadChoice, fewshot};
-pub use openset::{OpensetOptions, OpensetScore, openset};
 pub use anomaly::{AnomalySplit, anomaly_splits};
 pub use aupro::{PixelMetrics, PixelScores, regions};
 pub use auroc::{auroc, auroc_standard_error};
+pub use fewshot::{FewshotOptions, FewshotScore, HeadChoice, fewshot};
 pub use knn::{KnnScore, knn_accuracy};
+pub use openset::{OpensetOptions, OpensetScore, openset};
 
 use crate::error::{AdaptError, check_embedding};
 use crate::parts::Layout;

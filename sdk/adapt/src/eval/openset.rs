@@ -83,7 +83,8 @@ pub fn openset(
             .collect::<Result<_, AdaptError>>()?;
         for (i, &head) in options.heads.iter().enumerate() {
             let of_head = || draws.iter().map(|draw| &draw[i]);
-            let (auroc, ci95) = interval(of_head().map(Draw::auroc).collect::<Vec<_>>().into_iter());
+            let (auroc, ci95) =
+                interval(of_head().map(Draw::auroc).collect::<Vec<_>>().into_iter());
             let mean = |of: fn(&Draw) -> f64| of_head().map(of).sum::<f64>() / draws.len() as f64;
             scores.push(OpensetScore {
                 head,
@@ -134,7 +135,9 @@ fn one(
         confusion.add(label, argmax(&candidate.head.scores(&seen)));
         of_known.push(distance(&seen));
     }
-    let of_unknown = unknown.rows().map(|row| distance(&view.of(row, layout.parts())));
+    let of_unknown = unknown
+        .rows()
+        .map(|row| distance(&view.of(row, layout.parts())));
     Ok(Draw {
         unknown: of_unknown.collect(),
         known: of_known,

@@ -34,8 +34,15 @@ impl Knn {
     /// Share of each class in the votes, 0..1.
     pub fn scores(&self, embedding: &[f32]) -> Vec<f64> {
         let inverse = inverse_norm(embedding);
-        let cosines = self.units.chunks_exact(embedding.len()).map(|unit| dot32(unit, embedding) * inverse);
-        self.votes(cosines.zip(&self.labels).map(|(cosine, label)| (cosine, *label)))
+        let cosines = self
+            .units
+            .chunks_exact(embedding.len())
+            .map(|unit| dot32(unit, embedding) * inverse);
+        self.votes(
+            cosines
+                .zip(&self.labels)
+                .map(|(cosine, label)| (cosine, *label)),
+        )
     }
 
     /// Scores `[N, C]` of each sample with itself left out.

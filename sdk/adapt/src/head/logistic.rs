@@ -53,10 +53,18 @@ impl<'s> LogisticProblem<'s> {
             return Err(AdaptError::Degenerate { n: support.len() });
         }
         if support.len() > support.dim() {
-            return Ok(Self { support, mean, coordinates: centred, basis: None, unit });
+            return Ok(Self {
+                support,
+                mean,
+                coordinates: centred,
+                basis: None,
+                unit,
+            });
         }
         let (values, vectors) = eigen(&centred.row_gram())?;
-        let kept: Vec<usize> = (0..values.len()).filter(|&j| values[j] > 1e-10 * total).collect();
+        let kept: Vec<usize> = (0..values.len())
+            .filter(|&j| values[j] > 1e-10 * total)
+            .collect();
         let mut coordinates = Matrix::zeros(support.len(), kept.len());
         let mut factors = Matrix::zeros(support.len(), kept.len());
         for i in 0..support.len() {
@@ -67,7 +75,13 @@ impl<'s> LogisticProblem<'s> {
             }
         }
         let basis = Some(factors.transposed_times(&centred));
-        Ok(Self { support, mean, coordinates, basis, unit })
+        Ok(Self {
+            support,
+            mean,
+            coordinates,
+            basis,
+            unit,
+        })
     }
 
     /// Mean squared distance of the samples from their mean: the unit in which λ is natural.
@@ -93,7 +107,10 @@ impl<'s> LogisticProblem<'s> {
         let fit = |&lambda: &f64| {
             let curvature;
             (theta, curvature) = self.optimum(lambda, &theta);
-            (self.head(&theta), self.leave_out(lambda, &theta, &curvature))
+            (
+                self.head(&theta),
+                self.leave_out(lambda, &theta, &curvature),
+            )
         };
         lambdas.iter().map(fit).collect()
     }
@@ -110,22 +127,34 @@ impl<'s> LogisticProblem<'s> {
 
     fn optimum(&self, lambda: f64, start: &[f64]) -> (Theta, Curvature) {
         let mut theta = start.to_vec();
-        let stop = Stop { gradient: PRECISION * self.unit.sqrt(), share: 0.0, steps: 1000 };
+        let stop = Stop {
+            gradient: PRECISION * self.unit.sqrt(),
+            share: 0.0,
+            steps: 1000,
+        };
         let all = self.weights(|_| true);
         let mut curvature = Curvature::default();
-        minimise(&mut theta, &stop, &mut curvature, |theta, gradient| self.loss(theta, gradient, lambda, &all));
+        minimise(&mut theta, &stop, &mut curvature, |theta, gradient| {
+            self.loss(theta, gradient, lambda, &all)
+        });
         (theta, curvature)
     }
 
     fn leave_out(&self, lambda: f64, optimum: &[f64], curvature: &Curvature) -> Vec<f64> {
         let n = self.support.len();
         let n_groups = n.min(FOLDS);
-        let stop = Stop { gradient: PRECISION * self.unit.sqrt(), share: LOO_PRECISION, steps: 100 };
+        let stop = Stop {
+            gradient: PRECISION * self.unit.sqrt(),
+            share: LOO_PRECISION,
+            steps: 100,
+        };
         let groups = blocks::each(n_groups, |group| {
             let weights = self.weights(|i| i % n_groups != group);
             let mut theta = optimum.to_vec();
             let mut curvature = curvature.clone();
-            minimise(&mut theta, &stop, &mut curvature, |theta, gradient| self.loss(theta, gradient, lambda, &weights));
+            minimise(&mut theta, &stop, &mut curvature, |theta, gradient| {
+                self.loss(theta, gradient, lambda, &weights)
+            });
             let members = (group..n).step_by(n_groups);
             members.map(|i| self.logits(&theta, i)).collect::<Vec<_>>()
         });
@@ -143,10 +172,18 @@ impl<'s> LogisticProblem<'s> {
     fn weights(&self, counts: impl Fn(usize) -> bool) -> Vec<f64> {
         let mut of_class = vec![0usize; self.support.n_classes()];
         let labels = self.support.labels();
-        labels.iter().enumerate().filter(|(i, _)| counts(*i)).for_each(|(_, &label)| of_class[label] += 1);
+        labels
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| counts(*i))
+            .for_each(|(_, &label)| of_class[label] += 1);
         let present = of_class.iter().filter(|n| **n > 0).count() as f64;
         let weight = |(i, &label): (usize, &usize)| {
-            if counts(i) { 1.0 / (present * of_class[label] as f64) } else { 0.0 }
+            if counts(i) {
+                1.0 / (present * of_class[label] as f64)
+            } else {
+                0.0
+            }
         };
         labels.iter().enumerate().map(weight).collect()
     }
@@ -168,7 +205,11 @@ impl<'s> LogisticProblem<'s> {
         }
         gradient[split..].fill(0.0);
         let n = self.support.len();
-        let matrix = Matrix { rows: n_classes, cols: width, data: theta[..split].to_vec() };
+        let matrix = Matrix {
+            rows: n_classes,
+            cols: width,
+            data: theta[..split].to_vec(),
+        };
         let mut residuals = self.coordinates.rows_times_transposed(0..n, &matrix);
         for (i, &weight) in weights.iter().enumerate() {
             let row = residuals.row_mut(i);
@@ -176,31 +217,49 @@ impl<'s> LogisticProblem<'s> {
                 row.fill(0.0);
                 continue;
             }
-            row.iter_mut().zip(&theta[split..]).for_each(|(logit, bias)| *logit += bias);
+            row.iter_mut()
+                .zip(&theta[split..])
+                .for_each(|(logit, bias)| *logit += bias);
             let label = self.support.labels()[i];
             let max = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let own = row[label];
-            row.iter_mut().for_each(|logit| *logit = (*logit - max).exp());
+            row.iter_mut()
+                .for_each(|logit| *logit = (*logit - max).exp());
             let sum: f64 = row.iter().sum();
             value += weight * (sum.ln() + max - own);
             row.iter_mut().for_each(|exp| *exp *= weight / sum);
             row[label] -= weight;
-            gradient[split..].iter_mut().zip(row.iter()).for_each(|(g, r)| *g += r);
+            gradient[split..]
+                .iter_mut()
+                .zip(row.iter())
+                .for_each(|(g, r)| *g += r);
         }
         let products = residuals.transposed_times(&self.coordinates);
-        gradient.iter_mut().zip(&products.data).for_each(|(g, p)| *g += p);
+        gradient
+            .iter_mut()
+            .zip(&products.data)
+            .for_each(|(g, p)| *g += p);
         value
     }
 
     fn head(&self, theta: &[f64]) -> Ridge {
         let n_classes = self.support.n_classes();
         let (weights, bias) = theta.split_at(n_classes * self.coordinates.cols);
-        let weights = Matrix { rows: n_classes, cols: self.coordinates.cols, data: weights.to_vec() };
+        let weights = Matrix {
+            rows: n_classes,
+            cols: self.coordinates.cols,
+            data: weights.to_vec(),
+        };
         let weights = match &self.basis {
             Some(basis) => weights.times(basis),
             None => weights,
         };
-        let bias = (0..n_classes).map(|c| bias[c] - dot(weights.row(c), &self.mean)).collect();
-        Ridge { weights: weights.data, bias }
+        let bias = (0..n_classes)
+            .map(|c| bias[c] - dot(weights.row(c), &self.mean))
+            .collect();
+        Ridge {
+            weights: weights.data,
+            bias,
+        }
     }
 }

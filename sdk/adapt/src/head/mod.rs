@@ -104,7 +104,10 @@ impl Head {
             Self::Knn(head) => (
                 head.n_classes == n_classes
                     && Some(head.units.len()) == head.labels.len().checked_mul(dim)
-                    && head.labels.iter().all(|&label| (label as usize) < n_classes),
+                    && head
+                        .labels
+                        .iter()
+                        .all(|&label| (label as usize) < n_classes),
                 head.units.iter().all(|x| x.is_finite()),
             ),
             Self::One => (n_classes == 1, true),

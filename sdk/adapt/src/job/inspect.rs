@@ -62,7 +62,11 @@ impl Job {
     /// No class; a class without a sample (named); features that are all the same; an option out of range; a part that the features do not have.
     pub fn fit(&mut self, options: &FitOptions) -> Result<FitReport, AdaptError> {
         let labels = self.labels()?;
-        let rows: Vec<&[f32]> = self.samples.iter().map(|s| s.embedding.as_slice()).collect();
+        let rows: Vec<&[f32]> = self
+            .samples
+            .iter()
+            .map(|s| s.embedding.as_slice())
+            .collect();
         let problem = Problem {
             rows: &rows,
             labels: &labels,
@@ -165,7 +169,11 @@ impl Job {
     fn nearest(&self, fitted: &Fitted, seen: &[f32]) -> Option<(SampleId, f64)> {
         let inverse = inverse_norm(seen);
         let mut best: Option<(&Sample, f64)> = None;
-        for (sample, unit) in self.samples.iter().zip(fitted.units.chunks_exact(seen.len())) {
+        for (sample, unit) in self
+            .samples
+            .iter()
+            .zip(fitted.units.chunks_exact(seen.len()))
+        {
             let distance = (1.0 - dot32(seen, unit) * inverse).max(0.0);
             if best.is_none_or(|(_, smallest)| distance < smallest) {
                 best = Some((sample, distance));

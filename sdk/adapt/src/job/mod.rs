@@ -11,8 +11,8 @@ pub use merge::Migration;
 
 use crate::error::AdaptError;
 use crate::fitted::{FitReport, Fitted};
-use crate::history::Record;
 use crate::head::HeadKind;
+use crate::history::Record;
 use crate::parts::{Layout, Selection};
 use change::Undo;
 use serde::{Deserialize, Serialize};

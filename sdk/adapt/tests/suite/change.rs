@@ -1,7 +1,7 @@
 //! What changes leave behind: records, marks, costs.
 
 use crate::common::{Data, encoder, meta};
-use ssl_edge_adapt::{AdaptError, Action, FitOptions, HeadKind, Job, Layout, SampleId, SampleMeta};
+use ssl_edge_adapt::{Action, AdaptError, FitOptions, HeadKind, Job, Layout, SampleId, SampleMeta};
 
 #[test]
 fn every_action_is_recorded_with_its_operator() {
@@ -32,23 +32,78 @@ fn every_action_is_recorded_with_its_operator() {
     job.remove_class(dent).unwrap();
     let d = SampleId(3);
     let want = [
-        Action::AddClass { class: good, name: "good".into() },
-        Action::AddClass { class: dent, name: "dent".into() },
-        Action::AddClass { class: scratch, name: "scratch".into() },
-        Action::RenameClass { class: dent, from: "dent".into(), to: "Delle".into() },
-        Action::SetGood { class: dent, good: true },
-        Action::SetCost { class: good, cost: 3.0 },
-        Action::AddSample { sample: a, class: good, source: "a.png".into() },
-        Action::AddSample { sample: b, class: dent, source: "b.png".into() },
-        Action::AddSample { sample: c, class: scratch, source: "c.png".into() },
-        Action::Relabel { sample: c, from: scratch, to: dent },
+        Action::AddClass {
+            class: good,
+            name: "good".into(),
+        },
+        Action::AddClass {
+            class: dent,
+            name: "dent".into(),
+        },
+        Action::AddClass {
+            class: scratch,
+            name: "scratch".into(),
+        },
+        Action::RenameClass {
+            class: dent,
+            from: "dent".into(),
+            to: "Delle".into(),
+        },
+        Action::SetGood {
+            class: dent,
+            good: true,
+        },
+        Action::SetCost {
+            class: good,
+            cost: 3.0,
+        },
+        Action::AddSample {
+            sample: a,
+            class: good,
+            source: "a.png".into(),
+        },
+        Action::AddSample {
+            sample: b,
+            class: dent,
+            source: "b.png".into(),
+        },
+        Action::AddSample {
+            sample: c,
+            class: scratch,
+            source: "c.png".into(),
+        },
+        Action::Relabel {
+            sample: c,
+            from: scratch,
+            to: dent,
+        },
         Action::Undo { revision: 10 },
-        Action::Fit { head: Some(HeadKind::Lda), parts: vec!["embedding".into()], samples: 3 },
-        Action::MergeClasses { from: scratch, into: dent, samples: 1 },
-        Action::RemoveSample { sample: b, class: dent, source: "b.png".into() },
-        Action::AddSample { sample: d, class: good, source: "d.png".into() },
+        Action::Fit {
+            head: Some(HeadKind::Lda),
+            parts: vec!["embedding".into()],
+            samples: 3,
+        },
+        Action::MergeClasses {
+            from: scratch,
+            into: dent,
+            samples: 1,
+        },
+        Action::RemoveSample {
+            sample: b,
+            class: dent,
+            source: "b.png".into(),
+        },
+        Action::AddSample {
+            sample: d,
+            class: good,
+            source: "d.png".into(),
+        },
         Action::MergeJob { samples: 1 },
-        Action::RemoveClass { class: dent, name: "Delle".into(), samples: 1 },
+        Action::RemoveClass {
+            class: dent,
+            name: "Delle".into(),
+            samples: 1,
+        },
     ];
     let actions: Vec<&Action> = job.history().iter().map(|record| &record.action).collect();
     assert_eq!(actions, want.iter().collect::<Vec<_>>());
@@ -68,8 +123,14 @@ fn every_action_is_recorded_with_its_operator() {
             Ok(vec![s.embedding[0]])
         })
         .unwrap();
-    let last: Vec<&Action> = migrated.job.history()[17..].iter().map(|r| &r.action).collect();
-    assert!(matches!(last[..], [Action::NewEncoder { .. }, Action::Fit { head: None, .. }]));
+    let last: Vec<&Action> = migrated.job.history()[17..]
+        .iter()
+        .map(|r| &r.action)
+        .collect();
+    assert!(matches!(
+        last[..],
+        [Action::NewEncoder { .. }, Action::Fit { head: None, .. }]
+    ));
 }
 
 #[test]
@@ -100,16 +161,35 @@ fn a_call_that_fails_changes_nothing() {
 #[test]
 fn a_frame_is_taught_once() {
     let mut job = Job::new(encoder(2));
-    let (good, bad) = (job.add_class("good").unwrap(), job.add_class("bad").unwrap());
-    let first = job.add_sample(good, &[1.0, 2.0], meta("line/1.png")).unwrap();
-    let twice = job.add_sample(good, &[1.0, 2.0], meta("line/2.png")).unwrap_err();
+    let (good, bad) = (
+        job.add_class("good").unwrap(),
+        job.add_class("bad").unwrap(),
+    );
+    let first = job
+        .add_sample(good, &[1.0, 2.0], meta("line/1.png"))
+        .unwrap();
+    let twice = job
+        .add_sample(good, &[1.0, 2.0], meta("line/2.png"))
+        .unwrap_err();
     assert!(matches!(twice, AdaptError::Duplicate { sample: 0, .. }));
     let text = twice.to_string();
-    assert!(text.contains("line/2.png") && text.contains("sample 0 (`line/1.png`)"), "{text}");
-    let both = job.add_sample(bad, &[1.0, 2.0], meta("line/3.png")).unwrap_err();
+    assert!(
+        text.contains("line/2.png") && text.contains("sample 0 (`line/1.png`)"),
+        "{text}"
+    );
+    let both = job
+        .add_sample(bad, &[1.0, 2.0], meta("line/3.png"))
+        .unwrap_err();
     assert!(matches!(both, AdaptError::Contradiction { sample: 0, .. }));
     let text = both.to_string();
-    for part in ["`line/3.png`", "`bad`", "`good`", "sample 0", "`line/1.png`", "relabel"] {
+    for part in [
+        "`line/3.png`",
+        "`bad`",
+        "`good`",
+        "sample 0",
+        "`line/1.png`",
+        "relabel",
+    ] {
         assert!(text.contains(part), "{text}");
     }
     // After it is gone, or after a relabelling, the frame is judged by what is there.
@@ -165,7 +245,10 @@ fn a_part_passes_if_its_class_is_good_and_it_is_not_unknown() {
     let mut job = Data::clusters(4, &[25, 25], 8, 2.0).job();
     job.fit(&FitOptions::default()).unwrap();
     let (first, second) = (job.classes()[0].id, job.classes()[1].id);
-    let frames = [job.samples()[0].embedding.clone(), job.samples()[30].embedding.clone()];
+    let frames = [
+        job.samples()[0].embedding.clone(),
+        job.samples()[30].embedding.clone(),
+    ];
     let stranger: Vec<f32> = frames[0].iter().map(|x| -x).collect();
     let ok = |job: &Job, frame: &[f32]| job.inspect(frame).unwrap().ok;
     assert_eq!(ok(&job, &frames[0]), None);
@@ -178,7 +261,13 @@ fn a_part_passes_if_its_class_is_good_and_it_is_not_unknown() {
     assert_eq!(of(&job), [Some(true), Some(true), Some(false)]);
     job.set_good(first, false).unwrap();
     assert_eq!(of(&job), [Some(false), Some(true), Some(false)]);
-    for (name, good) in [("Good", true), (" OK ", true), ("pass", true), ("NORMAL", true), ("not ok", false)] {
+    for (name, good) in [
+        ("Good", true),
+        (" OK ", true),
+        ("pass", true),
+        ("NORMAL", true),
+        ("not ok", false),
+    ] {
         let id = job.add_class(name).unwrap();
         assert_eq!(job.class(id).unwrap().good, good, "{name}");
     }
@@ -187,17 +276,35 @@ fn a_part_passes_if_its_class_is_good_and_it_is_not_unknown() {
 #[test]
 fn a_job_of_one_class_tells_what_is_unlike_it() {
     let mut job = Data::clusters(5, &[40], 8, 1.0).job();
-    let report = job.fit(&FitOptions { unknown_rate: 0.1, ..FitOptions::default() }).unwrap();
-    assert_eq!((report.head, report.loo_n, report.needs_more), (None, 0, None));
-    assert_eq!((report.unknown.n(), report.unknown.promised), (40, Some(0.1)));
+    let report = job
+        .fit(&FitOptions {
+            unknown_rate: 0.1,
+            ..FitOptions::default()
+        })
+        .unwrap();
+    assert_eq!(
+        (report.head, report.loo_n, report.needs_more),
+        (None, 0, None)
+    );
+    assert_eq!(
+        (report.unknown.n(), report.unknown.promised),
+        (40, Some(0.1))
+    );
     let like = job.inspect(&job.samples()[7].embedding).unwrap();
-    assert_eq!((like.name.as_str(), like.score, like.unknown), ("class 0", 1.0, false));
+    assert_eq!(
+        (like.name.as_str(), like.score, like.unknown),
+        ("class 0", 1.0, false)
+    );
     let unlike: Vec<f32> = job.samples()[7].embedding.iter().map(|x| -x).collect();
     let verdict = job.inspect(&unlike).unwrap();
     assert!(verdict.unknown && verdict.p_value == 1.0 / 41.0);
     // A second class makes it an ordinary job, with the default head.
     let second = job.add_class("second").unwrap();
-    job.add_sample(second, &unlike, SampleMeta::default()).unwrap();
-    assert_eq!(job.fit(&FitOptions::default()).unwrap().head, Some(HeadKind::Lda));
+    job.add_sample(second, &unlike, SampleMeta::default())
+        .unwrap();
+    assert_eq!(
+        job.fit(&FitOptions::default()).unwrap().head,
+        Some(HeadKind::Lda)
+    );
     assert_eq!(job.inspect(&unlike).unwrap().name, "second");
 }

@@ -12,7 +12,11 @@ fn search() -> FitOptions {
 fn two_parts(seed: u8, distance_a: f64, distance_b: f64, n: usize) -> Job {
     let a = Data::clusters(seed, &[n, n], 4, distance_a);
     let b = Data::clusters(seed + 100, &[n, n], 6, distance_b);
-    let rows = a.rows.iter().zip(&b.rows).map(|(x, y)| [&x[..], y].concat());
+    let rows = a
+        .rows
+        .iter()
+        .zip(&b.rows)
+        .map(|(x, y)| [&x[..], y].concat());
     let data = Data {
         rows: rows.collect(),
         labels: a.labels.clone(),
@@ -22,7 +26,10 @@ fn two_parts(seed: u8, distance_a: f64, distance_b: f64, n: usize) -> Job {
 }
 
 fn tried(report: &FitReport, head: HeadKind, parts: &[&str]) -> f64 {
-    let found = report.tried.iter().find(|t| t.head == head && t.parts == parts);
+    let found = report
+        .tried
+        .iter()
+        .find(|t| t.head == head && t.parts == parts);
     found.unwrap().loo_accuracy
 }
 
@@ -52,7 +59,9 @@ fn noise_does_not_displace_the_reference() {
         let report = two_parts(seed, 0.35, 0.0, 12).fit(&search()).unwrap();
         let accuracy = tried(&report, HeadKind::Lda, &["a"]);
         assert!(accuracy < 1.0 || report.parts == ["a"]);
-        displaced += usize::from((report.head, &report.parts[..]) != (Some(HeadKind::Lda), &["a".to_string()]));
+        displaced += usize::from(
+            (report.head, &report.parts[..]) != (Some(HeadKind::Lda), &["a".to_string()]),
+        );
     }
     assert!(displaced <= 8, "{displaced}");
 }
@@ -61,7 +70,10 @@ fn noise_does_not_displace_the_reference() {
 fn nothing_is_compared_where_nothing_can_be_left_out() {
     let report = two_parts(1, 2.0, 2.0, 1).fit(&search()).unwrap();
     assert_eq!((report.head, report.tried.len()), (Some(HeadKind::Lda), 0));
-    assert_eq!((report.parts, report.loo_accuracy), (vec!["a".to_string()], None));
+    assert_eq!(
+        (report.parts, report.loo_accuracy),
+        (vec!["a".to_string()], None)
+    );
 }
 
 /// Each `tried` accuracy is the one that a fit of that head and those parts reports.
@@ -75,7 +87,11 @@ fn what_was_tried_is_what_fits_report() {
             parts: Some(tried.parts.clone()),
             ..FitOptions::default()
         };
-        assert_eq!(job.fit(&one).unwrap().loo_accuracy, Some(tried.loo_accuracy), "{tried:?}");
+        assert_eq!(
+            job.fit(&one).unwrap().loo_accuracy,
+            Some(tried.loo_accuracy),
+            "{tried:?}"
+        );
     }
 }
 
@@ -83,11 +99,17 @@ fn what_was_tried_is_what_fits_report() {
 fn a_constant_part_is_passed_over() {
     let a = Data::clusters(5, &[8, 8], 4, 1.0);
     let data = Data {
-        rows: a.rows.iter().map(|row| [&row[..], &[1.0, 2.0]].concat()).collect(),
+        rows: a
+            .rows
+            .iter()
+            .map(|row| [&row[..], &[1.0, 2.0]].concat())
+            .collect(),
         labels: a.labels.clone(),
         n_classes: 2,
     };
-    let report = job_of_parts(&data, &layout(&[4, 2], &["a"])).fit(&search()).unwrap();
+    let report = job_of_parts(&data, &layout(&[4, 2], &["a"]))
+        .fit(&search())
+        .unwrap();
     assert_eq!(report.parts, ["a"]);
     assert!(report.tried.iter().all(|tried| tried.parts != ["b"]));
 }
@@ -114,6 +136,9 @@ fn a_search_leaves_no_choice_open() {
         },
     ] {
         let error = job.fit(&with(options)).unwrap_err();
-        assert!(matches!(error, AdaptError::BadOption { name: "search", .. }), "{error}");
+        assert!(
+            matches!(error, AdaptError::BadOption { name: "search", .. }),
+            "{error}"
+        );
     }
 }

@@ -65,8 +65,13 @@ fn use_all(mut job: Job, search: bool) -> Option<Verdict> {
         let _ = job.explain(verdict);
     }
     if let Some(report) = job.report() {
-        (0..report.confusion.n_classes).for_each(|class| assert!(report.confusion.row(class).1 < 100));
-        let _ = report.suspects.iter().map(|id| job.sample(*id).is_ok()).count();
+        (0..report.confusion.n_classes)
+            .for_each(|class| assert!(report.confusion.row(class).1 < 100));
+        let _ = report
+            .suspects
+            .iter()
+            .map(|id| job.sample(*id).is_ok())
+            .count();
     }
     let _ = job.merge(&job.clone());
     let class = job.add_class("new");
@@ -143,7 +148,11 @@ fn a_file_with_a_changed_byte_is_refused() {
 fn forged_content_does_not_panic() {
     let (_folder, path) = folder();
     let mut refused = 0;
-    for (head, n_classes) in HeadKind::ALL.map(|head| (head, 2)).into_iter().chain([(HeadKind::Lda, 1), (HeadKind::Lda, 3)]) {
+    for (head, n_classes) in HeadKind::ALL
+        .map(|head| (head, 2))
+        .into_iter()
+        .chain([(HeadKind::Lda, 1), (HeadKind::Lda, 3)])
+    {
         rich(Some(head), n_classes).save(&path).unwrap();
         let whole = fs::read(&path).unwrap();
         let body = &whole[..whole.len() - 4];
@@ -178,7 +187,11 @@ fn forged_lengths_do_not_panic() {
         accepted(&path, forge(&[start, &[0], end].concat()), false);
         accepted(&path, forge(&[start, &end[1..]].concat()), false);
         let filled = end.len().min(8);
-        accepted(&path, forge(&[start, &[0xff; 8][..filled], &end[filled..]].concat()), false);
+        accepted(
+            &path,
+            forge(&[start, &[0xff; 8][..filled], &end[filled..]].concat()),
+            false,
+        );
         let huge = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
         accepted(&path, forge(&[start, &huge, end].concat()), false);
         accepted(&path, forge(&[start, &huge, &end[1..]].concat()), false);

@@ -12,7 +12,10 @@ const TARGET: &str = "SSL_EDGE_ADAPT_TEST_EDIT";
 fn saved() -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("line.sslj");
-    Data::clusters(1, &[2, 2], 3, 1.0).job().save(&path).unwrap();
+    Data::clusters(1, &[2, 2], 3, 1.0)
+        .job()
+        .save(&path)
+        .unwrap();
     (folder, path)
 }
 
@@ -111,11 +114,16 @@ fn a_change_that_fails_leaves_the_file() {
         job.add_class("x")?;
         Ok::<_, Mine>(job.add_class("x")?)
     });
-    assert!(matches!(failed, Err(Mine::Adapt(AdaptError::DuplicateClass { .. }))));
+    assert!(matches!(
+        failed,
+        Err(Mine::Adapt(AdaptError::DuplicateClass { .. }))
+    ));
     assert_eq!(fs::read(&path).unwrap(), before);
     // A panic frees the lock too.
     let panicked = std::panic::catch_unwind(|| {
-        Job::edit(&path, |_| -> Result<(), AdaptError> { panic!("in the middle") })
+        Job::edit(&path, |_| -> Result<(), AdaptError> {
+            panic!("in the middle")
+        })
     });
     assert!(panicked.is_err() && fs::read(&path).unwrap() == before);
     let id = Job::edit(&path, |job| job.add_class("y")).unwrap();
@@ -130,7 +138,10 @@ fn a_job_that_is_not_there_is_named() {
     assert!(error.to_string().contains("none.sslj"), "{error}");
     let nowhere = folder.path().join("no folder").join("a.sslj");
     let error = Job::edit::<(), AdaptError>(&nowhere, |_| Ok(())).unwrap_err();
-    assert!(matches!(error, AdaptError::Io { action: "lock", .. }), "{error}");
+    assert!(
+        matches!(error, AdaptError::Io { action: "lock", .. }),
+        "{error}"
+    );
 }
 
 #[test]

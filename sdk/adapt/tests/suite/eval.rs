@@ -1,6 +1,6 @@
 use crate::common::{Data, dot, in_pool, wide};
-use ssl_edge_adapt::{AdaptError, HeadKind};
 use ssl_edge_adapt::eval::{FewshotOptions, HeadChoice, LabelledSet, fewshot, knn_accuracy};
+use ssl_edge_adapt::{AdaptError, HeadKind};
 
 const HEADS: [HeadChoice; 3] = [
     HeadChoice::Auto,

@@ -15,7 +15,10 @@ struct Model {
 
 impl Model {
     fn class_mut(&mut self, key: u32) -> &mut (u32, String, bool, f64) {
-        self.classes.iter_mut().find(|class| class.0 == key).unwrap()
+        self.classes
+            .iter_mut()
+            .find(|class| class.0 == key)
+            .unwrap()
     }
 
     /// A job that was taught this and nothing else.
@@ -27,9 +30,14 @@ impl Model {
             job.set_cost(id, *cost).unwrap();
         }
         for (row, key) in &self.samples {
-            let at = self.classes.iter().position(|class| class.0 == *key).unwrap();
+            let at = self
+                .classes
+                .iter()
+                .position(|class| class.0 == *key)
+                .unwrap();
             let class = job.classes()[at].id;
-            job.add_sample(class, &pool.rows[*row], meta(&row.to_string())).unwrap();
+            job.add_sample(class, &pool.rows[*row], meta(&row.to_string()))
+                .unwrap();
         }
         job
     }
@@ -107,13 +115,18 @@ impl<'p> Pair<'p> {
         let (row, key) = (self.next_row, self.key(class));
         self.next_row += 1;
         let id = self.job.classes()[class].id;
-        self.job.add_sample(id, &self.pool.rows[row], meta(&row.to_string())).unwrap();
+        self.job
+            .add_sample(id, &self.pool.rows[row], meta(&row.to_string()))
+            .unwrap();
         self.model.samples.push((row, key));
     }
 
     fn remove_sample(&mut self, sample: usize) {
         self.changing();
-        let removed = self.job.remove_sample(self.job.samples()[sample].id).unwrap();
+        let removed = self
+            .job
+            .remove_sample(self.job.samples()[sample].id)
+            .unwrap();
         let (row, _) = self.model.samples.remove(sample);
         assert_eq!(removed.meta.source, row.to_string());
     }
@@ -149,7 +162,9 @@ impl<'p> Pair<'p> {
     fn rename(&mut self, class: usize) {
         self.changing();
         let (name, key) = (self.name(), self.key(class));
-        self.job.rename_class(self.job.classes()[class].id, &name).unwrap();
+        self.job
+            .rename_class(self.job.classes()[class].id, &name)
+            .unwrap();
         self.model.class_mut(key).1 = name;
     }
 
@@ -177,21 +192,29 @@ impl<'p> Pair<'p> {
     fn merge_job(&mut self, pick: usize) {
         let mut other = Job::new(encoder(DIM));
         let new_name = self.name();
-        let ours = self.model.classes.get(pick % self.model.classes.len().max(1)).cloned();
+        let ours = self
+            .model
+            .classes
+            .get(pick % self.model.classes.len().max(1))
+            .cloned();
         let new = other.add_class(&new_name).unwrap();
         let mut rows = vec![(new, None)];
         if let Some((key, name, ..)) = &ours {
             let known = other.add_class(name).unwrap();
             rows.push((known, Some(*key)));
             if let Some((row, _)) = self.model.samples.iter().find(|s| s.1 == *key) {
-                other.add_sample(known, &self.pool.rows[*row], meta("there")).unwrap();
+                other
+                    .add_sample(known, &self.pool.rows[*row], meta("there"))
+                    .unwrap();
             }
         }
         let mut added = Vec::new();
         for (class, key) in rows {
             let row = self.next_row;
             self.next_row += 1;
-            other.add_sample(class, &self.pool.rows[row], meta(&row.to_string())).unwrap();
+            other
+                .add_sample(class, &self.pool.rows[row], meta(&row.to_string()))
+                .unwrap();
             added.push((row, key));
         }
         assert_eq!(self.job.merge(&other).unwrap(), added.len());
@@ -211,7 +234,9 @@ impl<'p> Pair<'p> {
         let mut fresh = self.model.fresh(self.pool);
         let shown = |job: &Job| {
             let classes = job.classes().iter();
-            classes.map(|c| (c.name.clone(), c.good, c.cost)).collect::<Vec<_>>()
+            classes
+                .map(|c| (c.name.clone(), c.good, c.cost))
+                .collect::<Vec<_>>()
         };
         prop_assert_eq!(shown(&self.job), shown(&fresh));
         let options = FitOptions {
@@ -221,16 +246,31 @@ impl<'p> Pair<'p> {
         let (mine, theirs) = match (self.job.fit(&options), fresh.fit(&options)) {
             (Ok(mine), Ok(theirs)) => (mine, theirs),
             (mine, theirs) => {
-                prop_assert_eq!(mine.unwrap_err().to_string(), theirs.unwrap_err().to_string());
+                prop_assert_eq!(
+                    mine.unwrap_err().to_string(),
+                    theirs.unwrap_err().to_string()
+                );
                 return Ok(());
             }
         };
         let close = |a: f64, b: f64| (a - b).abs() <= 1e-6 * a.abs().max(b.abs()).max(1e-9);
-        prop_assert_eq!((mine.n, mine.head, mine.loo_accuracy), (theirs.n, theirs.head, theirs.loo_accuracy));
-        prop_assert_eq!((&mine.confusion, mine.needs_more), (&theirs.confusion, theirs.needs_more));
+        prop_assert_eq!(
+            (mine.n, mine.head, mine.loo_accuracy),
+            (theirs.n, theirs.head, theirs.loo_accuracy)
+        );
+        prop_assert_eq!(
+            (&mine.confusion, mine.needs_more),
+            (&theirs.confusion, theirs.needs_more)
+        );
         prop_assert!(close(mine.temperature, theirs.temperature));
-        prop_assert!(close(mine.lambda.unwrap_or(1.0), theirs.lambda.unwrap_or(1.0)));
-        prop_assert!(close(mine.unknown.threshold.unwrap_or(1.0), theirs.unknown.threshold.unwrap_or(1.0)));
+        prop_assert!(close(
+            mine.lambda.unwrap_or(1.0),
+            theirs.lambda.unwrap_or(1.0)
+        ));
+        prop_assert!(close(
+            mine.unknown.threshold.unwrap_or(1.0),
+            theirs.unknown.threshold.unwrap_or(1.0)
+        ));
         for row in &self.pool.rows[..60] {
             let (a, b) = (self.job.inspect(row).unwrap(), fresh.inspect(row).unwrap());
             prop_assert_eq!((a.name, a.ok, a.unknown), (b.name, b.ok, b.unknown));

@@ -34,7 +34,10 @@ fn every_head_learns_separate_classes() {
         );
         assert_eq!(report.confusion.get(1, 1), 8);
         assert!(report.suspects.is_empty());
-        assert_eq!(report.lambda.is_some(), !matches!(head, HeadKind::Prototype | HeadKind::Knn));
+        assert_eq!(
+            report.lambda.is_some(),
+            !matches!(head, HeadKind::Prototype | HeadKind::Knn)
+        );
         for (i, (row, label)) in data.rows.iter().zip(&data.labels).enumerate() {
             let verdict = job.inspect(row).unwrap();
             assert_eq!(verdict.class, job.classes()[*label].id);
@@ -267,12 +270,22 @@ fn equal_embeddings_are_an_error() {
     // The sign of a zero makes another frame of the same embedding.
     let row = |a: f32, b: f32| vec![0.1, a, b];
     let mut job = Data {
-        rows: vec![row(0.0, 0.0), row(0.0, -0.0), row(-0.0, 0.0), row(-0.0, -0.0)],
+        rows: vec![
+            row(0.0, 0.0),
+            row(0.0, -0.0),
+            row(-0.0, 0.0),
+            row(-0.0, -0.0),
+        ],
         labels: vec![0, 0, 1, 1],
         n_classes: 2,
     }
     .job();
-    for head in [HeadKind::Discriminant, HeadKind::Lda, HeadKind::Ridge, HeadKind::Logistic] {
+    for head in [
+        HeadKind::Discriminant,
+        HeadKind::Lda,
+        HeadKind::Ridge,
+        HeadKind::Logistic,
+    ] {
         let error = job.fit(&with_head(head)).unwrap_err();
         assert!(error.to_string().contains("same embedding"), "{error}");
     }

@@ -21,7 +21,9 @@ fn save_for_ever(path: &Path) {
         job.rename_class(class, &next.to_string()).unwrap();
         job.save(path).unwrap();
         let mut out = std::io::stdout().lock();
-        writeln!(out, "saved {next}").and_then(|()| out.flush()).unwrap();
+        writeln!(out, "saved {next}")
+            .and_then(|()| out.flush())
+            .unwrap();
     }
 }
 
@@ -35,13 +37,18 @@ fn a_job_survives_its_process() {
     let data = Data::clusters(1, &[40, 40], 500, 1.0);
     let mut job = data.job();
     let first = job.revision() + 1;
-    job.rename_class(job.classes()[0].id, &first.to_string()).unwrap();
+    job.rename_class(job.classes()[0].id, &first.to_string())
+        .unwrap();
     job.save(&path).unwrap();
     let mut rng = ChaCha8Rng::from_seed([1; 32]);
     let (mut last, mut in_between) = (first, 0);
     for _ in 0..KILLS {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "killed::a_job_survives_its_process", "--nocapture"])
+            .args([
+                "--exact",
+                "killed::a_job_survives_its_process",
+                "--nocapture",
+            ])
             .env(TARGET, &path)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -61,7 +68,10 @@ fn a_job_survives_its_process() {
         assert!(loaded.samples() == job.samples());
         // What it said was saved is there, or the one that it was about to say.
         let least = said.unwrap_or(last).max(last);
-        assert!(revision == least || revision == least + 1, "{revision} after {least}");
+        assert!(
+            revision == least || revision == least + 1,
+            "{revision} after {least}"
+        );
         in_between += usize::from(revision > last);
         last = revision;
     }

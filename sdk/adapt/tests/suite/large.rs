@@ -35,7 +35,8 @@ fn ten_thousand_samples_are_fitted() {
 #[ignore = "takes minutes and some gigabytes"]
 fn a_hundred_thousand_samples_of_a_thousand_classes() {
     let data = Data::clusters(3, &[100; 1000], 384, 1.0);
-    let timed = |what: &str, start: Instant| println!("{what}: {:.1} s", start.elapsed().as_secs_f64());
+    let timed =
+        |what: &str, start: Instant| println!("{what}: {:.1} s", start.elapsed().as_secs_f64());
     let start = Instant::now();
     let mut job = data.job();
     timed("teach", start);

@@ -170,17 +170,29 @@ fn the_only_sample_of_a_class_cannot_be_left_out() {
 /// `tests/golden/logistic.py` made the numbers with scikit-learn.
 #[test]
 fn scikit_learn_finds_the_same_head() {
-    let value = |i: usize, j: usize| ((1.3 * i as f64 + 0.7 * j as f64 * (i as f64 + 1.0)).sin()
-        + if j == i % 3 { 0.8 } else { 0.0 }) as f32;
+    let value = |i: usize, j: usize| {
+        ((1.3 * i as f64 + 0.7 * j as f64 * (i as f64 + 1.0)).sin()
+            + if j == i % 3 { 0.8 } else { 0.0 }) as f32
+    };
     let data = Data {
-        rows: (0..14).map(|i| (0..5).map(|j| value(i, j)).collect()).collect(),
+        rows: (0..14)
+            .map(|i| (0..5).map(|j| value(i, j)).collect())
+            .collect(),
         labels: (0..14).map(|i| i % 3).collect(),
         n_classes: 3,
     };
     let support = data.support();
     let head = LogisticProblem::new(&support).unwrap().solve(0.05);
-    assert!(difference(&head.weights, &GOLDEN_WEIGHTS) < 1e-4, "{:?}", head.weights);
-    assert!(difference(&centred(&head.bias), &centred(&GOLDEN_BIAS)) < 1e-4, "{:?}", head.bias);
+    assert!(
+        difference(&head.weights, &GOLDEN_WEIGHTS) < 1e-4,
+        "{:?}",
+        head.weights
+    );
+    assert!(
+        difference(&centred(&head.bias), &centred(&GOLDEN_BIAS)) < 1e-4,
+        "{:?}",
+        head.bias
+    );
 }
 
 #[test]
@@ -197,7 +209,8 @@ fn a_job_takes_the_lambda_that_leaves_out_best() {
     let problem = LogisticProblem::new(&support).unwrap();
     let hits = |lambda: &f64| {
         let scores = problem.leave_one_out(*lambda);
-        let right = |i: &usize| scores[2 * i + data.labels[*i]] > scores[2 * i + 1 - data.labels[*i]];
+        let right =
+            |i: &usize| scores[2 * i + data.labels[*i]] > scores[2 * i + 1 - data.labels[*i]];
         (0..17).filter(right).count()
     };
     let most = problem.grid().iter().map(hits).max().unwrap();
@@ -222,8 +235,4 @@ const GOLDEN_WEIGHTS: [f64; 15] = [
     0.108298618,
     -1.06554874,
 ];
-const GOLDEN_BIAS: [f64; 3] = [
-    0.310130422,
-    -0.407550064,
-    0.0974196421,
-];
+const GOLDEN_BIAS: [f64; 3] = [0.310130422, -0.407550064, 0.0974196421];

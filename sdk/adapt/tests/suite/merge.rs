@@ -12,7 +12,8 @@ fn station(data: &Data, range: std::ops::Range<usize>) -> Job {
             Some(class) => class.id,
             None => job.add_class(&name).unwrap(),
         };
-        job.add_sample(class, &data.rows[i], meta(&format!("{i}.png"))).unwrap();
+        job.add_sample(class, &data.rows[i], meta(&format!("{i}.png")))
+            .unwrap();
     }
     job
 }
@@ -30,9 +31,17 @@ fn by_name(job: &Job, frame: &[f32]) -> Vec<(String, f32)> {
 fn the_order_of_merging_does_not_matter() {
     let data = Data::clusters(1, &[10, 10, 10], 6, 0.3);
     // Overlapping stations; the second does not know class 0, nor the first class 2.
-    let mut stations = [station(&data, 0..16), station(&data, 12..28), station(&data, 5..30)];
-    stations[0].set_cost(stations[0].classes()[0].id, 4.0).unwrap();
-    stations[2].set_cost(stations[2].classes()[0].id, 2.0).unwrap();
+    let mut stations = [
+        station(&data, 0..16),
+        station(&data, 12..28),
+        station(&data, 5..30),
+    ];
+    stations[0]
+        .set_cost(stations[0].classes()[0].id, 4.0)
+        .unwrap();
+    stations[2]
+        .set_cost(stations[2].classes()[0].id, 2.0)
+        .unwrap();
     for (i, good) in [(0, true), (1, false), (2, true)] {
         let id = stations[i].class_named("class 1").unwrap().id;
         stations[i].set_good(id, good).unwrap();
@@ -75,7 +84,8 @@ fn samples_of_both_are_added_once_and_marks_are_kept() {
     let mut b = station(&data, 6..16);
     let second = b.class_named("class 1").unwrap().id;
     b.rename_class(second, "stain").unwrap();
-    a.rename_class(a.class_named("class 1").unwrap().id, "stain").unwrap();
+    a.rename_class(a.class_named("class 1").unwrap().id, "stain")
+        .unwrap();
     assert_eq!(a.merge(&b).unwrap(), 6);
     assert_eq!((a.samples().len(), a.classes().len()), (16, 2));
     assert_eq!(a.samples()[15].meta, meta("15.png"));
@@ -96,12 +106,20 @@ fn a_contradiction_leaves_the_job_as_it_was() {
     let mut other = Job::new(encoder(4));
     let class = other.add_class("class 1").unwrap();
     other.add_sample(class, &[9.0; 4], meta("new.png")).unwrap();
-    other.add_sample(class, &data.rows[2], meta("there/2.png")).unwrap();
+    other
+        .add_sample(class, &data.rows[2], meta("there/2.png"))
+        .unwrap();
     let before = format!("{job:?}");
     let error = job.merge(&other).unwrap_err();
     assert!(matches!(error, AdaptError::Contradiction { sample: 2, .. }));
     let text = error.to_string();
-    for part in ["`there/2.png`", "`class 1`", "sample 2", "`2.png`", "`class 0`"] {
+    for part in [
+        "`there/2.png`",
+        "`class 1`",
+        "sample 2",
+        "`2.png`",
+        "`class 0`",
+    ] {
         assert!(text.contains(part), "{text}");
     }
     assert_eq!(format!("{job:?}"), before);
@@ -110,8 +128,14 @@ fn a_contradiction_leaves_the_job_as_it_was() {
 #[test]
 fn jobs_of_other_encoders_or_parts_are_refused() {
     let mut job = Job::new(encoder(4));
-    let foreign = Job::new(EncoderId { hash: [1; 32], dim: 4 });
-    assert!(matches!(job.merge(&foreign), Err(AdaptError::EncoderMismatch { .. })));
+    let foreign = Job::new(EncoderId {
+        hash: [1; 32],
+        dim: 4,
+    });
+    assert!(matches!(
+        job.merge(&foreign),
+        Err(AdaptError::EncoderMismatch { .. })
+    ));
     let parts = Job::with_layout(encoder(4), layout(&[1, 3], &["b"])).unwrap();
     assert!(matches!(job.merge(&parts), Err(AdaptError::Shape { .. })));
 }
@@ -121,59 +145,108 @@ fn jobs_of_other_encoders_or_parts_are_refused() {
 fn a_job_moves_to_another_encoder_and_is_compared() {
     let data = Data::clusters(5, &[9, 8], 4, 1.0);
     let mut job = Job::new(encoder(4));
-    let ids = [job.add_class("good").unwrap(), job.add_class("bad").unwrap()];
+    let ids = [
+        job.add_class("good").unwrap(),
+        job.add_class("bad").unwrap(),
+    ];
     for (i, (row, &label)) in data.rows.iter().zip(&data.labels).enumerate() {
         let thumbnail = row.iter().flat_map(|x| x.to_le_bytes()).collect();
-        job.add_sample_with_thumbnail(ids[label], row, meta(&i.to_string()), thumbnail).unwrap();
+        job.add_sample_with_thumbnail(ids[label], row, meta(&i.to_string()), thumbnail)
+            .unwrap();
     }
     let before = job.fit(&FitOptions::default()).unwrap();
     let untouched = format!("{job:?}");
     let turned = |x: &[f32]| vec![-x[2], x[0], x[3], -x[1]];
     let picture = |sample: &Sample| -> Vec<f32> {
         let words = sample.thumbnail.chunks(4);
-        words.map(|w| f32::from_le_bytes(w.try_into().unwrap())).collect()
+        words
+            .map(|w| f32::from_le_bytes(w.try_into().unwrap()))
+            .collect()
     };
-    let id = EncoderId { hash: [9; 32], dim: 4 };
+    let id = EncoderId {
+        hash: [9; 32],
+        dim: 4,
+    };
     let options = FitOptions::default();
     let moved = job
-        .migrate::<AdaptError>(id, Layout::single(4), &options, |sample| Ok(turned(&picture(sample))))
+        .migrate::<AdaptError>(id, Layout::single(4), &options, |sample| {
+            Ok(turned(&picture(sample)))
+        })
         .unwrap();
     assert_eq!(format!("{job:?}"), untouched);
     assert_eq!(moved.before.as_ref(), Some(&before));
     assert_eq!(moved.after.loo_accuracy, before.loo_accuracy);
-    assert_eq!((moved.job.encoder(), moved.job.classes()), (&id, job.classes()));
+    assert_eq!(
+        (moved.job.encoder(), moved.job.classes()),
+        (&id, job.classes())
+    );
     for (old, new) in job.samples().iter().zip(moved.job.samples()) {
-        assert_eq!((old.id, old.class, &old.meta, &old.thumbnail), (new.id, new.class, &new.meta, &new.thumbnail));
-        let (a, b) = (job.inspect(&old.embedding).unwrap(), moved.job.inspect(&new.embedding).unwrap());
+        assert_eq!(
+            (old.id, old.class, &old.meta, &old.thumbnail),
+            (new.id, new.class, &new.meta, &new.thumbnail)
+        );
+        let (a, b) = (
+            job.inspect(&old.embedding).unwrap(),
+            moved.job.inspect(&new.embedding).unwrap(),
+        );
         assert_eq!((a.name, a.nearest), (b.name, b.nearest));
         assert!((a.score - b.score).abs() < 1e-5);
     }
     // Ids go on after the move.
     let mut next = moved.job.clone();
-    assert_eq!(next.add_sample(ids[0], &[0.0; 4], SampleMeta::default()).unwrap().0, 17);
+    assert_eq!(
+        next.add_sample(ids[0], &[0.0; 4], SampleMeta::default())
+            .unwrap()
+            .0,
+        17
+    );
     let mut n = 0.0;
-    let blind = job.migrate::<AdaptError>(EncoderId { dim: 2, ..id }, Layout::single(2), &options, |_| {
-        n += 1.0f32;
-        Ok(vec![n.sin(), (1.7 * n).cos()])
-    });
+    let blind = job.migrate::<AdaptError>(
+        EncoderId { dim: 2, ..id },
+        Layout::single(2),
+        &options,
+        |_| {
+            n += 1.0f32;
+            Ok(vec![n.sin(), (1.7 * n).cos()])
+        },
+    );
     let blind = blind.unwrap();
-    assert!(blind.after.loo_accuracy.unwrap() < 0.9 && blind.before.unwrap().loo_accuracy == Some(1.0));
+    assert!(
+        blind.after.loo_accuracy.unwrap() < 0.9 && blind.before.unwrap().loo_accuracy == Some(1.0)
+    );
 }
 
 #[test]
 fn a_move_that_fails_says_why() {
     let mut job = Data::clusters(6, &[3, 3], 4, 1.0).job();
-    job.fit(&FitOptions { head: Some(HeadKind::Knn), ..FitOptions::default() }).unwrap();
-    let id = EncoderId { hash: [9; 32], dim: 2 };
+    job.fit(&FitOptions {
+        head: Some(HeadKind::Knn),
+        ..FitOptions::default()
+    })
+    .unwrap();
+    let id = EncoderId {
+        hash: [9; 32],
+        dim: 2,
+    };
     let options = FitOptions::default();
     let with = |layout: Layout, feature: fn(&Sample) -> Result<Vec<f32>, AdaptError>| {
-        job.migrate(id, layout, &options, feature).map(drop).unwrap_err()
+        job.migrate(id, layout, &options, feature)
+            .map(drop)
+            .unwrap_err()
     };
-    let lost = with(Layout::single(2), |sample| Err(AdaptError::UnknownSample { id: sample.id.0 }));
+    let lost = with(Layout::single(2), |sample| {
+        Err(AdaptError::UnknownSample { id: sample.id.0 })
+    });
     assert!(matches!(lost, AdaptError::UnknownSample { id: 0 }));
     let long = with(Layout::single(2), |sample| Ok(sample.embedding.clone())).to_string();
-    assert!(long.contains("sample 0") && long.contains("4 values where 2"), "{long}");
-    assert!(matches!(with(Layout::single(3), |_| Ok(vec![])), AdaptError::Shape { .. }));
+    assert!(
+        long.contains("sample 0") && long.contains("4 values where 2"),
+        "{long}"
+    );
+    assert!(matches!(
+        with(Layout::single(3), |_| Ok(vec![])),
+        AdaptError::Shape { .. }
+    ));
     let same = with(Layout::single(2), |_| Ok(vec![1.0, 2.0]));
     assert!(matches!(same, AdaptError::Degenerate { n: 6 }), "{same}");
 }

@@ -1,10 +1,11 @@
 use crate::common::{Data, dot, in_pool, wide};
-use ssl_edge_adapt::eval::{
-    HeadChoice, LabelledSet, OpensetOptions, OpensetScore, auroc, openset,
-};
+use ssl_edge_adapt::eval::{HeadChoice, LabelledSet, OpensetOptions, OpensetScore, auroc, openset};
 use ssl_edge_adapt::{AdaptError, HeadKind};
 
-const HEADS: [HeadChoice; 2] = [HeadChoice::One(HeadKind::Lda), HeadChoice::One(HeadKind::Knn)];
+const HEADS: [HeadChoice; 2] = [
+    HeadChoice::One(HeadKind::Lda),
+    HeadChoice::One(HeadKind::Knn),
+];
 
 fn options(shots: &[usize], draws: usize) -> OpensetOptions {
     OpensetOptions {
@@ -29,7 +30,11 @@ fn halves(data: &Data, known: usize) -> [Data; 2] {
     [pick(true), pick(false)]
 }
 
-fn run(known: &Data, unknown: &Data, options: &OpensetOptions) -> Result<Vec<OpensetScore>, AdaptError> {
+fn run(
+    known: &Data,
+    unknown: &Data,
+    options: &OpensetOptions,
+) -> Result<Vec<OpensetScore>, AdaptError> {
     let (a, b) = (known.flat(), unknown.flat());
     let known_set = LabelledSet::new(&a, &known.labels, known.dim())?;
     let unknown_set = LabelledSet::new(&b, &unknown.labels, unknown.dim())?;
@@ -50,7 +55,13 @@ fn kinds_far_away_are_told_from_known_ones() {
 fn the_same_kinds_are_not_told_apart() {
     let all = Data::clusters(2, &[400, 400], 8, 1.0);
     let (mut known, mut unknown) = (Vec::new(), Vec::new());
-    (0..800).for_each(|i| if i % 2 == 0 { known.push(i) } else { unknown.push(i) });
+    (0..800).for_each(|i| {
+        if i % 2 == 0 {
+            known.push(i)
+        } else {
+            unknown.push(i)
+        }
+    });
     let pick = |rows: &[usize]| Data {
         rows: rows.iter().map(|i| all.rows[*i].clone()).collect(),
         labels: rows.iter().map(|i| all.labels[*i]).collect(),
@@ -78,7 +89,9 @@ fn the_area_is_that_of_the_distances() {
             let cosines = support.iter().map(|i| cosine(x, &known.rows[*i]));
             1.0 - cosines.fold(f64::MIN, f64::max)
         };
-        let rows = [&known.rows[a], &known.rows[b]].into_iter().chain(&unknown.rows);
+        let rows = [&known.rows[a], &known.rows[b]]
+            .into_iter()
+            .chain(&unknown.rows);
         let scores: Vec<f64> = rows.map(|row| distance(row)).collect();
         let positive: Vec<bool> = (0..scores.len()).map(|i| i >= 2).collect();
         areas.push(auroc(&scores, &positive).unwrap());
@@ -88,7 +101,10 @@ fn the_area_is_that_of_the_distances() {
     let mean = areas.iter().sum::<f64>() / 9.0;
     assert!(least < most, "the draws must differ");
     let score = &run(&known, &unknown, &options(&[2], 400)).unwrap()[0];
-    assert!((score.auroc - mean).abs() < 3.0 * score.ci95, "{score:?} {mean}");
+    assert!(
+        (score.auroc - mean).abs() < 3.0 * score.ci95,
+        "{score:?} {mean}"
+    );
     assert!(score.ci95 > 0.0 && score.ci95 < 0.05);
 }
 
@@ -98,12 +114,32 @@ fn threads_change_nothing_and_input_is_checked() {
     let scores = || run(&known, &unknown, &options(&[1, 4], 5)).unwrap();
     let alone = in_pool(1, scores);
     assert!(alone == in_pool(3, scores) && alone.len() == 4);
-    assert_eq!((alone[1].shots, alone[1].head, alone[2].shots), (1, HEADS[1], 4));
+    assert_eq!(
+        (alone[1].shots, alone[1].head, alone[2].shots),
+        (1, HEADS[1], 4)
+    );
     let other = Data::clusters(5, &[3], 5, 1.0);
-    let is_shape = |e: AdaptError| matches!(e, AdaptError::Shape { expected: 6, got: 5, .. });
-    assert!(is_shape(run(&known, &other, &options(&[1], 5)).unwrap_err()));
+    let is_shape = |e: AdaptError| {
+        matches!(
+            e,
+            AdaptError::Shape {
+                expected: 6,
+                got: 5,
+                ..
+            }
+        )
+    };
+    assert!(is_shape(
+        run(&known, &other, &options(&[1], 5)).unwrap_err()
+    ));
     let small = run(&known, &unknown, &options(&[9], 5)).unwrap_err();
-    assert!(matches!(small, AdaptError::ClassTooSmall { n: 9, shots: 9, .. }), "{small}");
+    assert!(
+        matches!(small, AdaptError::ClassTooSmall { n: 9, shots: 9, .. }),
+        "{small}"
+    );
     let once = run(&known, &unknown, &options(&[1], 1)).unwrap_err();
-    assert!(matches!(once, AdaptError::BadOption { name: "draws", .. }), "{once}");
+    assert!(
+        matches!(once, AdaptError::BadOption { name: "draws", .. }),
+        "{once}"
+    );
 }

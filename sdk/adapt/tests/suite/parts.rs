@@ -158,7 +158,10 @@ fn parts_that_were_asked_for_stay() {
     assert_eq!(job.fit(&parts(&["b", "a", "b"])).unwrap().parts, ["a", "b"]);
     assert_eq!(job.fit(&FitOptions::default()).unwrap().parts, ["a", "b"]);
     let error = job.fit(&parts(&["b", "colour"])).unwrap_err().to_string();
-    assert!(error.contains("`colour`") && error.contains("a, b"), "{error}");
+    assert!(
+        error.contains("`colour`") && error.contains("a, b"),
+        "{error}"
+    );
     assert!(job.fit(&parts(&[])).is_err());
     assert_eq!(job.report().unwrap().parts, ["a", "b"]);
 }
@@ -179,10 +182,20 @@ fn bad_layouts_are_refused() {
     }
     assert!(Layout::new(vec![part("a", 1)], &[]).is_err());
     let unknown = Layout::new(vec![part("a", 1)], &["b"]).unwrap_err();
-    assert!(matches!(unknown, AdaptError::UnknownPart { .. }), "{unknown}");
+    assert!(
+        matches!(unknown, AdaptError::UnknownPart { .. }),
+        "{unknown}"
+    );
     let two = layout(&[3, 4], &["b"]);
     assert_eq!((two.dim(), two.preferred_names()), (7, vec!["b"]));
     let error = Job::with_layout(encoder(8), two).unwrap_err();
-    let shape = matches!(error, AdaptError::Shape { expected: 8, got: 7, .. });
+    let shape = matches!(
+        error,
+        AdaptError::Shape {
+            expected: 8,
+            got: 7,
+            ..
+        }
+    );
     assert!(shape, "{error}");
 }

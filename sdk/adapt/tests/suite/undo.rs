@@ -30,20 +30,31 @@ fn every_change_is_taken_back_without_a_trace() {
         ("good", |job| job.set_good(job.classes()[2].id, true)),
         ("cost", |job| job.set_cost(job.classes()[1].id, 9.0)),
         ("remove class", |job| job.remove_class(job.classes()[1].id)),
-        ("merge", |job| job.merge_classes(job.classes()[0].id, job.classes()[2].id)),
+        ("merge", |job| {
+            job.merge_classes(job.classes()[0].id, job.classes()[2].id)
+        }),
         ("add", |job| {
             let class = job.classes()[1].id;
-            job.add_sample(class, &[1.0, 2.0, 3.0, 4.0, 5.0], SampleMeta::default()).map(drop)
+            job.add_sample(class, &[1.0, 2.0, 3.0, 4.0, 5.0], SampleMeta::default())
+                .map(drop)
         }),
-        ("relabel", |job| job.relabel_sample(job.samples()[8].id, job.classes()[0].id)),
-        ("remove", |job| job.remove_sample(job.samples()[7].id).map(drop)),
+        ("relabel", |job| {
+            job.relabel_sample(job.samples()[8].id, job.classes()[0].id)
+        }),
+        ("remove", |job| {
+            job.remove_sample(job.samples()[7].id).map(drop)
+        }),
     ];
     for (name, change) in changes {
         let mut job = taught();
         let before = state(&mut job);
         let revision = job.revision();
         change(&mut job).unwrap();
-        assert_ne!(format!("{:?} {:?}", job.classes(), job.samples()), before.0, "{name}");
+        assert_ne!(
+            format!("{:?} {:?}", job.classes(), job.samples()),
+            before.0,
+            "{name}"
+        );
         assert_eq!(job.undo(), Some(revision + 1), "{name}");
         assert_eq!(job.revision(), revision + 2, "{name}");
         assert!(matches!(job.inspect(&[0.0; 5]), Err(AdaptError::NotFitted)));

@@ -102,12 +102,22 @@ fn false_alarms_keep_the_promise() {
             let mut rng = ChaCha8Rng::seed_from_u64((seed * 1000 + n) as u64);
             let mut frame = |class: usize| -> Vec<f32> {
                 let centre = |j: usize| if j % 2 == class { 1.0 } else { 0.0 };
-                (0..8).map(|j| (centre(j) + 0.3 * normal(&mut rng)) as f32).collect()
+                (0..8)
+                    .map(|j| (centre(j) + 0.3 * normal(&mut rng)) as f32)
+                    .collect()
             };
             let labels: Vec<usize> = (0..n).map(|i| i % 2).collect();
             let rows = labels.iter().map(|l| frame(*l)).collect();
-            let mut job = Data { rows, labels, n_classes: 2 }.job();
-            let options = FitOptions { unknown_rate: rate, ..FitOptions::default() };
+            let mut job = Data {
+                rows,
+                labels,
+                n_classes: 2,
+            }
+            .job();
+            let options = FitOptions {
+                unknown_rate: rate,
+                ..FitOptions::default()
+            };
             let rule = job.fit(&options).unwrap().unknown;
             promised = rule.promised.unwrap();
             assert_eq!(promised, rate.max(1.0 / (n + 1) as f64));
@@ -120,7 +130,11 @@ fn false_alarms_keep_the_promise() {
         let band = 3.0 * (promised * (1.0 - promised) / JOBS as f64).sqrt();
         for count in [alarms, small] {
             let range = 0.4 * promised - band..=promised + band;
-            assert!(range.contains(&share(count)), "{n} {rate}: {} of {promised}", share(count));
+            assert!(
+                range.contains(&share(count)),
+                "{n} {rate}: {} of {promised}",
+                share(count)
+            );
         }
     }
 }
