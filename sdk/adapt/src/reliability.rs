@@ -53,7 +53,9 @@ pub fn wilson(hits: f64, n: f64) -> (f64, f64) {
     let z2 = Z * Z / n;
     let middle = (share + 0.5 * z2) / (1.0 + z2);
     let half = Z / (1.0 + z2) * (share * (1.0 - share) / n + z2 / (4.0 * n)).sqrt();
-    ((middle - half).max(0.0), (middle + half).min(1.0))
+    // At 0 and 1 the share is an end, but for rounding.
+    let (low, high) = (middle - half, middle + half);
+    (low.clamp(0.0, share), high.clamp(share, 1.0))
 }
 
 #[cfg(test)]

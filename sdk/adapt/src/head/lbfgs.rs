@@ -11,25 +11,33 @@ const DECREASE: f64 = 1e-4;
 pub(crate) struct Stop {
     /// Largest entry of the gradient, in absolute value.
     pub(crate) gradient: f64,
+    /// The same as a share of what it is at first, if that is more.
+    pub(crate) share: f64,
     /// Most steps.
     pub(crate) steps: usize,
 }
+
+/// What is known of the curvature, for a search that begins where another one ended.
+#[derive(Clone, Default)]
+pub(crate) struct Curvature(VecDeque<Pair>);
 
 /// Minimises `f` from `x` on; `f` writes its gradient and returns its value. Returns the number of steps.
 pub(crate) fn minimise(
     x: &mut Vec<f64>,
     stop: &Stop,
+    Curvature(pairs): &mut Curvature,
     mut f: impl FnMut(&[f64], &mut [f64]) -> f64,
 ) -> usize {
     let mut gradient = vec![0.0; x.len()];
     let mut value = f(x, &mut gradient);
-    let mut pairs: VecDeque<Pair> = VecDeque::with_capacity(MEMORY);
+    let largest = gradient.iter().fold(0.0f64, |most, g| most.max(g.abs()));
+    let bound = stop.gradient.max(stop.share * largest);
     let (mut next, mut next_gradient) = (x.clone(), gradient.clone());
     for step in 0..stop.steps {
-        if gradient.iter().all(|g| g.abs() <= stop.gradient) {
+        if gradient.iter().all(|g| g.abs() <= bound) {
             return step;
         }
-        let mut direction = direction(&gradient, &pairs);
+        let mut direction = direction(&gradient, pairs);
         let mut slope = dot(&gradient, &direction);
         if slope >= 0.0 {
             pairs.clear();
@@ -47,6 +55,11 @@ pub(crate) fn minimise(
             }
             let found = f(&next, &mut next_gradient);
             if found <= value + DECREASE * length * slope {
+                break found;
+            }
+            // Near the minimum the decrease drowns in rounding; the slope still tells (Hager and Zhang 2005, approximate Wolfe condition).
+            let flat = found <= value + 4.0 * f64::EPSILON * value.abs();
+            if flat && dot(&next_gradient, &direction) <= (2.0 * DECREASE - 1.0) * slope {
                 break found;
             }
             length *= 0.5;
@@ -76,6 +89,7 @@ pub(crate) fn minimise(
     stop.steps
 }
 
+#[derive(Clone)]
 struct Pair {
     step: Vec<f64>,
     change: Vec<f64>,
@@ -152,9 +166,10 @@ mod tests {
         let mut x = vec![0.0; 3];
         let stop = Stop {
             gradient: 1e-10,
+            share: 0.0,
             steps: 100,
         };
-        minimise(&mut x, &stop, |x, gradient| {
+        minimise(&mut x, &stop, &mut Curvature::default(), |x, gradient| {
             let ax: Vec<f64> = a.iter().map(|row| dot(row, x)).collect();
             for i in 0..3 {
                 gradient[i] = ax[i] - b[i];
@@ -171,9 +186,10 @@ mod tests {
         let mut x = vec![-1.2, 1.0];
         let stop = Stop {
             gradient: 1e-9,
+            share: 0.0,
             steps: 500,
         };
-        let steps = minimise(&mut x, &stop, |x, gradient| {
+        let steps = minimise(&mut x, &stop, &mut Curvature::default(), |x, gradient| {
             let (a, b) = (1.0 - x[0], x[1] - x[0] * x[0]);
             gradient[0] = -2.0 * a - 400.0 * x[0] * b;
             gradient[1] = 200.0 * b;

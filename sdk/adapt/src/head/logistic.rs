@@ -7,7 +7,7 @@
 //! Leave-one-out has no closed form here: each sample (or, beyond [`FOLDS`] samples, each of [`FOLDS`] groups, sample `i` being in group
 //! `i mod FOLDS`) is left out and the optimum followed from that of all.
 
-use super::lbfgs::{Stop, dot, minimise};
+use super::lbfgs::{Curvature, Stop, dot, minimise};
 use super::ridge::Ridge;
 use crate::blocks;
 use crate::error::AdaptError;
@@ -18,8 +18,9 @@ use crate::support::Support;
 pub const FOLDS: usize = 128;
 /// Gradient at which a fit ends, as a share of the data's scale.
 const PRECISION: f64 = 1e-7;
-/// The same for the fits that leave samples out, of which only the order of the scores matters.
-const LOO_PRECISION: f64 = 1e-3;
+/// Gradient at which a fit that leaves samples out ends, as a share of what leaving them out made of it: any bound that does not depend on that
+/// would let samples that are fitted well, whose gradient is small, keep the scores of the fit that has seen them.
+const LOO_PRECISION: f64 = 0.02;
 
 /// The problem in few coordinates: heads and leave-one-out scores for any λ.
 pub struct LogisticProblem<'s> {
@@ -88,14 +89,15 @@ impl<'s> LogisticProblem<'s> {
         self.unit
     }
 
-    /// Candidates for λ: six decades from 10⁻⁵ to 1 times the unit, falling: each optimum is where the search for the next begins.
+    /// Candidates for λ: 10⁻¹ to 10⁻⁴ times the unit, falling: each optimum is where the search for the next begins. Above, the head is the
+    /// nearest mean; below, it hardly changes any more.
     pub fn grid(&self) -> Vec<f64> {
-        (0..6).map(|i| self.unit * 10f64.powi(-i)).collect()
+        (1..5).map(|i| self.unit * 10f64.powi(-i)).collect()
     }
 
     /// The head for `lambda` > 0.
     pub fn solve(&self, lambda: f64) -> Ridge {
-        self.head(&self.optimum(lambda, &self.origin()))
+        self.head(&self.optimum(lambda, &self.origin()).0)
     }
 
     /// For each of `lambdas`: the head, and scores `[N, C]` of each sample under the head fitted without it (or its group). A class without
@@ -103,45 +105,54 @@ impl<'s> LogisticProblem<'s> {
     pub(crate) fn path(&self, lambdas: &[f64]) -> Vec<(Ridge, Vec<f64>)> {
         let mut theta = self.origin();
         let fit = |&lambda: &f64| {
-            theta = self.optimum(lambda, &theta);
-            (self.head(&theta), self.leave_out(lambda, &theta))
+            let curvature;
+            (theta, curvature) = self.optimum(lambda, &theta);
+            (
+                self.head(&theta),
+                self.leave_out(lambda, &theta, &curvature),
+            )
         };
         lambdas.iter().map(fit).collect()
     }
 
     /// Scores `[N, C]` as [`Self::path`] gives them, for one `lambda` > 0.
     pub fn leave_one_out(&self, lambda: f64) -> Vec<f64> {
-        self.leave_out(lambda, &self.optimum(lambda, &self.origin()))
+        let (optimum, curvature) = self.optimum(lambda, &self.origin());
+        self.leave_out(lambda, &optimum, &curvature)
     }
 
     fn origin(&self) -> Theta {
         vec![0.0; self.support.n_classes() * (self.coordinates.cols + 1)]
     }
 
-    fn optimum(&self, lambda: f64, start: &[f64]) -> Theta {
+    fn optimum(&self, lambda: f64, start: &[f64]) -> (Theta, Curvature) {
         let mut theta = start.to_vec();
         let stop = Stop {
             gradient: PRECISION * self.unit.sqrt(),
+            share: 0.0,
             steps: 1000,
         };
         let all = self.weights(|_| true);
-        minimise(&mut theta, &stop, |theta, gradient| {
+        let mut curvature = Curvature::default();
+        minimise(&mut theta, &stop, &mut curvature, |theta, gradient| {
             self.loss(theta, gradient, lambda, &all)
         });
-        theta
+        (theta, curvature)
     }
 
-    fn leave_out(&self, lambda: f64, optimum: &[f64]) -> Vec<f64> {
-        let (n, n_classes) = (self.support.len(), self.support.n_classes());
+    fn leave_out(&self, lambda: f64, optimum: &[f64], curvature: &Curvature) -> Vec<f64> {
+        let n = self.support.len();
         let n_groups = n.min(FOLDS);
         let stop = Stop {
-            gradient: LOO_PRECISION * self.unit.sqrt() / n_classes as f64,
+            gradient: PRECISION * self.unit.sqrt(),
+            share: LOO_PRECISION,
             steps: 100,
         };
         let groups = blocks::each(n_groups, |group| {
             let weights = self.weights(|i| i % n_groups != group);
             let mut theta = optimum.to_vec();
-            minimise(&mut theta, &stop, |theta, gradient| {
+            let mut curvature = curvature.clone();
+            minimise(&mut theta, &stop, &mut curvature, |theta, gradient| {
                 self.loss(theta, gradient, lambda, &weights)
             });
             let members = (group..n).step_by(n_groups);
@@ -193,25 +204,41 @@ impl<'s> LogisticProblem<'s> {
             *g = lambda * w;
         }
         gradient[split..].fill(0.0);
-        for (i, &weight) in weights
-            .iter()
-            .enumerate()
-            .filter(|(_, weight)| **weight > 0.0)
-        {
-            let logits = self.logits(theta, i);
-            let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let sum: f64 = logits.iter().map(|l| (l - max).exp()).sum();
-            let label = self.support.labels()[i];
-            value += weight * (sum.ln() + max - logits[label]);
-            let z = self.coordinates.row(i);
-            for (c, logit) in logits.iter().enumerate() {
-                let target = f64::from(u8::from(c == label));
-                let residual = weight * ((logit - max).exp() / sum - target);
-                gradient[split + c] += residual;
-                let row = &mut gradient[c * width..(c + 1) * width];
-                row.iter_mut().zip(z).for_each(|(g, z)| *g += residual * z);
+        let n = self.support.len();
+        let matrix = Matrix {
+            rows: n_classes,
+            cols: width,
+            data: theta[..split].to_vec(),
+        };
+        let mut residuals = self.coordinates.rows_times_transposed(0..n, &matrix);
+        for (i, &weight) in weights.iter().enumerate() {
+            let row = residuals.row_mut(i);
+            if weight == 0.0 {
+                row.fill(0.0);
+                continue;
             }
+            row.iter_mut()
+                .zip(&theta[split..])
+                .for_each(|(logit, bias)| *logit += bias);
+            let label = self.support.labels()[i];
+            let max = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let own = row[label];
+            row.iter_mut()
+                .for_each(|logit| *logit = (*logit - max).exp());
+            let sum: f64 = row.iter().sum();
+            value += weight * (sum.ln() + max - own);
+            row.iter_mut().for_each(|exp| *exp *= weight / sum);
+            row[label] -= weight;
+            gradient[split..]
+                .iter_mut()
+                .zip(row.iter())
+                .for_each(|(g, r)| *g += r);
         }
+        let products = residuals.transposed_times(&self.coordinates);
+        gradient
+            .iter_mut()
+            .zip(&products.data)
+            .for_each(|(g, p)| *g += p);
         value
     }
 

@@ -57,15 +57,16 @@ fn rich(head: Option<HeadKind>, n_classes: usize) -> Job {
     job
 }
 
-/// All that a user does with a job: none of it may panic.
-fn use_all(mut job: Job) -> Option<Verdict> {
+/// All that a user does with a job, the slow comparison of heads only if asked for: none of it may panic.
+fn use_all(mut job: Job, search: bool) -> Option<Verdict> {
     let frame = vec![0.5; job.encoder().dim.min(64)];
     let verdict = job.inspect(&frame).ok();
     if let Some(verdict) = &verdict {
         let _ = job.explain(verdict);
     }
     if let Some(report) = job.report() {
-        (0..report.confusion.n_classes).for_each(|class| drop(report.confusion.row(class)));
+        (0..report.confusion.n_classes)
+            .for_each(|class| assert!(report.confusion.row(class).1 < 100));
         let _ = report
             .suspects
             .iter()
@@ -82,11 +83,10 @@ fn use_all(mut job: Job) -> Option<Verdict> {
         let _ = job.remove_sample(sample.id);
     }
     job.undo();
-    let search = FitOptions {
-        search: true,
+    let _ = job.fit(&FitOptions {
+        search,
         ..FitOptions::default()
-    };
-    let _ = job.fit(&search);
+    });
     verdict
 }
 
@@ -160,7 +160,8 @@ fn forged_content_does_not_panic() {
             for mask in [0x01, 0x40, 0x80, 0xff] {
                 let mut changed = body.to_vec();
                 changed[at] ^= mask;
-                refused += usize::from(!accepted(&path, changed));
+                let search = at % 32 == 0 && mask == 0x40;
+                refused += usize::from(!accepted(&path, changed, search));
             }
         }
     }
@@ -182,26 +183,27 @@ fn forged_lengths_do_not_panic() {
     };
     for at in 0..payload.len() {
         let (start, end) = payload.split_at(at);
-        assert!(!accepted(&path, forge(start)), "cut at {at}");
-        accepted(&path, forge(&[start, &[0], end].concat()));
-        accepted(&path, forge(&[start, &end[1..]].concat()));
+        assert!(!accepted(&path, forge(start), false), "cut at {at}");
+        accepted(&path, forge(&[start, &[0], end].concat()), false);
+        accepted(&path, forge(&[start, &end[1..]].concat()), false);
         let filled = end.len().min(8);
         accepted(
             &path,
             forge(&[start, &[0xff; 8][..filled], &end[filled..]].concat()),
+            false,
         );
         let huge = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
-        accepted(&path, forge(&[start, &huge, end].concat()));
-        accepted(&path, forge(&[start, &huge, &end[1..]].concat()));
+        accepted(&path, forge(&[start, &huge, end].concat()), false);
+        accepted(&path, forge(&[start, &huge, &end[1..]].concat()), false);
     }
 }
 
 /// Whether the content, with its checksum made good, is taken for a job; if so, it is used.
-fn accepted(path: &Path, content: Vec<u8>) -> bool {
+fn accepted(path: &Path, content: Vec<u8>, search: bool) -> bool {
     fs::write(path, with_crc(content)).unwrap();
     match Job::load(path) {
         Ok(job) => {
-            use_all(job);
+            use_all(job, search);
             true
         }
         Err(error) => {

