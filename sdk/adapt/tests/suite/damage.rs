@@ -67,11 +67,9 @@ fn use_all(mut job: Job, search: bool) -> Option<Verdict> {
     if let Some(report) = job.report() {
         (0..report.confusion.n_classes)
             .for_each(|class| assert!(report.confusion.row(class).1 < 100));
-        let _ = report
-            .suspects
-            .iter()
-            .map(|id| job.sample(*id).is_ok())
-            .count();
+        for id in &report.suspects {
+            let _ = job.sample(*id);
+        }
     }
     let _ = job.merge(&job.clone());
     let class = job.add_class("new");
@@ -157,10 +155,10 @@ fn forged_content_does_not_panic() {
         let whole = fs::read(&path).unwrap();
         let body = &whole[..whole.len() - 4];
         for at in 20..body.len() {
-            for mask in [0x01, 0x40, 0x80, 0xff] {
+            for mask in [[0x01, 0x80], [0x40, 0xff]][at % 2] {
                 let mut changed = body.to_vec();
                 changed[at] ^= mask;
-                let search = at % 32 == 0 && mask == 0x40;
+                let search = at % 32 == 0 && mask == 0x80;
                 refused += usize::from(!accepted(&path, changed, search));
             }
         }

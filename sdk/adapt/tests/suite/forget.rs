@@ -171,9 +171,9 @@ impl<'p> Pair<'p> {
     fn mark(&mut self, class: usize, pick: usize) {
         self.changing();
         let (id, key) = (self.job.classes()[class].id, self.key(class));
-        if pick % 2 == 0 {
-            self.job.set_good(id, pick % 4 == 0).unwrap();
-            self.model.class_mut(key).2 = pick % 4 == 0;
+        if pick.is_multiple_of(2) {
+            self.job.set_good(id, pick.is_multiple_of(4)).unwrap();
+            self.model.class_mut(key).2 = pick.is_multiple_of(4);
         } else {
             self.job.set_cost(id, pick as f64).unwrap();
             self.model.class_mut(key).3 = pick as f64;

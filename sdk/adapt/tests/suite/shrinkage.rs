@@ -128,18 +128,30 @@ fn verdicts_are_those_of_the_dense_inverse() {
     }
 }
 
+/// Independent features of one variance, many more than samples: the covariance says nothing, and the head is the nearest mean.
 #[test]
 fn alike_features_are_shrunk_to_the_nearest_mean() {
-    // Independent features of one variance in many dimensions: the covariance says nothing, and ρ is at its bound.
-    let data = Data::clusters(7, &[4, 4], 2000, 0.3);
-    let dense_rho = {
-        let support = data.support();
-        let problem = DiscriminantProblem::in_sample_space(&support).unwrap();
-        let lambda = problem.shrinkage();
-        lambda / problem.unit()
-    };
-    assert!(dense_rho.is_finite() && dense_rho > 0.0, "{dense_rho}");
-    // One sample a class: no covariance at all.
+    let data = Data::clusters(7, &[5, 4], 2000, 0.3);
+    let support = data.support();
+    let problem = DiscriminantProblem::in_sample_space(&support).unwrap();
+    // ρ / (1 - ρ) from λ, the trace being that of 9 squared distances over 7 degrees of freedom.
+    let odds = problem.shrinkage() * 2000.0 / (problem.unit() * 9.0);
+    assert!(odds / (1.0 + odds) > 0.95, "{odds}");
+    let (head, nearest) = (
+        problem.solve(problem.shrinkage()),
+        problem.solve(1e9 * problem.unit()),
+    );
+    let sides = Data::clusters(9, &[200], 2000, 0.1).rows;
+    let first = |scores: Vec<f64>| scores[0] > scores[1];
+    let agree = sides
+        .iter()
+        .filter(|row| first(head.scores(row)) == first(nearest.scores(row)))
+        .count();
+    assert!(agree >= 195, "{agree} of 200");
+}
+
+#[test]
+fn one_sample_a_class_has_no_covariance() {
     let data = Data::clusters(8, &[1, 1, 1], 4, 1.0);
     let support = data.support();
     let problem = DiscriminantProblem::in_sample_space(&support).unwrap();
