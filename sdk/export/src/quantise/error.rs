@@ -57,7 +57,7 @@ pub enum QuantizeError {
     },
     /// A gate does not hold.
     #[error(
-        "{path} was not written: gate {gate} does not hold, it is at {value:.4} with {float_layers} layers in f32; layer {layer} hurts most (alone in int8 it costs {loss:.1e} of the mean cosine): allow more f32 layers, widen the gate or calibrate with more frames"
+        "{path} was not written: gate {gate} does not hold, it is at {value:.6} with {float_layers} layers in f32; layer {layer} hurts most (alone in int8 it costs {loss:.1e} of the mean cosine): allow more f32 layers, widen the gate or calibrate with more frames"
     )]
     Gate {
         /// The bundle that would have been written.

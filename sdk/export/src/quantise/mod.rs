@@ -326,7 +326,7 @@ impl<'a> Work<'a> {
                 });
             }
             let (name, _) = order[returned];
-            progress(&format!("{gate} is at {value:.4}; {name} goes back to f32"));
+            progress(&format!("{gate} is at {value:.6}; {name} goes back to f32"));
         }
         unreachable!("the last round returns")
     }
