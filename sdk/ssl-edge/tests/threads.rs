@@ -39,7 +39,9 @@ fn threads_that_share_an_encoder_get_what_each_would_get_alone() {
         for threads in [1, 2] {
             let options = Options {
                 engine: *engine,
-                threads, ..Options::default() };
+                threads,
+                ..Options::default()
+            };
             let encoder = Encoder::open(&path, &options).expect("the bundle opens");
             let alone: Vec<Vec<Embedding>> = (0..THREADS)
                 .map(|t| (0..ROUNDS).map(|r| embed(&encoder, t, r)).collect())

@@ -54,7 +54,8 @@ fn laplacian_variance(plane: &[f32], width: usize, height: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::{PixelFormat, Roi};
+    use crate::format::PixelFormat;
+    use crate::frame::Roi;
 
     fn quality(width: u32, height: u32, f: impl Fn(u32, u32) -> u8) -> Quality {
         let data: Vec<u8> = (0..width * height)
