@@ -17,6 +17,7 @@ fn encoder() -> Encoder {
     let options = Options {
         engine: EngineKind::Native,
         threads: 1,
+        ..Options::default()
     };
     Encoder::open(&path, &options).expect("the bundle opens")
 }
