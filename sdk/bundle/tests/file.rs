@@ -7,8 +7,7 @@ use std::path::Path;
 
 use common::writer;
 use ssl_edge_bundle::{
-    Bundle, BundleError, BundleWriter, GOLDEN, GoldenSpec, ONNX, Pooling, Variant, VariantSpec,
-    WEIGHTS,
+    Bundle, BundleError, BundleWriter, GOLDEN, ONNX, Pooling, Variant, VariantSpec, WEIGHTS,
 };
 
 #[test]

@@ -60,5 +60,6 @@ pub(crate) fn writer() -> BundleWriter {
         onnx: b"a graph".to_vec(),
         golden_vectors: Vec::new(),
         variants: Vec::new(),
+        extra: Vec::new(),
     }
 }
