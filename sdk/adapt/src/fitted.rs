@@ -21,7 +21,7 @@ pub struct FitOptions {
     /// Names of the parts of the features that the head sees; `None` for those chosen before, or at first the preferred ones.
     pub parts: Option<Vec<String>>,
     /// Whether to compare heads and parts by leave-one-out and change to others where they prove better; `head` and `parts` must be `None`.
-    /// Takes tens of milliseconds with few samples and classes, half a second with 100 samples of 10 classes: logistic regression is the slow one.
+    /// Takes tens of milliseconds with few samples and classes, a quarter of a second with 100 samples of 10 classes: logistic regression is the slow one.
     pub search: bool,
     /// λ of the linear heads; `None` chooses it: by shrinkage for [`HeadKind::Lda`], by leave-one-out for the others.
     pub lambda: Option<f64>,
