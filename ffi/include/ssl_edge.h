@@ -131,6 +131,7 @@ enum ssl_edge_status
      * The frame was taught already, bit for bit: with the same label, or with another one.
      */
     SSL_EDGE_STATUS_ALREADY_TAUGHT = 21,
+    /**
      * The bundle is not signed by the key that was required, or its signature does not hold.
      */
     SSL_EDGE_STATUS_UNTRUSTED_BUNDLE = 22,
@@ -320,6 +321,35 @@ typedef uint32_t ssl_edge_head;
 #endif // __cplusplus
 
 /**
+ * What patch tokens of good samples are made of; the value for ssl_edge_job_set_surface.
+ */
+enum ssl_edge_surface
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * The job looks at no patches.
+     */
+    SSL_EDGE_SURFACE_NONE = 0,
+    /**
+     * Grey pixels of small squares.
+     */
+    SSL_EDGE_SURFACE_PIXELS = 1,
+    /**
+     * The encoder's patch tokens.
+     */
+    SSL_EDGE_SURFACE_ENCODER = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum ssl_edge_surface ssl_edge_surface;
+#else
+typedef uint32_t ssl_edge_surface;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
  * An opened bundle, ready to embed frames.
  *
  * Thread safety: all functions may be called on one encoder from many threads at once, except ssl_edge_encoder_free, which must
@@ -503,6 +533,15 @@ typedef struct ssl_edge_verdict {
      * The job's revision that gave the verdict: the number of its changes.
      */
     uint64_t revision;
+    /**
+     * How typical the frame's surface is of good parts, 0 to 1: small if it has patches unlike theirs. Negative for a job that looks at no
+     * surfaces.
+     */
+    float surface_p_value;
+    /**
+     * 1 if the surface has patches unlike all good parts, 0 if not, -1 for a job that looks at no surfaces.
+     */
+    int32_t anomalous;
 } ssl_edge_verdict;
 
 /**
@@ -569,7 +608,7 @@ typedef struct ssl_edge_fit_options {
      */
     uint32_t head;
     /**
-     * 1 to compare heads and features by leave-one-out and change to others where they prove better (tens of milliseconds; head must be 0);
+     * 1 to compare heads and features by leave-one-out and change to others where they prove better (a few hundred milliseconds; head must be 0);
      * after init 0.
      */
     uint32_t search;
@@ -810,6 +849,16 @@ ssl_edge_status ssl_edge_job_load(const char *path, struct ssl_edge_job **job);
  * @param unix_time  when, in seconds since 1970-01-01 UTC; 0 if that does not matter
  */
 ssl_edge_status ssl_edge_job_set_operator(struct ssl_edge_job *job, const char *name, int64_t unix_time);
+
+/**
+ * Makes a job look at surfaces: from then on samples of good classes keep their patches, and a verdict is not OK where a frame has patches unlike
+ * all of them. To be set before samples are taught.
+ *
+ * @param job      a job without samples that keep patches of another kind
+ * @param surface  a value of ssl_edge_surface
+ */
+ssl_edge_status ssl_edge_job_set_surface(struct ssl_edge_job *job,
+                                         uint32_t surface);
 
 /**
  * Gives a class another name. The job stays fitted.

@@ -45,7 +45,7 @@ pub struct ssl_edge_fit_options {
     pub struct_size: u32,
     /// A value of ssl_edge_head; after init 0, the head of the last fit.
     pub head: u32,
-    /// 1 to compare heads and features by leave-one-out and change to others where they prove better (tens of milliseconds; head must be 0);
+    /// 1 to compare heads and features by leave-one-out and change to others where they prove better (a few hundred milliseconds; head must be 0);
     /// after init 0.
     pub search: u32,
     /// Share of frames of the taught kinds that may be called unknown, 0 to below 1; after init 0.05. 0 turns that off.

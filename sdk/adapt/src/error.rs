@@ -52,7 +52,9 @@ pub enum AdaptError {
         value: f32,
     },
     /// A job needs a class, and a head two.
-    #[error("there are too few classes to fit ({found}); add a class with at least one sample")]
+    #[error(
+        "there are too few classes ({found}); a head needs at least two classes, a job of good parts alone one: add a class with at least one sample"
+    )]
     TooFewClasses {
         /// `none`, or the only class.
         found: String,

@@ -5,7 +5,7 @@
 //! use ssl_edge::encoder::{Encoder, EngineKind, Options};
 //! use ssl_edge::vision::decode_file;
 //!
-//! let encoder = Encoder::open("encoder.sslb".as_ref(), &Options { engine: EngineKind::Native, threads: 2 })?;
+//! let encoder = Encoder::open("encoder.sslb".as_ref(), &Options { engine: EngineKind::Native, threads: 2, ..Options::default() })?;
 //! let good = ["good/1.png", "good/2.png", "good/3.png"]
 //!     .iter()
 //!     .map(|file| frame_tokens(&encoder, &decode_file(file.as_ref())?.frame(), TILES))

@@ -7,7 +7,8 @@ use ssl_edge::encoder::{Encoder, EngineKind, Options, Pooling, embed_files, feat
 use ssl_edge::eval::{encoder_features, image_features, knn_accuracy};
 use ssl_edge::export::{ExportOptions, export_run, random_bundle};
 use ssl_edge::job::{
-    AdaptError, CalibrateOptions, Job, SampleMeta, calibrate, inspect_frame, job_for, sample_frame,
+    AdaptError, CalibrateOptions, Job, SampleMeta, calibrate, inspect_frame, job_for_embeddings,
+    sample_frame,
 };
 use ssl_edge::train::{MethodName, Request, RunOptions, pretrain};
 use ssl_edge::vision::{ClassFolder, Station, Surface, raw_pixels};
@@ -121,7 +122,7 @@ fn a_job_works_with_its_own_encoder_only() {
     let folder = tempfile::tempdir().expect("a folder can be made");
     let (own, other) = (encoder(folder.path(), 0), encoder(folder.path(), 1));
     let image = Station::new(0).photo(Surface::Clean, SIZE, 5);
-    let mut job = job_for(&own);
+    let mut job = job_for_embeddings(&own);
     let class = job.add_class("clean").expect("the name is free");
     let error = sample_frame(
         &other,

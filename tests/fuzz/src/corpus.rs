@@ -51,6 +51,8 @@ fn bundles(folder: &Path) -> Outcome {
         weights: b"weights".to_vec(),
         onnx: b"graph".to_vec(),
         golden_vectors: Vec::new(),
+        variants: Vec::new(),
+        extra: Vec::new(),
     };
     let path = folder.join("plain");
     writer.write(&path)?;

@@ -291,14 +291,6 @@ fn a_16_bit_image_has_the_verdict_of_its_8_bit_twin() {
 fn one_class_only() {
     let folder = tempfile::tempdir().unwrap();
     surfaces(folder.path(), &[Surface::Clean], 2, 0);
-    calibrate_fails(
-        folder.path(),
-        &[
-            text(folder.path()),
-            "at least two classes",
-            "add another class",
-        ],
-    );
     let bundle = Shared::get().bundle();
     fail(
         &[

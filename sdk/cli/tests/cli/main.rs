@@ -6,6 +6,7 @@ mod bad_input;
 #[cfg(target_os = "linux")]
 mod bundle;
 mod disk_full;
+mod grow;
 mod pipeline;
 mod quantize;
 mod support;

@@ -246,9 +246,23 @@ fn fewshot(bundle: &Path, photos: &Path) {
         "all",
     ]);
     let results = report["results"].as_array().unwrap();
-    for (features, n_poolings) in [("encoder", 3), ("raw_pixels", 1), ("hog_lbp", 1)] {
+    let all = [
+        "discriminant",
+        "lda",
+        "ridge",
+        "logistic",
+        "prototype",
+        "knn",
+    ];
+    for (features, n_poolings, heads) in [
+        ("encoder", 4, &all[..]),
+        ("encoder+texture", 4, &all[..]),
+        ("auto", 1, &["auto"][..]),
+        ("raw_pixels", 1, &all[..]),
+        ("hog_lbp", 1, &all[..]),
+    ] {
         for shots in [1, 2] {
-            for head in ["discriminant", "ridge", "prototype"] {
+            for &head in heads {
                 let found: Vec<&Value> = results
                     .iter()
                     .filter(|row| {
@@ -267,7 +281,8 @@ fn fewshot(bundle: &Path, photos: &Path) {
                         row["ci95"].as_f64().is_some_and(|ci95| ci95 >= 0.0),
                         "{row}"
                     );
-                    assert_eq!(row["pooling"].is_string(), features == "encoder", "{row}");
+                    let baseline = ["raw_pixels", "hog_lbp"].contains(&features);
+                    assert_eq!(row["pooling"].is_string(), !baseline, "{row}");
                 }
             }
         }
