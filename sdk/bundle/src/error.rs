@@ -99,7 +99,7 @@ pub enum BundleError {
         /// The bundle.
         path: PathBuf,
         /// The key that is trusted.
-        required: PublicKey,
+        required: Box<PublicKey>,
     },
     /// The bundle is signed by somebody else.
     #[error(
@@ -109,9 +109,9 @@ pub enum BundleError {
         /// The bundle.
         path: PathBuf,
         /// The key that signed.
-        found: PublicKey,
+        found: Box<PublicKey>,
         /// The key that is trusted.
-        required: PublicKey,
+        required: Box<PublicKey>,
     },
     /// A key file could not be read.
     #[error("cannot read the key {path}: {source}; check the path and the permissions")]

@@ -52,12 +52,12 @@ impl Bundle {
     /// # Errors
     /// [`BundleError::Unsigned`] or [`BundleError::OtherSigner`].
     pub fn require_signature(&self, key: &PublicKey) -> Result<(), BundleError> {
-        let (path, required) = (self.path().to_owned(), *key);
+        let (path, required) = (self.path().to_owned(), Box::new(*key));
         match self.signer() {
-            Some(found) if found == required => Ok(()),
+            Some(found) if found == *key => Ok(()),
             Some(found) => Err(BundleError::OtherSigner {
                 path,
-                found,
+                found: Box::new(found),
                 required,
             }),
             None => Err(BundleError::Unsigned { path, required }),

@@ -16,7 +16,7 @@ use crate::learner::Learner;
 use crate::loader::pool;
 use crate::methods::{Batch, DecoderConfig, HeadConfig, StepContext};
 
-//// Steps before the clock starts, and steps timed.
+/// Steps before the clock starts, and steps timed.
 const WARM: u64 = 2;
 const RUNS: u64 = 5;
 /// The same on a GPU, whose steps are short.

@@ -41,7 +41,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for format in FORMATS {
         let stride = format.row_bytes(width);
         let bytes: Vec<u8> = (0..stride * height as usize * 3 / 2)
-            .map(|i| (i * 2_654_435_761 >> 13) as u8)
+            .map(|i| ((i * 2_654_435_761) >> 13) as u8)
             .collect();
         let frame = Frame::new(&bytes, stride, width, height, format, None)?;
         let preprocess = Preprocess::imagenet(224, 224, Fit::Squash);

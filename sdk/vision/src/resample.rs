@@ -15,6 +15,9 @@ pub(crate) enum Resized<'a> {
     U16(&'a [u16]),
 }
 
+/// Resizes a window of an image of one pixel type into bytes of a width and a height.
+type Resize = fn(&mut Resizer, &Image, Roi, &mut [u8], (u32, u32));
+
 /// Buffers that one thread uses again for every image.
 #[derive(Default)]
 pub(crate) struct Scratch {
@@ -53,13 +56,12 @@ impl Scratch {
             self.resized.resize(bytes.div_ceil(2), 0);
         }
         let out = &mut bytemuck::cast_slice_mut(&mut self.resized)[..bytes];
-        let (resize, wide): (fn(&mut Resizer, &Image, Roi, &mut [u8], (u32, u32)), bool) =
-            match image.pixels() {
-                Pixels::Gray8(_) => (resize::<U8>, false),
-                Pixels::Rgb8(_) => (resize::<U8x3>, false),
-                Pixels::Gray16(_) => (resize::<U16>, true),
-                Pixels::Rgb16(_) => (resize::<U16x3>, true),
-            };
+        let (resize, wide): (Resize, bool) = match image.pixels() {
+            Pixels::Gray8(_) => (resize::<U8>, false),
+            Pixels::Rgb8(_) => (resize::<U8x3>, false),
+            Pixels::Gray16(_) => (resize::<U16>, true),
+            Pixels::Rgb16(_) => (resize::<U16x3>, true),
+        };
         resize(&mut self.resizer, image, roi, out, (width, height));
         if wide {
             Resized::U16(&self.resized[..samples])

@@ -18,9 +18,9 @@ impl Dense {
             let members: Vec<usize> = (0..data.rows.len())
                 .filter(|i| data.labels[*i] == c)
                 .collect();
-            for j in 0..d {
+            for (j, mean) in mean.iter_mut().enumerate() {
                 let sum: f64 = members.iter().map(|i| f64::from(data.rows[*i][j])).sum();
-                mean[j] = sum / members.len() as f64;
+                *mean = sum / members.len() as f64;
             }
         }
         let freedom = (data.rows.len() - data.n_classes) as f64;

@@ -233,10 +233,10 @@ impl Machine for Emulated {
             )
         };
         if !failure.is_null() {
-            // SAFETY: the launcher gives a C string.
             bail!(
                 "{}.cu: {}",
                 launch.file,
+                // SAFETY: what is not NULL is a text that ends with NUL and lives until the next launch.
                 unsafe { CStr::from_ptr(failure) }.to_string_lossy()
             )
         }

@@ -112,7 +112,7 @@ fn thirds(row: &[u8], n: usize) -> (&[u8], &[u8], &[u8]) {
 
 #[inline(always)]
 fn mean2(a: u8, b: u8) -> u8 {
-    ((u16::from(a) + u16::from(b) + 1) / 2) as u8
+    (u16::from(a) + u16::from(b)).div_ceil(2) as u8
 }
 
 #[inline(always)]

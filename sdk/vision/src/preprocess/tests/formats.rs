@@ -72,7 +72,7 @@ impl Buffer {
         })
     }
 
-    fn from_yuv(&self, y: f64, cb: f64, cr: f64) -> [f64; 3] {
+    fn yuv_to_rgb(&self, y: f64, cb: f64, cr: f64) -> [f64; 3] {
         // The inverse matrices as BT.601 and BT.709 print them.
         let [rv, gu, gv, bu] = match self.yuv {
             Yuv::Bt601Limited | Yuv::Bt601Full => [1.402, -0.344_136, -0.714_136, 1.772],
@@ -109,12 +109,12 @@ impl Buffer {
             PixelFormat::Nv12 => {
                 let at = self.chroma.offset + y / 2 * self.chroma.stride + x / 2 * 2;
                 let [cb, cr] = [self.bytes[at], self.bytes[at + 1]].map(f64::from);
-                self.from_yuv(self.byte(x, y), cb, cr)
+                self.yuv_to_rgb(self.byte(x, y), cb, cr)
             }
             PixelFormat::Yuyv => {
                 let pair = x / 2 * 4;
                 let (cb, cr) = (self.byte(pair + 1, y), self.byte(pair + 3, y));
-                self.from_yuv(self.byte(2 * x, y), cb, cr)
+                self.yuv_to_rgb(self.byte(2 * x, y), cb, cr)
             }
         }
     }
