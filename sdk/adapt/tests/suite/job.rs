@@ -178,7 +178,10 @@ fn ids_are_not_used_again() {
 fn mistakes_are_named() {
     let mut job = Job::new(encoder(3));
     let text = |error: AdaptError| error.to_string();
-    assert!(text(job.fit(&FitOptions::default()).unwrap_err()).contains("(none); a head needs at least two classes"));
+    assert!(
+        text(job.fit(&FitOptions::default()).unwrap_err())
+            .contains("(none); a head needs at least two classes")
+    );
     let good = job.add_class("good").unwrap();
     job.add_sample(good, &[1.0, 2.0, 3.0], from("0.png"))
         .unwrap();
