@@ -112,12 +112,12 @@ impl InspectArgs {
     }
 }
 
-/// The grey picture, coloured from yellow to red where the heat is above 1; half of that at 0.5.
+/// The grey picture, coloured from yellow to red where the heat is above 1, the threshold; in full at 2.
 fn heat_picture(image: &Image, heat: &[f32]) -> Result<Image> {
     let grey = raw_plane(image);
     let mut rgb = Vec::with_capacity(3 * heat.len());
     for (&value, &heat) in grey.iter().zip(heat) {
-        let strength = (heat - 0.5).clamp(0.0, 1.0);
+        let strength = (heat - 1.0).clamp(0.0, 0.5) * 2.0;
         let above = (heat - 1.0).clamp(0.0, 1.0);
         let mix = |colour: f32| (value * (1.0 - strength) + colour * strength) as u8;
         rgb.extend([mix(255.0), mix(220.0 * (1.0 - above)), mix(0.0)]);
