@@ -149,6 +149,7 @@ private:
 /// How to open an encoder.
 struct EncoderOptions {
     ssl_edge_engine engine = SSL_EDGE_ENGINE_NATIVE;
+    ssl_edge_precision precision = SSL_EDGE_PRECISION_F32;
     std::uint32_t threads = 1;
     /// A PEM file with a public key that must have signed the bundle; empty opens bundles that nobody signed too.
     std::string signed_by;
@@ -161,6 +162,13 @@ struct EncoderInfo {
     std::uint32_t input_width;
     std::uint32_t input_height;
     std::array<std::uint8_t, 32> hash;
+    /// Values of ssl_edge_engine and ssl_edge_precision.
+    std::uint32_t engine;
+    std::uint32_t precision;
+    /// Of weights and work memory; 0 if the engine does not know.
+    std::uint64_t memory_bytes;
+    float self_test_difference;
+    float self_test_tolerance;
 };
 
 /// An opened bundle.
@@ -170,6 +178,7 @@ public:
         ssl_edge_encoder_options raw_options;
         ssl_edge_encoder_options_init(&raw_options, sizeof raw_options);
         raw_options.engine = options.engine;
+        raw_options.precision = options.precision;
         raw_options.threads = options.threads;
         if (!options.signed_by.empty()) raw_options.signed_by = options.signed_by.c_str();
         ssl_edge_encoder *raw = nullptr;
@@ -183,7 +192,8 @@ public:
         ssl_edge_encoder_info_init(&raw, sizeof raw);
         const auto status = ssl_edge_encoder_get_info(raw_.get(), &raw);
         if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
-        EncoderInfo info{raw.arch, raw.dim, raw.input_width, raw.input_height, {}};
+        EncoderInfo info{raw.arch,      raw.dim,          raw.input_width,          raw.input_height,       {}, raw.engine,
+                         raw.precision, raw.memory_bytes, raw.self_test_difference, raw.self_test_tolerance};
         for (std::size_t i = 0; i < info.hash.size(); ++i) info.hash[i] = raw.hash[i];
         return info;
     }

@@ -18,9 +18,10 @@ impl From<RuntimeError> for Failure {
             ) => Status::UntrustedBundle,
             RuntimeError::Bundle(_) => Status::InvalidBundle,
             RuntimeError::Frame(_) => Status::InvalidFrame,
-            RuntimeError::EngineUnavailable { .. } | RuntimeError::Load { .. } => {
-                Status::EngineUnavailable
-            }
+            RuntimeError::EngineUnavailable { .. }
+            | RuntimeError::PrecisionUnavailable { .. }
+            | RuntimeError::Device { .. }
+            | RuntimeError::Load { .. } => Status::EngineUnavailable,
             RuntimeError::SelfTest { .. } => Status::GoldenMismatch,
             RuntimeError::Threads { .. } => Status::InvalidArgument,
             _ => Status::Internal,

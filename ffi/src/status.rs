@@ -31,7 +31,7 @@ pub enum ssl_edge_status {
     InvalidJob = 10,
     /// The job was taught with another encoder.
     WrongEncoder = 11,
-    /// The engine is not built into this library, or cannot run the bundle.
+    /// The engine is not built into this library, or cannot run the bundle in the precision asked for.
     EngineUnavailable = 12,
     /// The engine does not reproduce the bundle's golden vectors.
     GoldenMismatch = 13,

@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{Function, Linkage, bundle, compile, functions, package, program, read, succeed};
+use common::{
+    Function, Linkage, bundle, compile, functions, int8_bundle, package, program, read, succeed,
+};
 use sdk::encoder::{Bundle, SecretKey};
 use std::fmt::Write;
 
@@ -81,6 +83,18 @@ fn misuse_is_refused_and_leaves_outputs_alone() {
             "ok\n"
         );
     }
+}
+
+#[test]
+fn an_encoder_runs_in_the_precision_that_was_asked_for() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let bundles = [bundle(folder.path(), 0), int8_bundle(folder.path(), 0)];
+    let path = compile(
+        &package().join("tests/c/precision.c"),
+        Linkage::Shared,
+        folder.path(),
+    );
+    assert_eq!(succeed(program(&path).args(&bundles)), "ok\n");
 }
 
 #[test]

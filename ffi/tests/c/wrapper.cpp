@@ -40,6 +40,9 @@ int main(int argc, char **argv) {
     auto opened = ssl_edge::Encoder::open(argv[1], options).value();
     const auto encoder = std::move(opened);
     CHECK(opened.raw() == nullptr && encoder.info().value().arch == "vit_n16");
+    CHECK(encoder.info().value().engine == SSL_EDGE_ENGINE_NATIVE && encoder.info().value().memory_bytes > 0);
+    options.precision = SSL_EDGE_PRECISION_INT8;
+    CHECK(ssl_edge::Encoder::open(argv[1], options).error().status() == SSL_EDGE_STATUS_ENGINE_UNAVAILABLE);
 
     const std::vector<std::uint8_t> pixels(100 * 80, 90);
     const ssl_edge::Frame frame(SSL_EDGE_PIXEL_FORMAT_GRAY8, pixels.data(), pixels.size(), 100, 100, 80);
