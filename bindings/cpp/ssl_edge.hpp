@@ -149,10 +149,10 @@ private:
 /// How to open an encoder.
 struct EncoderOptions {
     ssl_edge_engine engine = SSL_EDGE_ENGINE_NATIVE;
-    ssl_edge_precision precision = SSL_EDGE_PRECISION_F32;
     std::uint32_t threads = 1;
     /// A PEM file with a public key that must have signed the bundle; empty opens bundles that nobody signed too.
     std::string signed_by;
+    ssl_edge_precision precision = SSL_EDGE_PRECISION_F32;
 };
 
 /// What an encoder is.
@@ -257,6 +257,50 @@ struct FitOptions {
     bool search = false;
     float unknown_rate = 0.05f;
 };
+
+/// Where a surface is unlike good parts; see ssl_edge_job_inspect_heat. A value above SSL_EDGE_HEAT_THRESHOLD is unlike them.
+struct Heat {
+    std::size_t rows;
+    std::size_t columns;
+    /// Row by row.
+    std::vector<float> values;
+};
+
+/// How heat is drawn; see ssl_edge_heat_options.
+struct HeatOptions {
+    ssl_edge_heat_resolution resolution = SSL_EDGE_HEAT_RESOLUTION_PIXELS;
+    float blur = 4.0f;
+};
+
+/// How a head is made for a device; see ssl_edge_device_options.
+struct DeviceOptions {
+    std::uint16_t job_number = 0;
+    /// 0: as much as all samples need.
+    std::uint64_t max_bytes = 0;
+};
+
+/// A head for a device, and how far it is from the job; see ssl_edge_device_report.
+struct DeviceHead {
+    std::vector<std::uint8_t> image;
+    std::size_t samples_kept;
+    std::size_t compared;
+    std::size_t same_class;
+    std::size_t same_unknown;
+    float score_difference;
+    float distance_difference;
+};
+
+namespace detail {
+
+inline ssl_edge_heat_options raw(const HeatOptions &options) {
+    ssl_edge_heat_options raw;
+    ssl_edge_heat_options_init(&raw, sizeof raw);
+    raw.resolution = options.resolution;
+    raw.blur = options.blur;
+    return raw;
+}
+
+}  // namespace detail
 
 /// Classes, samples and the classifier fitted on them.
 class Job {
@@ -412,6 +456,43 @@ public:
         status = ssl_edge_job_inspect_scores(raw_.get(), encoder.raw(), frame.raw(), &raw, scores.data(), scores.size());
         if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
         return scores;
+    }
+
+    /// The verdict, and where the surface is unlike good parts.
+    Result<std::pair<Verdict, Heat>> inspect_heat(const Encoder &encoder, const Frame &frame,
+                                                  const HeatOptions &options = {}) const {
+        const auto raw_options = detail::raw(options);
+        Heat heat{};
+        auto status =
+            ssl_edge_job_heat_size(raw_.get(), encoder.raw(), frame.raw(), &raw_options, &heat.rows, &heat.columns);
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        heat.values.resize(heat.rows * heat.columns);
+        ssl_edge_verdict raw;
+        ssl_edge_verdict_init(&raw, sizeof raw);
+        status = ssl_edge_job_inspect_heat(raw_.get(), encoder.raw(), frame.raw(), &raw_options, &raw, heat.values.data(),
+                                           heat.values.size());
+        auto found = verdict(status, raw);
+        if (!found) return found.error();
+        return std::make_pair(std::move(found).value(), std::move(heat));
+    }
+
+    /// The fitted head in integers, for a microcontroller.
+    Result<DeviceHead> device_head(const DeviceOptions &options = {}) const {
+        ssl_edge_device_options raw_options;
+        ssl_edge_device_options_init(&raw_options, sizeof raw_options);
+        raw_options.job_number = options.job_number;
+        raw_options.max_bytes = options.max_bytes;
+        ssl_edge_device_report raw;
+        ssl_edge_device_report_init(&raw, sizeof raw);
+        auto status = ssl_edge_job_device_report(raw_.get(), &raw_options, &raw);
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        DeviceHead head{std::vector<std::uint8_t>(raw.bytes), raw.samples_kept,     raw.compared, raw.same_class,
+                        raw.same_unknown,                     raw.score_difference, raw.distance_difference};
+        std::size_t size = 0;
+        status = ssl_edge_job_device_head(raw_.get(), &raw_options, head.image.data(), head.image.size(), &size);
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        head.image.resize(size);
+        return head;
     }
 
     Result<Verdict> inspect_embedding(const std::vector<float> &embedding) const {

@@ -47,7 +47,11 @@ impl From<AdaptError> for Failure {
             AdaptError::Duplicate { .. } | AdaptError::Contradiction { .. } => {
                 Status::AlreadyTaught
             }
-            AdaptError::BadOption { .. } => Status::InvalidArgument,
+            AdaptError::BadOption { .. } | AdaptError::DeviceTooSmall { .. } => {
+                Status::InvalidArgument
+            }
+            AdaptError::Device(_) => Status::NoDeviceHead,
+            AdaptError::GridShape { .. } | AdaptError::AllMasked { .. } => Status::InvalidFrame,
             AdaptError::TokensNeeded => Status::InvalidEmbedding,
             AdaptError::NotFitted => Status::NotFitted,
             AdaptError::EncoderMismatch { .. } => Status::WrongEncoder,
@@ -67,6 +71,7 @@ impl From<sdk::Error> for Failure {
         match error {
             sdk::Error::Encoder(error) => error.into(),
             sdk::Error::Job(error) => error.into(),
+            error @ sdk::Error::Frame(_) => Self::new(Status::InvalidFrame, error.to_string()),
             other => Self::new(Status::Internal, other.to_string()),
         }
     }

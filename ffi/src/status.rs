@@ -53,6 +53,10 @@ pub enum ssl_edge_status {
     AlreadyTaught = 21,
     /// The bundle is not signed by the key that was required, or its signature does not hold.
     UntrustedBundle = 22,
+    /// The job looks at no surfaces, so there is no heat.
+    NoSurface = 23,
+    /// The job's head cannot run on a device.
+    NoDeviceHead = 24,
 }
 
 /// A failed call: the status that it returns and the text that it leaves.

@@ -33,6 +33,10 @@ int main(int argc, char **argv) {
     ssl_edge_verdict verdict;
     ssl_edge_fit_report report;
     ssl_edge_fit_options fit_options;
+    ssl_edge_heat_options heat_options;
+    ssl_edge_device_options device_options;
+    ssl_edge_device_report device_report;
+    static unsigned char bytes[4096];
     size_t dim = 0, size = 0;
     uint32_t class_id = 0, number = 0;
     uint64_t sample_id = 0;
@@ -44,6 +48,9 @@ int main(int argc, char **argv) {
     must(ssl_edge_verdict_init(&verdict, sizeof verdict));
     must(ssl_edge_fit_report_init(&report, sizeof report));
     must(ssl_edge_fit_options_init(&fit_options, sizeof fit_options));
+    must(ssl_edge_heat_options_init(&heat_options, sizeof heat_options));
+    must(ssl_edge_device_options_init(&device_options, sizeof device_options));
+    must(ssl_edge_device_report_init(&device_report, sizeof device_report));
     must(ssl_edge_frame_init(&frame, sizeof frame));
     frame.format = SSL_EDGE_PIXEL_FORMAT_GRAY8;
     frame.data = pixels;

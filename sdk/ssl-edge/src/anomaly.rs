@@ -144,6 +144,22 @@ pub fn heat_map(frame: &Frame<'_>, heat: &TokenMap, sigma: f64) -> Result<Vec<f3
     Ok(frame_heat(heat, size, region, sigma)?)
 }
 
+/// Heat at each pixel of the frame's region of interest, `[region height, region width]`; see [`frame_heat`].
+///
+/// # Errors
+/// A `sigma` out of range.
+pub fn region_heat(frame: &Frame<'_>, heat: &TokenMap, sigma: f64) -> Result<Vec<f32>, Error> {
+    let roi = frame.region();
+    let [height, width] = [roi.height as usize, roi.width as usize];
+    let region = HeatRegion {
+        x: 0,
+        y: 0,
+        width,
+        height,
+    };
+    Ok(frame_heat(heat, [height, width], region, sigma)?)
+}
+
 /// Start and length of part `index` of `parts` of `size` pixels.
 fn slice(size: u32, parts: usize, index: usize) -> (u32, u32) {
     let at = |i: usize| (u64::from(size) * i as u64 / parts as u64) as u32;

@@ -29,6 +29,9 @@ pub enum Error {
         /// The part's name.
         name: String,
     },
+    /// Patch tokens are the encoder's, and no encoder is given.
+    #[error("these patch tokens are the encoder's, and no encoder is given; open the bundle too")]
+    NoEncoder,
     /// A job cannot move to another encoder.
     #[error(
         "sample {sample} (`{source_of_sample}`) has no picture from which a feature of another encoder could be made; teach it again with this \
