@@ -43,10 +43,11 @@ impl From<AdaptError> for Failure {
             }
             AdaptError::TooFewClasses { .. }
             | AdaptError::EmptyClass { .. }
-            | AdaptError::Degenerate { .. } => Status::CannotFit,
-            AdaptError::Duplicate { .. } | AdaptError::Contradiction { .. } => {
-                Status::AlreadyTaught
-            }
+            | AdaptError::Degenerate { .. }
+            | AdaptError::NoGoodFrame => Status::CannotFit,
+            AdaptError::Duplicate { .. }
+            | AdaptError::Contradiction { .. }
+            | AdaptError::SameGolden { .. } => Status::AlreadyTaught,
             AdaptError::BadOption { .. } | AdaptError::DeviceTooSmall { .. } => {
                 Status::InvalidArgument
             }
@@ -56,6 +57,7 @@ impl From<AdaptError> for Failure {
             AdaptError::NotFitted => Status::NotFitted,
             AdaptError::EncoderMismatch { .. } => Status::WrongEncoder,
             AdaptError::Io { .. } => Status::Io,
+            AdaptError::NotGolden { .. } => Status::InvalidGolden,
             AdaptError::NotAJob { .. }
             | AdaptError::FileVersion { .. }
             | AdaptError::FileLength { .. }
@@ -71,8 +73,17 @@ impl From<sdk::Error> for Failure {
         match error {
             sdk::Error::Encoder(error) => error.into(),
             sdk::Error::Job(error) => error.into(),
-            error @ sdk::Error::Frame(_) => Self::new(Status::InvalidFrame, error.to_string()),
-            other => Self::new(Status::Internal, other.to_string()),
+            other => {
+                let status = match &other {
+                    sdk::Error::Frame(_) => Status::InvalidFrame,
+                    sdk::Error::OtherEncoder => Status::WrongEncoder,
+                    sdk::Error::JobChanged { .. } => Status::JobChanged,
+                    sdk::Error::ReferenceTaught { .. } => Status::AlreadyTaught,
+                    sdk::Error::ReferenceUnknown { .. } => Status::CannotFit,
+                    _ => Status::Internal,
+                };
+                Self::new(status, other.to_string())
+            }
         }
     }
 }

@@ -30,7 +30,8 @@ use crate::job::{AdaptError, EncoderId, Job, Seen, Verdict, check_encoder, judge
 use crate::vision::{Frame, Quality};
 
 pub use ssl_edge_adapt::drift::{
-    CameraChange, CameraNumbers, Cusum, DriftAlarm, DriftCause, DriftMonitor, Observation,
+    CameraChange, CameraNumbers, Cusum, DriftAlarm, DriftCause, DriftMonitor,
+    MIN_FRAMES as MIN_REFERENCE, Observation,
 };
 
 /// Largest share of unknown frames against which a rise can be told ([`DriftMonitor::new`]).

@@ -18,7 +18,7 @@ use crate::error::{AdaptError, check_embedding};
 /// Charts that share the run length.
 const CHARTS: f64 = 6.0;
 /// Fewest good frames for a baseline.
-const MIN_FRAMES: usize = 5;
+pub const MIN_FRAMES: usize = 5;
 /// p-value of the embedding from which downwards a frame is unlike the baseline, or the smallest that there is if that is larger.
 const UNLIKE: f64 = 0.1;
 /// Level of a camera chart, in limits, from which an alarm of another chart is put down to the camera.

@@ -4,9 +4,11 @@ mod bench;
 mod bundle;
 mod calibrate;
 mod doctor;
+mod drift;
 mod embed;
 mod eval;
 mod export;
+mod golden;
 mod inspect;
 mod job;
 mod pretrain;
@@ -42,6 +44,11 @@ pub(crate) enum Command {
     Job(job::JobCommand),
     /// Give verdicts on images
     Inspect(inspect::InspectArgs),
+    /// Compare images with golden parts, position by position
+    #[command(subcommand)]
+    Golden(golden::GoldenCommand),
+    /// Watch the images of a line in their order: what changed, and what to do
+    Drift(Box<drift::DriftArgs>),
     /// Time training steps and encoders on random data
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -62,6 +69,8 @@ impl Command {
             Command::Calibrate(args) => calibrate::run(args, format),
             Command::Job(command) => job::run(command, format),
             Command::Inspect(args) => inspect::run(args, format),
+            Command::Golden(command) => golden::run(command, format),
+            Command::Drift(args) => drift::run(args, format),
             Command::Bench(command) => bench::run(command, format),
             Command::Doctor(args) => doctor::run(args, format),
         }
