@@ -141,6 +141,31 @@ fn heat_and_device_heads_are_given_and_misuse_is_refused() {
 }
 
 #[test]
+fn golden_parts_are_learned_compared_and_kept() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let bundles = [bundle(folder.path(), 0), bundle(folder.path(), 1)];
+    let path = compile(
+        &package().join("tests/c/golden.c"),
+        Linkage::Shared,
+        folder.path(),
+    );
+    let output = succeed(program(&path).args(&bundles).arg(folder.path()));
+    assert_eq!(output, "ok\n");
+}
+
+#[test]
+fn a_line_is_watched() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let bundles = [bundle(folder.path(), 0), bundle(folder.path(), 1)];
+    let path = compile(
+        &package().join("tests/c/monitor.c"),
+        Linkage::Shared,
+        folder.path(),
+    );
+    assert_eq!(succeed(program(&path).args(&bundles)), "ok\n");
+}
+
+#[test]
 fn threads_may_share_an_encoder_and_a_job() {
     let folder = tempfile::tempdir().expect("a folder can be made");
     let bundle = bundle(folder.path(), 0);
@@ -251,6 +276,19 @@ fn valid_argument(function: &Function, idx: usize) -> String {
         ("const ssl_edge_device_options *" | "ssl_edge_device_options *", _) => "&device_options",
         ("ssl_edge_device_report *", _) => "&device_report",
         ("uint8_t *", _) => "bytes",
+        ("const ssl_edge_golden *" | "ssl_edge_golden *", _) => "golden",
+        ("ssl_edge_golden **", _) => "&new_golden",
+        ("const ssl_edge_golden_options *" | "ssl_edge_golden_options *", _) => "&golden_options",
+        ("ssl_edge_golden_info *", _) => "&golden_info",
+        ("ssl_edge_golden_verdict *", _) => "&golden_verdict",
+        ("ssl_edge_monitor *", _) => "monitor",
+        ("ssl_edge_monitor **", _) => "&new_monitor",
+        ("const ssl_edge_monitor_options *" | "ssl_edge_monitor_options *", _) => {
+            "&monitor_options"
+        }
+        ("ssl_edge_drift *", _) => "&drift",
+        ("const ssl_edge_frame *const *", _) => "frames",
+        ("size_t", "count") => "5",
         ("const char *", "path") => "path",
         ("const char *", "name") => "\"another class\"",
         ("const char *", "source") => "\"\"",

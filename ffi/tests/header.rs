@@ -21,7 +21,7 @@ fn generated() -> String {
         "verdict.rs",
         "fit.rs",
         "job/mod.rs",
-        "golden.rs",
+        "golden/mod.rs",
         "monitor.rs",
     ] {
         builder = builder.with_src(sources.join(file));

@@ -1,33 +1,12 @@
 /* heat BUNDLE OTHER_BUNDLE: heat maps at both resolutions, heads for a device, and what must be refused. */
 
-#include "ssl_edge.h"
+#include "check.h"
 
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 enum { WIDTH = 96, HEIGHT = 64, ROWS = 28, COLUMNS = 42 };
-
-static void fail(int line, const char *what) {
-    printf("line %d: %s (last error: %s)\n", line, what, ssl_edge_last_error());
-    exit(1);
-}
-
-#define CHECK(condition)                             \
-    do {                                             \
-        if (!(condition)) fail(__LINE__, #condition); \
-    } while (0)
-
-#define EXPECT(status, call) CHECK((call) == SSL_EDGE_STATUS_##status)
-
-#define REFUSED(status, words, call)                        \
-    do {                                                    \
-        EXPECT(status, call);                               \
-        CHECK(strstr(ssl_edge_last_error(), words) != NULL); \
-    } while (0)
 
 static uint8_t pixels[WIDTH * HEIGHT];
 static float heat[WIDTH * HEIGHT + 1];
@@ -57,14 +36,6 @@ static ssl_edge_heat_options options_of(uint32_t resolution) {
     CHECK(options.resolution == SSL_EDGE_HEAT_RESOLUTION_PIXELS && options.blur == 4.0f);
     options.resolution = resolution;
     return options;
-}
-
-static ssl_edge_encoder *opened(const char *bundle) {
-    ssl_edge_encoder_options options;
-    ssl_edge_encoder *encoder = NULL;
-    EXPECT(OK, ssl_edge_encoder_options_init(&options, sizeof options));
-    EXPECT(OK, ssl_edge_encoder_open(bundle, &options, &encoder));
-    return encoder;
 }
 
 static void fit(ssl_edge_job *job) {
@@ -253,7 +224,7 @@ static void devices(ssl_edge_job *job) {
 
 int main(int argc, char **argv) {
     if (argc != 3) return 2;
-    ssl_edge_encoder *encoder = opened(argv[1]), *other = opened(argv[2]);
+    ssl_edge_encoder *encoder = open_encoder(argv[1], SSL_EDGE_ENGINE_NATIVE, SSL_EDGE_PRECISION_F32), *other = open_encoder(argv[2], SSL_EDGE_ENGINE_NATIVE, SSL_EDGE_PRECISION_F32);
     ssl_edge_job *job = taught(encoder, SSL_EDGE_SURFACE_PIXELS);
     maps(job, encoder, ROWS, COLUMNS);
     good_parts_are_cool(job, encoder);

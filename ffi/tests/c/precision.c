@@ -1,32 +1,11 @@
 /* precision BUNDLE INT8_BUNDLE: one bundle opened in f32 and in int8, what an encoder says of itself, and what must be refused. */
 
-#include "ssl_edge.h"
+#include "check.h"
 
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 enum { SIZE = 64, DIM = 192 };
-
-static void fail(int line, const char *what) {
-    printf("line %d: %s (last error: %s)\n", line, what, ssl_edge_last_error());
-    exit(1);
-}
-
-#define CHECK(condition)                             \
-    do {                                             \
-        if (!(condition)) fail(__LINE__, #condition); \
-    } while (0)
-
-#define EXPECT(status, call) CHECK((call) == SSL_EDGE_STATUS_##status)
-
-#define REFUSED(status, words, call)                        \
-    do {                                                    \
-        EXPECT(status, call);                               \
-        CHECK(strstr(ssl_edge_last_error(), words) != NULL); \
-    } while (0)
 
 static ssl_edge_encoder_options options_of(uint32_t engine, uint32_t precision) {
     ssl_edge_encoder_options options;
@@ -35,13 +14,6 @@ static ssl_edge_encoder_options options_of(uint32_t engine, uint32_t precision) 
     options.engine = engine;
     options.precision = precision;
     return options;
-}
-
-static ssl_edge_encoder *opened(const char *bundle, uint32_t precision) {
-    const ssl_edge_encoder_options options = options_of(SSL_EDGE_ENGINE_NATIVE, precision);
-    ssl_edge_encoder *encoder = NULL;
-    EXPECT(OK, ssl_edge_encoder_open(bundle, &options, &encoder));
-    return encoder;
 }
 
 static ssl_edge_encoder_info info_of(const ssl_edge_encoder *encoder) {
@@ -151,11 +123,9 @@ static void refusals(const char *bundle, const char *int8_bundle) {
 
 int main(int argc, char **argv) {
     if (argc != 3) return 2;
-    ssl_edge_encoder *wide = opened(argv[2], SSL_EDGE_PRECISION_F32);
-    ssl_edge_encoder *narrow = opened(argv[2], SSL_EDGE_PRECISION_INT8);
-    const ssl_edge_encoder_options options = options_of(SSL_EDGE_ENGINE_ONNX, SSL_EDGE_PRECISION_F32);
-    ssl_edge_encoder *onnx = NULL;
-    EXPECT(OK, ssl_edge_encoder_open(argv[1], &options, &onnx));
+    ssl_edge_encoder *wide = open_encoder(argv[2], SSL_EDGE_ENGINE_NATIVE, SSL_EDGE_PRECISION_F32);
+    ssl_edge_encoder *narrow = open_encoder(argv[2], SSL_EDGE_ENGINE_NATIVE, SSL_EDGE_PRECISION_INT8);
+    ssl_edge_encoder *onnx = open_encoder(argv[1], SSL_EDGE_ENGINE_ONNX, SSL_EDGE_PRECISION_F32);
     infos(wide, narrow, onnx);
     embeddings(wide, narrow);
     jobs(wide, narrow);

@@ -63,6 +63,15 @@ impl GoldenModel {
         options: &GoldenOptions,
         rates: &Rates,
     ) -> Result<Self, AdaptError> {
+        for (name, rate) in [("frame rate", rates.frame), ("token rate", rates.token)] {
+            if !(rate > 0.0 && rate < 1.0) {
+                return Err(AdaptError::BadOption {
+                    name,
+                    value: rate.to_string(),
+                    range: "above 0 and below 1",
+                });
+            }
+        }
         let learned = Learned::of(parts, options)?;
         check_each_is_shown_once(&learned.planes)?;
         let left_out = learned.left_out()?;
