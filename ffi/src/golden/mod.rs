@@ -36,12 +36,24 @@ impl ssl_edge_golden {
         encoder: Option<&ssl_edge_encoder>,
         frame: &Frame<'_>,
     ) -> Result<GoldenScore, Failure> {
-        if self.inner.encoder.is_some() && encoder.is_none() {
-            return Err(needs_encoder());
-        }
         with(encoder, |encoder| {
             Ok(compare_golden(encoder, &self.inner, frame)?)
         })
+    }
+
+    /// The encoder of a comparison, which may be left out where none is needed.
+    ///
+    /// # Safety
+    /// As [`optional`].
+    unsafe fn encoder<'a>(
+        &self,
+        encoder: *const ssl_edge_encoder,
+    ) -> Result<Option<&'a ssl_edge_encoder>, Failure> {
+        // SAFETY: the same contract.
+        match unsafe { optional(encoder, "encoder") }? {
+            None if self.inner.encoder.is_some() => Err(needs_encoder()),
+            given => Ok(given),
+        }
     }
 }
 
@@ -146,8 +158,9 @@ pub unsafe extern "C" fn ssl_edge_golden_compare(
 ) -> ssl_edge_status {
     guard(|| {
         // SAFETY: each pointer is NULL or what its type says, for the time of this call.
-        let (golden, encoder) =
-            unsafe { (reference(golden, "golden")?, optional(encoder, "encoder")?) };
+        let golden = unsafe { reference(golden, "golden") }?;
+        // SAFETY: as above.
+        let encoder = unsafe { golden.encoder(encoder) }?;
         // SAFETY: as above.
         let (frame, output) = unsafe { (frame::borrow(frame)?, OutputStruct::new(verdict)?) };
         let found = golden.compare(encoder, &frame)?;
@@ -207,8 +220,9 @@ pub unsafe extern "C" fn ssl_edge_golden_compare_heat(
 ) -> ssl_edge_status {
     guard(|| {
         // SAFETY: each pointer is NULL or what its type says, for the time of this call.
-        let (golden, encoder) =
-            unsafe { (reference(golden, "golden")?, optional(encoder, "encoder")?) };
+        let golden = unsafe { reference(golden, "golden") }?;
+        // SAFETY: as above.
+        let encoder = unsafe { golden.encoder(encoder) }?;
         // SAFETY: as above.
         let (frame, options) = unsafe { (frame::borrow(frame)?, read_struct(options)?) };
         let [rows, columns] = options.size(&frame, || Ok(golden.inner.model.report().size))?;
