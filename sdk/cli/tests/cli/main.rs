@@ -6,6 +6,8 @@ mod bad_input;
 #[cfg(target_os = "linux")]
 mod bundle;
 mod disk_full;
+mod drift;
+mod golden;
 mod grow;
 mod pipeline;
 mod quantize;
