@@ -180,8 +180,9 @@ fn sdk_options(options: &ssl_edge_encoder_options) -> Result<Options, Failure> {
         precision if precision == ssl_edge_precision::F32 as u32 => Precision::F32,
         precision if precision == ssl_edge_precision::Int8 as u32 => Precision::Int8,
         precision => {
-            let text =
-                format!("options.precision is {precision}; set it to a value of ssl_edge_precision");
+            let text = format!(
+                "options.precision is {precision}; set it to a value of ssl_edge_precision"
+            );
             return Err(Failure::new(ssl_edge_status::InvalidArgument, text));
         }
     };

@@ -188,11 +188,7 @@ impl ssl_edge_monitor {
     }
 }
 
-fn see(
-    job: &ssl_edge_job,
-    encoder: &ssl_edge_encoder,
-    frame: &Frame<'_>,
-) -> Result<Seen, Failure> {
+fn see(job: &ssl_edge_job, encoder: &ssl_edge_encoder, frame: &Frame<'_>) -> Result<Seen, Failure> {
     job.see(encoder, frame, |job: &Job| {
         job.report().ok_or(AdaptError::NotFitted)?;
         Ok(job.needs_tokens())
@@ -245,8 +241,12 @@ pub unsafe extern "C" fn ssl_edge_monitor_new(
 ) -> ssl_edge_status {
     guard(|| {
         // SAFETY: each pointer is NULL or what its type says, for the time of this call; `reference` holds `count` pointers to frames.
-        let (job, encoder) =
-            unsafe { (self::reference(job, "job")?, self::reference(encoder, "encoder")?) };
+        let (job, encoder) = unsafe {
+            (
+                self::reference(job, "job")?,
+                self::reference(encoder, "encoder")?,
+            )
+        };
         // SAFETY: as above.
         let (frames, options) =
             unsafe { (frame::borrow_all(reference, count)?, read_struct(options)?) };
@@ -362,6 +362,8 @@ pub extern "C" fn ssl_edge_drift_action(cause: u32) -> *const c_char {
             .collect()
     });
     let known = ssl_edge_drift_cause::ALL.iter();
-    let index = known.into_iter().position(|(number, _)| *number as u32 == cause);
+    let index = known
+        .into_iter()
+        .position(|(number, _)| *number as u32 == cause);
     index.map_or(c"".as_ptr(), |index| TEXTS[index].as_ptr())
 }

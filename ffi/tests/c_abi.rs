@@ -68,7 +68,9 @@ fn the_heat_example_shows_the_spot_and_writes_the_head() {
             max_bytes: None,
             input: DeviceInput::Fitted,
         };
-        let expected = Job::load(&job).expect("the job loads").device_head(&options);
+        let expected = Job::load(&job)
+            .expect("the job loads")
+            .device_head(&options);
         let written = std::fs::read(&head).expect("the head was written");
         assert_eq!(written, expected.expect("a head").image);
     }

@@ -4,9 +4,7 @@ use crate::encoder::ssl_edge_encoder;
 use crate::frame::{self, ssl_edge_frame};
 use crate::guard::guard;
 use crate::job::heat::ssl_edge_heat_options;
-use crate::pointer::{
-    self, Output, OutputBuffer, OutputStruct, optional, read_struct, reference,
-};
+use crate::pointer::{self, Output, OutputBuffer, OutputStruct, optional, read_struct, reference};
 use crate::status::{Failure, ssl_edge_status};
 use sdk::encoder::Encoder;
 use sdk::golden::{GoldenLearner, GoldenParts, GoldenScore, compare_golden};
@@ -93,8 +91,12 @@ pub unsafe extern "C" fn ssl_edge_golden_learn(
         let (frames, options) =
             unsafe { (frame::borrow_all(frames, count)?, read_struct(options)?) };
         // SAFETY: as above.
-        let (encoder, output) =
-            unsafe { (optional(encoder, "encoder")?, Output::new(golden, "golden")?) };
+        let (encoder, output) = unsafe {
+            (
+                optional(encoder, "encoder")?,
+                Output::new(golden, "golden")?,
+            )
+        };
         let options = options.resolve()?;
         if options.tokens == ENCODER && encoder.is_none() {
             return Err(needs_encoder());
@@ -252,7 +254,8 @@ pub unsafe extern "C" fn ssl_edge_golden_save(
 ) -> ssl_edge_status {
     guard(|| {
         // SAFETY: each pointer is NULL or what its type says, for the time of this call.
-        let (golden, path) = unsafe { (reference(golden, "golden")?, pointer::path(path, "path")?) };
+        let (golden, path) =
+            unsafe { (reference(golden, "golden")?, pointer::path(path, "path")?) };
         Ok(golden.inner.save(&path)?)
     })
 }
@@ -268,7 +271,8 @@ pub unsafe extern "C" fn ssl_edge_golden_load(
 ) -> ssl_edge_status {
     guard(|| {
         // SAFETY: each pointer is NULL or what its type says, for the time of this call.
-        let (path, output) = unsafe { (pointer::path(path, "path")?, Output::new(golden, "golden")?) };
+        let (path, output) =
+            unsafe { (pointer::path(path, "path")?, Output::new(golden, "golden")?) };
         let loaded = GoldenParts::load(&path).map_err(|error| match Failure::from(error) {
             // What job files and golden files have in common is reported alike by the façade.
             Failure {

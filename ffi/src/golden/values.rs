@@ -204,18 +204,11 @@ impl ssl_edge_golden_options {
                 self.max_shift
             )));
         }
-        Ok(LearnOptions {
-            tokens: tokens.into(),
-            compare: GoldenOptions {
-                max_shift: self.max_shift as usize,
-                ..GoldenOptions::default()
-            },
-            rates: Rates {
-                // As the caller wrote it: 0.05f32 is not 0.05.
-                frame: (f64::from(self.false_alarm_rate) * 1e6).round() / 1e6,
-                ..Rates::default()
-            },
-        })
+        let mut options = LearnOptions::of(tokens);
+        options.compare.max_shift = self.max_shift as usize;
+        // As the caller wrote it: 0.05f32 is not 0.05.
+        options.rates.frame = (f64::from(self.false_alarm_rate) * 1e6).round() / 1e6;
+        Ok(options)
     }
 }
 

@@ -64,14 +64,17 @@ impl ssl_edge_heat_options {
     /// The resolution, after all fields were checked.
     pub(crate) fn resolve(&self) -> Result<ssl_edge_heat_resolution, Failure> {
         if self.reserved != 0 {
-            let text = "options.reserved is not 0; fill the options with ssl_edge_heat_options_init";
+            let text =
+                "options.reserved is not 0; fill the options with ssl_edge_heat_options_init";
             return Err(Failure::new(ssl_edge_status::InvalidStruct, text));
         }
         let known = [
             ssl_edge_heat_resolution::Grid,
             ssl_edge_heat_resolution::Pixels,
         ];
-        let found = known.into_iter().find(|&kind| kind as u32 == self.resolution);
+        let found = known
+            .into_iter()
+            .find(|&kind| kind as u32 == self.resolution);
         let resolution = found.ok_or_else(|| {
             let text = format!(
                 "options.resolution is {}; set it to a value of ssl_edge_heat_resolution",

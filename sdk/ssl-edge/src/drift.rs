@@ -127,7 +127,10 @@ impl LineMonitor {
             .map(|frame| frame.feature.as_slice())
             .collect();
         let said: Vec<(f64, bool)> = reference.iter().map(|f| said(job, &f.verdict)).collect();
-        let (n, unknown) = (said.len(), said.iter().filter(|(_, unknown)| *unknown).count());
+        let (n, unknown) = (
+            said.len(),
+            said.iter().filter(|(_, unknown)| *unknown).count(),
+        );
         if unknown as f64 > MOST_UNKNOWN * n as f64 {
             return Err(Error::ReferenceUnknown { unknown, frames: n });
         }

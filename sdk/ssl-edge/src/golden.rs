@@ -41,14 +41,24 @@ pub struct LearnOptions {
     pub rates: Rates,
 }
 
-impl Default for LearnOptions {
-    /// Grey pixels, a shift of up to two tokens, 5 % of frames and 0.1 % of tokens.
-    fn default() -> Self {
+impl LearnOptions {
+    /// A shift of up to two tokens, 5 % of frames and 0.1 % of tokens. Pixels are compared as they are: divided by their norm, a square that should
+    /// be dark would be the same as one that is bright.
+    pub fn of(tokens: &str) -> Self {
+        let mut compare = GoldenOptions::default();
+        compare.prepare.unit_norm = tokens != PIXELS;
         Self {
-            tokens: PIXELS.into(),
-            compare: GoldenOptions::default(),
+            tokens: tokens.into(),
+            compare,
             rates: Rates::default(),
         }
+    }
+}
+
+impl Default for LearnOptions {
+    /// Of grey pixels.
+    fn default() -> Self {
+        Self::of(PIXELS)
     }
 }
 
@@ -206,20 +216,13 @@ mod tests {
 
     #[test]
     fn what_cannot_be_compared_is_named() {
-        let options = LearnOptions {
-            tokens: ENCODER.into(),
-            ..LearnOptions::default()
-        };
-        let mut learner = GoldenLearner::new(&options);
+        let mut learner = GoldenLearner::new(&LearnOptions::of(ENCODER));
         assert!(matches!(
             learner.add(None, &photo(0).frame(), ""),
             Err(Error::NoEncoder)
         ));
         assert!(learner.is_empty() && learner.learn().is_err());
-        let mut learner = GoldenLearner::new(&LearnOptions {
-            tokens: "wavelets".into(),
-            ..LearnOptions::default()
-        });
+        let mut learner = GoldenLearner::new(&LearnOptions::of("wavelets"));
         assert!(matches!(
             learner.add(None, &photo(0).frame(), ""),
             Err(Error::UnknownPart { .. })

@@ -82,7 +82,11 @@ fn watch(
     for at in 0..most {
         let seen = look(encoder, job, &frame(2000 + at));
         if let Some(alarm) = monitor.observe(job, &seen).expect("the frame is observed") {
-            assert_eq!(monitor.levels(), [0.0; 6], "charts begin anew after an alarm");
+            assert_eq!(
+                monitor.levels(),
+                [0.0; 6],
+                "charts begin anew after an alarm"
+            );
             return Some((at + 1, alarm));
         }
     }
@@ -97,7 +101,11 @@ fn changes_of_a_line_are_found_and_named() {
         watch(&encoder, &job, 60, |seed| photo(Surface::Clean, seed)),
         None
     );
-    let dark = |seed| changed(&photo(Surface::Clean, seed), |v| (u32::from(v) * 3 / 5) as u8);
+    let dark = |seed| {
+        changed(&photo(Surface::Clean, seed), |v| {
+            (u32::from(v) * 3 / 5) as u8
+        })
+    };
     let (frames, alarm) = watch(&encoder, &job, 60, dark).expect("a dark line is noticed");
     assert!(frames <= 20, "{frames}");
     assert_eq!(
@@ -154,7 +162,11 @@ fn monitors_refuse_what_they_were_not_made_for() {
     broken = frames[0].clone();
     broken.feature[5] = f32::NAN;
     assert!(monitor.observe(&job, &broken).is_err());
-    assert_eq!(monitor.levels(), [0.0; 6], "a refused frame changes nothing");
+    assert_eq!(
+        monitor.levels(),
+        [0.0; 6],
+        "a refused frame changes nothing"
+    );
 
     let class = job.classes()[0].id;
     job.rename_class(class, "fine").expect("a new name");
@@ -168,11 +180,7 @@ fn monitors_refuse_what_they_were_not_made_for() {
 #[test]
 fn golden_parts_of_an_encoder_are_for_that_encoder() {
     let (own, other) = (encoder(3), encoder(4));
-    let options = LearnOptions {
-        tokens: ENCODER.into(),
-        ..LearnOptions::default()
-    };
-    let mut learner = GoldenLearner::new(&options);
+    let mut learner = GoldenLearner::new(&LearnOptions::of(ENCODER));
     for seed in 0..3 {
         let frame = photo(Surface::Clean, seed);
         learner.add(Some(&own), &frame.frame(), "").expect("a part");

@@ -203,7 +203,11 @@ fn check_each_is_shown_once(planes: &[Plane]) -> Result<(), AdaptError> {
 fn between_neighbours(golden: &Golden, plane: &Plane) -> Vec<f64> {
     let score = |a: usize, b: usize| half_squared(plane.tokens.row(a), plane.tokens.row(b));
     let both = [[0, 1], [1, 0]].map(|shift| golden.scores(plane, plane, shift, score));
-    both.into_iter().flatten().flatten().map(f64::from).collect()
+    both.into_iter()
+        .flatten()
+        .flatten()
+        .map(f64::from)
+        .collect()
 }
 
 #[cfg(test)]
@@ -215,12 +219,16 @@ mod tests {
     const SIZE: [usize; 2] = [6, 8];
     const DIM: usize = 5;
 
-    /// A pattern of its own at each position, with noise of a fiftieth.
+    /// A pattern that is smooth from one position to the next, with noise of a fiftieth.
     fn part(rng: &mut ChaCha8Rng) -> Vec<f32> {
         let noise = |rng: &mut ChaCha8Rng| (rng.next_u32() as f32 / u32::MAX as f32 - 0.5) * 0.04;
-        (0..SIZE[0] * SIZE[1] * DIM)
-            .map(|i| ((i * i) as f32 * 0.37).sin() + noise(rng))
-            .collect()
+        let value = |i: usize| {
+            let (j, at) = (i % DIM, i / DIM);
+            let (y, x) = ((at / SIZE[1]) as f32, (at % SIZE[1]) as f32);
+            (0.5 * x + 1.3 * j as f32).sin() + (0.6 * y - 0.7 * j as f32).cos()
+        };
+        let values = (0..SIZE[0] * SIZE[1] * DIM).map(|i| value(i) + noise(rng));
+        values.collect()
     }
 
     fn grid(tokens: &[f32]) -> TokenGrid<'_> {
@@ -257,7 +265,10 @@ mod tests {
             assert!(bad.heat.values[defect] > 1.0, "{n}");
             let hot = bad.heat.values.iter().filter(|heat| **heat > 1.0).count();
             assert!(hot <= 3, "{n}: {hot}");
-            assert_eq!(model.report().floor, (n > 1).then(|| 1.0 / (n as f64 + 1.0)));
+            assert_eq!(
+                model.report().floor,
+                (n > 1).then(|| 1.0 / (n as f64 + 1.0))
+            );
             assert!(model.report().note().contains("golden part"));
         }
     }

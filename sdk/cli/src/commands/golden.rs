@@ -7,11 +7,9 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 use ssl_edge::Error;
-use ssl_edge::anomaly::{Rates, ThresholdSource};
+use ssl_edge::anomaly::ThresholdSource;
 use ssl_edge::encoder::Encoder;
-use ssl_edge::golden::{
-    GoldenLearner, GoldenOptions, GoldenParts, GoldenScore, LearnOptions, compare_golden,
-};
+use ssl_edge::golden::{GoldenLearner, GoldenParts, GoldenScore, LearnOptions, compare_golden};
 use ssl_edge::job::AdaptError;
 use ssl_edge::surface::{ENCODER, PIXELS};
 use ssl_edge::vision::Skipped;
@@ -166,17 +164,10 @@ impl LearnArgs {
             Tokens::Pixels => PIXELS,
             Tokens::Encoder => ENCODER,
         };
-        LearnOptions {
-            tokens: tokens.into(),
-            compare: GoldenOptions {
-                max_shift: self.max_shift as usize,
-                ..GoldenOptions::default()
-            },
-            rates: Rates {
-                frame: self.false_alarms,
-                ..Rates::default()
-            },
-        }
+        let mut options = LearnOptions::of(tokens);
+        options.compare.max_shift = self.max_shift as usize;
+        options.rates.frame = self.false_alarms;
+        options
     }
 }
 

@@ -52,11 +52,21 @@ fn station(root: &Path) {
 
 fn lines(outcome: &Outcome) -> Vec<Value> {
     let lines = outcome.stdout.lines();
-    lines.map(|line| serde_json::from_str(line).unwrap()).collect()
+    lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 fn with<'a>(bundle: &'a str, job: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-    let begin = ["drift", "--bundle", bundle, "--job", job, "--run-length", "1000"];
+    let begin = [
+        "drift",
+        "--bundle",
+        bundle,
+        "--job",
+        job,
+        "--run-length",
+        "1000",
+    ];
     [&begin[..], more].concat()
 }
 
@@ -71,19 +81,47 @@ fn a_dark_line_gives_an_alarm_with_its_cause() {
     let found = lines(&succeed(&[&args[..], &["--json"]].concat()));
     let (alarm, summary) = (&found[0], found.last().unwrap());
     assert_eq!(alarm["event"], "alarm");
-    assert_eq!((&alarm["cause"], &alarm["camera"]), (&"camera_changed".into(), &"brightness".into()));
+    assert_eq!(
+        (&alarm["cause"], &alarm["camera"]),
+        (&"camera_changed".into(), &"brightness".into())
+    );
     assert!(alarm["action"].as_str().unwrap().contains("light"));
     let image = alarm["image"].as_u64().unwrap();
     assert!((21..=35).contains(&image), "{alarm}");
-    assert!(alarm["path"].as_str().unwrap().ends_with(&format!("{:04}.pgm", 199 + image)));
+    assert!(
+        alarm["path"]
+            .as_str()
+            .unwrap()
+            .ends_with(&format!("{:04}.pgm", 199 + image))
+    );
     assert_eq!(summary["event"], "summary");
-    assert_eq!((&summary["images"], &summary["reference"]), (&45.into(), &20.into()));
-    assert_eq!(summary["alarms"].as_u64().unwrap() as usize, found.len() - 1);
-    for level in ["brightness", "focus", "saturation", "embedding", "typicality", "unknown"] {
-        assert!(summary["levels"][level].as_f64().is_some_and(|level| (0.0..=1.0).contains(&level)));
+    assert_eq!(
+        (&summary["images"], &summary["reference"]),
+        (&45.into(), &20.into())
+    );
+    assert_eq!(
+        summary["alarms"].as_u64().unwrap() as usize,
+        found.len() - 1
+    );
+    for level in [
+        "brightness",
+        "focus",
+        "saturation",
+        "embedding",
+        "typicality",
+        "unknown",
+    ] {
+        assert!(
+            summary["levels"][level]
+                .as_f64()
+                .is_some_and(|level| (0.0..=1.0).contains(&level))
+        );
     }
     let said = succeed(&args).stdout;
-    assert!(said.contains("camera changed (brightness)") && said.contains("45 images watched"), "{said}");
+    assert!(
+        said.contains("camera changed (brightness)") && said.contains("45 images watched"),
+        "{said}"
+    );
 
     let first = with(text(&bundle), &job, &["--first", "20", "--json", &line]);
     let found = lines(&succeed(&first));
@@ -106,17 +144,27 @@ fn names_come_from_stdin_one_by_one() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        child.stdin.take().unwrap().write_all(names.as_bytes()).unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(names.as_bytes())
+            .unwrap();
         child.wait_with_output().unwrap().into()
     };
-    let names: Vec<String> = (200..245).map(|seed| at(&format!("line/{seed:04}.pgm"))).collect();
+    let names: Vec<String> = (200..245)
+        .map(|seed| at(&format!("line/{seed:04}.pgm")))
+        .collect();
     let outcome = watch(&format!("{}\nmissing.png\n", names.join("\n")));
     assert_eq!(outcome.code, 0, "{}", outcome.stderr);
     assert!(outcome.stderr.contains("missing.png"), "{}", outcome.stderr);
     let found = lines(&outcome);
     assert_eq!(found[0]["camera"], "brightness");
     let summary = found.last().unwrap();
-    assert_eq!((&summary["images"], &summary["skipped"]), (&45.into(), &1.into()));
+    assert_eq!(
+        (&summary["images"], &summary["skipped"]),
+        (&45.into(), &1.into())
+    );
     watch("missing.png\n").assert_failure(&["none of the 1 images could be watched"]);
     watch("").assert_failure(&["none of the 0 images could be watched"]);
 }
@@ -132,8 +180,14 @@ fn what_cannot_be_watched_is_named() {
     let refused = |more: &[&str], words: &[&str]| {
         fail(&with(bundle, &job, more), words);
     };
-    refused(&["--first", "50", &line], &["45 images are no 50", "lower --first"]);
-    refused(&["--reference", &at("taught"), &line], &["reference frame 0", "sample of the job"]);
+    refused(
+        &["--first", "50", &line],
+        &["45 images are no 50", "lower --first"],
+    );
+    refused(
+        &["--reference", &at("taught"), &line],
+        &["reference frame 0", "sample of the job"],
+    );
     photos(&dir.path().join("few"), 300..304, 100);
     refused(&["--reference", &at("few"), &line], &["at least 5"]);
     refused(&["--reference", &at("nowhere"), &line], &["nowhere"]);
@@ -141,14 +195,26 @@ fn what_cannot_be_watched_is_named() {
         &["--reference", &usual, "--unknown-rate", "0.5", &line],
         &["unknown_rate is 0.5"],
     );
-    refused(&["--reference", &usual, "--unknown-rate", "NaN", &line], &["unknown_rate is NaN"]);
-    let long = ["drift", "--bundle", bundle, "--job", &job, "--first", "20", &line];
-    fail(&[&long[..], &["--run-length", "3"]].concat(), &["run_length"]);
+    refused(
+        &["--reference", &usual, "--unknown-rate", "NaN", &line],
+        &["unknown_rate is NaN"],
+    );
+    let long = [
+        "drift", "--bundle", bundle, "--job", &job, "--first", "20", &line,
+    ];
+    fail(
+        &[&long[..], &["--run-length", "3"]].concat(),
+        &["run_length"],
+    );
     fail(
         &with(text(&other), &job, &["--reference", &usual, &line]),
         &["job.sslj does not fit", "other.sslb"],
     );
-    for more in [&["--reference", &usual, "--first", "20", &line][..], &[&line[..]], &["--first", "4", &line]] {
+    for more in [
+        &["--reference", &usual, "--first", "20", &line][..],
+        &[&line[..]],
+        &["--first", "4", &line],
+    ] {
         let outcome = call(&with(bundle, &job, more));
         assert_eq!(outcome.code, 2, "{more:?}: {}", outcome.stderr);
     }

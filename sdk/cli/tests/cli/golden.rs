@@ -31,7 +31,9 @@ fn parts(folder: &Path, n: u32) {
 
 fn lines(stdout: &str) -> Vec<Value> {
     let lines = stdout.lines();
-    lines.map(|line| serde_json::from_str(line).unwrap()).collect()
+    lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 #[test]
@@ -39,7 +41,11 @@ fn golden_parts_are_learned_and_images_compared() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| text(&dir.path().join(name)).to_owned();
     parts(&dir.path().join("good"), 5);
-    fs::copy(dir.path().join("good/0.pgm"), dir.path().join("good/again.pgm")).unwrap();
+    fs::copy(
+        dir.path().join("good/0.pgm"),
+        dir.path().join("good/again.pgm"),
+    )
+    .unwrap();
     fs::write(dir.path().join("good/broken.png"), "no picture").unwrap();
     let (good, out) = (at("good"), at("parts.sslg"));
     let learn = ["golden", "learn", "--good", &good, "--out", &out];
@@ -47,15 +53,23 @@ fn golden_parts_are_learned_and_images_compared() {
     assert_eq!(report["parts"], 5);
     assert_eq!(report["skipped"], 2);
     assert_eq!(report["grid"], serde_json::json!([28, 35]));
-    assert_eq!((&report["tokens"], &report["rests_on"]), (&"pixels".into(), &"rank".into()));
+    assert_eq!(
+        (&report["tokens"], &report["rests_on"]),
+        (&"pixels".into(), &"rank".into())
+    );
     assert!((report["floor"].as_f64().unwrap() - 1.0 / 6.0).abs() < 1e-9);
     let said = call(&learn).stderr;
-    assert!(said.contains("again.pgm") && said.contains("broken.png"), "{said}");
+    assert!(
+        said.contains("again.pgm") && said.contains("broken.png"),
+        "{said}"
+    );
 
     part(&dir.path().join("line/a_good.pgm"), 77, false);
     part(&dir.path().join("line/b_bad.pgm"), 78, true);
     let (line, heat) = (at("line"), at("heat"));
-    let compare = ["golden", "compare", "--golden", &out, "--heat", &heat, &line];
+    let compare = [
+        "golden", "compare", "--golden", &out, "--heat", &heat, &line,
+    ];
     let found = lines(&succeed(&[&compare[..], &["--json"]].concat()).stdout);
     assert_eq!(found.len(), 2);
     assert_eq!(found[1]["differs"], true);
@@ -65,7 +79,10 @@ fn golden_parts_are_learned_and_images_compared() {
     assert_eq!(found[0]["shift"], serde_json::json!([0, 0]));
     assert_eq!(fs::read_dir(dir.path().join("heat")).unwrap().count(), 2);
     let said = succeed(&compare).stdout;
-    assert!(said.contains("b_bad.pgm") && said.contains("differs"), "{said}");
+    assert!(
+        said.contains("b_bad.pgm") && said.contains("differs"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -77,7 +94,12 @@ fn one_golden_part_has_no_threshold_and_says_so() {
     let (good, out, bad) = (at("good"), at("one.sslg"), at("bad.pgm"));
     let report = json(&["golden", "learn", "--good", &good, "--out", &out]);
     assert!(report["threshold"].is_null() && report["floor"].is_null());
-    assert!(report["note"].as_str().unwrap().contains("add a second golden part"));
+    assert!(
+        report["note"]
+            .as_str()
+            .unwrap()
+            .contains("add a second golden part")
+    );
     let found = json(&["golden", "compare", "--golden", &out, &bad]);
     assert!(found["differs"].is_null() && found["p_value"].is_null());
     assert!(found["hottest"].as_f64().unwrap() > 1.0);
@@ -92,7 +114,9 @@ fn golden_parts_of_an_encoder_need_it() {
     let at = |name: &str| text(&dir.path().join(name)).to_owned();
     parts(&dir.path().join("good"), 3);
     let (good, out) = (at("good"), at("encoder.sslg"));
-    let learn = ["golden", "learn", "--good", &good, "--out", &out, "--tokens", "encoder"];
+    let learn = [
+        "golden", "learn", "--good", &good, "--out", &out, "--tokens", "encoder",
+    ];
     let refused = call(&learn);
     assert_eq!(refused.code, 2, "{}", refused.stderr);
     assert!(refused.stderr.contains("--bundle"), "{}", refused.stderr);
@@ -130,7 +154,11 @@ fn what_cannot_be_learned_or_compared_is_named() {
         &["golden", "learn", "--good", &good, "--out", &out],
         &["square.pgm", "same size"],
     );
-    assert_eq!(fs::read(&out).unwrap(), whole, "a failed command leaves the file as it was");
+    assert_eq!(
+        fs::read(&out).unwrap(),
+        whole,
+        "a failed command leaves the file as it was"
+    );
     fail(
         &["golden", "compare", "--golden", &out, text(&square)],
         &["square.pgm cannot be compared", "same size"],
@@ -144,7 +172,10 @@ fn what_cannot_be_learned_or_compared_is_named() {
     let cut = at("cut.sslg");
     for len in [0, 7, 8, 19, whole.len() / 2, whole.len() - 1] {
         fs::write(&cut, &whole[..len]).unwrap();
-        fail(&["golden", "compare", "--golden", &cut, &line], &["cut.sslg"]);
+        fail(
+            &["golden", "compare", "--golden", &cut, &line],
+            &["cut.sslg"],
+        );
     }
     let mut flipped = whole.clone();
     flipped[whole.len() / 2] ^= 1;
@@ -154,8 +185,17 @@ fn what_cannot_be_learned_or_compared_is_named() {
         &["cut.sslg", "restore a backup"],
     );
     fail(
-        &["golden", "compare", "--golden", text(&Shared::get().job()), &line],
+        &[
+            "golden",
+            "compare",
+            "--golden",
+            text(&Shared::get().job()),
+            &line,
+        ],
         &["station.sslj", "not a golden file"],
     );
-    fail(&["golden", "compare", "--golden", &at("none.sslg"), &line], &["none.sslg"]);
+    fail(
+        &["golden", "compare", "--golden", &at("none.sslg"), &line],
+        &["none.sslg"],
+    );
 }
