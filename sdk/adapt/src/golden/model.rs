@@ -269,7 +269,7 @@ mod tests {
                 model.report().floor,
                 (n > 1).then(|| 1.0 / (n as f64 + 1.0))
             );
-            assert!(model.report().note().contains("golden part"));
+            assert!(model.report().note().contains("golden"));
         }
     }
 
