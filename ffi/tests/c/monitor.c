@@ -16,8 +16,10 @@ static ssl_edge_monitor *monitor;
 /* Brushed metal under a light of the given strength, which varies by some percent. */
 static ssl_edge_frame part(uint8_t *pixels, uint32_t seed, double light) {
     ssl_edge_frame frame;
-    uint32_t random = seed * 2654435761u + 1u;
-    random = random * 1664525u + 1013904223u;
+    /* neighbouring seeds must not give neighbouring lights (the finaliser of MurmurHash3) */
+    uint32_t random = (seed ^ seed >> 16) * 0x85ebca6bu;
+    random = (random ^ random >> 13) * 0xc2b2ae35u;
+    random ^= random >> 16;
     const double varied = light * (0.97 + 0.06 * (double)(random >> 8) / (double)(1u << 24));
     for (int y = 0; y < SIZE; ++y) {
         random = random * 1664525u + 1013904223u;

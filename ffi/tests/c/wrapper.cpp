@@ -28,23 +28,25 @@ static_assert(!std::is_copy_constructible_v<ssl_edge::Monitor> && std::is_nothro
 /// Smooth metal with a little noise; on a bad part a bright square.
 static ssl_edge::Frame part(std::vector<std::uint8_t> &pixels, unsigned seed, bool bad) {
     pixels.resize(64 * 48);
+    std::uint32_t random = seed + 1;
     for (unsigned i = 0; i < pixels.size(); ++i) {
+        random = random * 1664525u + 1013904223u;
         const bool inside = bad && i % 64 >= 40 && i % 64 < 52 && i / 64 >= 12 && i / 64 < 24;
-        pixels[i] = static_cast<std::uint8_t>(inside ? 240 : 100 + i % 64 / 2 + (i * 7 + seed * 31 + i * i % (3 + seed)) % 9);
+        pixels[i] = static_cast<std::uint8_t>(inside ? 240 : 100 + i % 64 / 2 + (random >> 29));
     }
     return ssl_edge::Frame(SSL_EDGE_PIXEL_FORMAT_GRAY8, pixels.data(), pixels.size(), 64, 64, 48);
 }
 
 /// Heat, a head for a device, a monitor and golden parts.
 static void surfaces(const ssl_edge::Encoder &encoder, const std::string &path) {
-    std::vector<std::vector<std::uint8_t>> pixels(9);
+    std::vector<std::vector<std::uint8_t>> pixels(25);
     std::vector<ssl_edge::Frame> good, reference;
-    for (unsigned seed = 0; seed < 8; ++seed) good.push_back(part(pixels[seed], seed, false));
-    const auto bad = part(pixels[8], 8, true);
+    for (unsigned seed = 0; seed < 24; ++seed) good.push_back(part(pixels[seed], seed, false));
+    const auto bad = part(pixels[24], 24, true);
     auto job = ssl_edge::Job::create(encoder).value();
     job.set_surface(SSL_EDGE_SURFACE_PIXELS).value();
     const auto fine = job.add_class("good").value(), bright = job.add_class("bright").value();
-    for (int i = 0; i < 3; ++i) job.add_sample(encoder, fine, good[i]).value();
+    for (std::size_t i = 0; i < 14; ++i) job.add_sample(encoder, fine, good[i]).value();
     job.add_sample(encoder, bright, bad).value();
     job.fit().value();
     const auto heat = job.inspect_heat(encoder, bad).value();
@@ -53,11 +55,11 @@ static void surfaces(const ssl_edge::Encoder &encoder, const std::string &path) 
     const auto grid = job.inspect_heat(encoder, bad, {SSL_EDGE_HEAT_RESOLUTION_GRID}).value();
     CHECK(grid.second.rows == 28 && grid.second.values.size() == 28 * 37);
     const auto head = job.device_head().value();
-    CHECK(!head.image.empty() && head.samples_kept == 4 && head.same_class <= head.compared);
+    CHECK(!head.image.empty() && head.samples_kept == 15 && head.same_class <= head.compared);
 
-    for (int i = 3; i < 8; ++i) reference.push_back(good[i]);
+    for (std::size_t i = 14; i < 24; ++i) reference.push_back(good[i]);
     auto monitor = ssl_edge::Monitor::create(job, encoder, reference).value();
-    const auto seen = monitor.observe(job, encoder, good[5]).value();
+    const auto seen = monitor.observe(job, encoder, good[15]).value();
     CHECK(!seen.second.is_alarm() && std::string(seen.second.action()).empty() && seen.first.class_id == fine);
     CHECK(monitor.reset().ok());
     CHECK(ssl_edge::Monitor::create(job, encoder, good).error().status() == SSL_EDGE_STATUS_ALREADY_TAUGHT);
@@ -65,7 +67,7 @@ static void surfaces(const ssl_edge::Encoder &encoder, const std::string &path) 
     const auto golden = ssl_edge::Golden::learn(good).value();
     golden.save(path).value();
     const auto loaded = ssl_edge::Golden::load(path).value();
-    CHECK(loaded.info().value().parts == 8 && loaded.info().value().threshold.has_value());
+    CHECK(loaded.info().value().parts == 24 && loaded.info().value().threshold.has_value());
     const auto verdict = loaded.compare(bad).value();
     CHECK(verdict.differs == true && verdict.p_value.has_value() && !verdict.nearest_part.has_value());
     CHECK(loaded.compare_heat(bad).value().second.values.size() == 64 * 48);

@@ -149,7 +149,7 @@ pub(crate) fn int8_bundle(folder: &Path, seed: u64) -> PathBuf {
     let (base, frames) = (bundle(folder, seed), folder.join("frames"));
     let path = folder.join(format!("int8_{seed}.sslb"));
     Station::new(1)
-        .write(&frames, &[Surface::Clean, Surface::Scratch], 12, 64, 0)
+        .write(&frames, &[Surface::Clean, Surface::Scratch], 20, 64, 0)
         .expect("surfaces are drawn");
     let base = Bundle::open(&base).expect("the bundle opens");
     let options = QuantizeOptions {

@@ -131,7 +131,7 @@ impl LineMonitor {
             said.len(),
             said.iter().filter(|(_, unknown)| *unknown).count(),
         );
-        if unknown as f64 > MOST_UNKNOWN * n as f64 {
+        if n >= MIN_REFERENCE && unknown as f64 > MOST_UNKNOWN * n as f64 {
             return Err(Error::ReferenceUnknown { unknown, frames: n });
         }
         // Laplace's rule: no unknown frame among few does not say that there are none.

@@ -11,16 +11,19 @@ const SIDE: usize = 40;
 
 /// A grey photo of brushed metal under a light of so many hundredths, which varies by some percent.
 fn photo(path: &Path, seed: u32, light: u32) {
-    let mut random = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
+    // Neighbouring seeds must not give neighbouring lights (the finaliser of MurmurHash3).
+    let mut random = (seed ^ seed >> 16).wrapping_mul(0x85eb_ca6b);
+    random = (random ^ random >> 13).wrapping_mul(0xc2b2_ae35);
+    random ^= random >> 16;
     let mut next = || {
         random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         random >> 28
     };
-    let light = light * (970 + 4 * next()) / 1000;
+    let light = f64::from(light) * (0.97 + 0.004 * f64::from(next()));
     let mut bytes = format!("P5 {SIDE} {SIDE} 255\n").into_bytes();
     for _ in 0..SIDE {
         let brush = next();
-        bytes.extend((0..SIDE).map(|_| ((120 + brush + next()) * light / 100) as u8));
+        bytes.extend((0..SIDE).map(|_| (f64::from(120 + brush + next()) * light / 100.0) as u8));
     }
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, bytes).unwrap();
