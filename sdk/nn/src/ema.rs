@@ -3,6 +3,7 @@
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, bail};
 use rayon::prelude::*;
 
+use crate::ops::is_composed;
 use crate::optim::{slice, slice_mut};
 use crate::params::Params;
 
@@ -31,6 +32,13 @@ pub fn ema(teacher: &Params, student: &Params, m: f64) -> Result<()> {
         #[cfg(feature = "cuda")]
         if param.var.device().is_cuda() {
             on_gpu.push((param.var.as_tensor(), source.var.as_tensor()));
+            continue;
+        }
+        if is_composed(param.var.device()) {
+            let teacher = param.var.as_detached_tensor();
+            let change = (source.var.as_detached_tensor() - &teacher)?;
+            let moved = (teacher + (change * f64::from(op.weight))?)?;
+            param.var.set(&moved)?;
             continue;
         }
         param.var.inplace_op2(source.var.as_tensor(), &op)?;

@@ -103,6 +103,9 @@ impl AdamW {
         if params.device().is_cuda() {
             return slot::step_on_gpu(config, work, lr, weight_decay);
         }
+        if work.iter().any(|(_, slot, ..)| slot.on_gpu.is_some()) {
+            return slot::step_composed(config, work, lr, weight_decay);
+        }
         work.into_par_iter()
             .try_for_each(|(param, slot, grad, factor)| {
                 slot.step += 1;

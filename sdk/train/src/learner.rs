@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use candle_core::Device;
 use ssl_edge_nn::backward;
-use ssl_edge_nn::compute::{is_device_lost, is_out_of_memory, synchronize};
+use ssl_edge_nn::compute::{is_device_lost, is_out_of_memory, pooled, synchronize};
 use ssl_edge_nn::optim::{AdamW, GradNorms, Update};
 use ssl_edge_nn::schedule::cosine;
 
@@ -90,7 +90,7 @@ impl Learner {
 
     /// One update of the weights, the same on all ranks. On error no weight has changed.
     pub(crate) fn step(&mut self, batch: &Batch, ctx: &StepContext) -> Result<Step> {
-        let done = self.compute(batch, ctx);
+        let done = pooled(|| self.compute(batch, ctx));
         done.map_err(|e| name_device(e, &self.config, batch.samples.len()))
     }
 

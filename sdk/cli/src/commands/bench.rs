@@ -67,7 +67,7 @@ pub(crate) struct EncodeArgs {
     /// What it computes with
     #[arg(long, value_enum, default_value = "f32")]
     precision: EncodePrecision,
-    /// Where to compute: cpu, cuda or cuda:N
+    /// Where to compute: cpu, cuda, cuda:N or metal
     #[arg(long, value_name = "DEVICE")]
     device: Option<Processor>,
     #[command(flatten)]
@@ -81,8 +81,10 @@ enum EncodePrecision {
     F32,
     /// int8 weights and activations, on the CPU
     Int8,
-    /// bf16 products, on a GPU
+    /// bf16 products, on an NVIDIA GPU
     Bf16,
+    /// f16 products, on an Apple GPU
+    F16,
 }
 
 #[derive(Serialize)]
@@ -207,13 +209,14 @@ fn encode(args: &EncodeArgs) -> Result<Report> {
         threads,
         precision: match args.precision {
             EncodePrecision::Int8 => PrecisionArg::Int8.precision(),
-            EncodePrecision::F32 | EncodePrecision::Bf16 => PrecisionArg::F32.precision(),
+            EncodePrecision::F32 | EncodePrecision::Bf16 | EncodePrecision::F16 => PrecisionArg::F32.precision(),
         },
     };
     let place = Place {
         processor: args.device.unwrap_or_default(),
         precision: match args.precision {
             EncodePrecision::Bf16 => Products::Bf16,
+            EncodePrecision::F16 => Products::F16,
             EncodePrecision::F32 | EncodePrecision::Int8 => Products::F32,
         },
     };
@@ -241,7 +244,7 @@ fn encode(args: &EncodeArgs) -> Result<Report> {
         method: None,
         engine: Some(args.engine.kind().name()),
         precision: match args.precision {
-            EncodePrecision::Bf16 => Products::Bf16.as_str(),
+            EncodePrecision::Bf16 | EncodePrecision::F16 => place.precision.as_str(),
             EncodePrecision::F32 | EncodePrecision::Int8 => encoder.precision().name(),
         },
         memory: encoder.memory(),

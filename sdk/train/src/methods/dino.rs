@@ -361,7 +361,7 @@ fn teacher_of(logits: &Tensor, center: &[f32], inverse_temperature: f32) -> Resu
         }
     }
     Ok(Teacher {
-        targets: Tensor::from_vec(targets, logits.shape(), &Device::Cpu)?,
+        targets: Tensor::from_vec(targets, logits.shape(), logits.device())?,
         entropy,
         column_sums,
     })
