@@ -9,6 +9,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 use ssl_edge::encoder::{Bundle, Encoder, Options, Place, Pooling, Processor, Products};
 use ssl_edge::export::{random_bundle, round_to_int8};
+use ssl_edge::train::collective::{TIMEOUT, connect};
 use ssl_edge::train::{ComputeConfig, MethodName, VitConfig, bench_step};
 use std::time::Instant;
 
@@ -116,13 +117,18 @@ struct StepCosts {
     gflops: f64,
     product_gflops: f64,
     peak_mib: Option<f64>,
+    /// Processes that share the batch.
+    ranks: usize,
 }
 
 /// Runs the benchmark that was asked for.
 pub(crate) fn run(command: &BenchCommand, format: Format) -> Result<()> {
     let report = match command {
         BenchCommand::Step(args) => step(args)?,
-        BenchCommand::Encode(args) => encode(args)?,
+        BenchCommand::Encode(args) => Some(encode(args)?),
+    };
+    let Some(report) = report else {
+        return Ok(());
     };
     format.print(&report, |report| {
         let what = report
@@ -163,7 +169,8 @@ fn describe(costs: &StepCosts) -> String {
     )
 }
 
-fn step(args: &StepArgs) -> Result<Report> {
+/// As one of several processes where a launcher started them; the first alone reports.
+fn step(args: &StepArgs) -> Result<Option<Report>> {
     args.threads.apply();
     let method: MethodName = args.method.parse()?;
     let (batch, threads) = (args.batch as usize, args.threads.count());
@@ -172,8 +179,21 @@ fn step(args: &StepArgs) -> Result<Report> {
         precision: args.compute.precision,
         recompute: args.recompute,
     };
-    let time = bench_step(method, &args.arch, args.size, batch, threads, &compute)?;
-    Ok(Report {
+    let ranks = connect(TIMEOUT)?;
+    let time = bench_step(
+        method,
+        &args.arch,
+        args.size,
+        batch,
+        threads,
+        &compute,
+        ranks.as_ref(),
+    )
+    .inspect_err(|error| ranks.fail(&error.to_string()))?;
+    if ranks.rank() > 0 {
+        return Ok(None);
+    }
+    Ok(Some(Report {
         ms: time.ms,
         img_per_s: time.img_per_s,
         arch: args.arch.clone(),
@@ -191,8 +211,9 @@ fn step(args: &StepArgs) -> Result<Report> {
             gflops: time.gflops,
             product_gflops: time.product_gflops,
             peak_mib: time.peak_mib,
+            ranks: ranks.world(),
         }),
-    })
+    }))
 }
 
 fn encode(args: &EncodeArgs) -> Result<Report> {
