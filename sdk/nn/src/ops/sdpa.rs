@@ -1,6 +1,6 @@
 //! candle's fused attention on Metal, for encoders that only run: it has no backward.
 
-use candle_core::backend::{BackendDevice, BackendStorage};
+use candle_core::backend::BackendStorage;
 use candle_core::{CustomOp3, D, DType, Layout, MetalStorage, Result, Shape, Tensor, bail};
 use candle_metal_kernels::{SdpaDType, call_sdpa_full};
 
@@ -79,7 +79,7 @@ impl CustomOp3 for Sdpa {
             None,
             None,
             &out,
-            &shape.stride_contiguous(),
+            ql.stride(),
             1.0 / (width as f32).sqrt(),
             false,
             SdpaDType::F16,
