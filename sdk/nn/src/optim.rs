@@ -1,5 +1,6 @@
 //! AdamW with decay groups, saved state and gradient clipping, in place on the parameters' own storage.
 
+mod average;
 mod clip;
 mod slot;
 
@@ -14,10 +15,10 @@ use serde::{Deserialize, Serialize};
 pub use clip::{Clip, GradNorms};
 use slot::Slot;
 
-use crate::params::Params;
+use crate::params::{Param, Params};
 
 /// Elements that one task updates; fixed, so that sums do not depend on the number of threads.
-const BLOCK: usize = 1 << 14;
+pub(crate) const BLOCK: usize = 1 << 14;
 
 /// Coefficients of [`AdamW`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,6 +52,9 @@ pub struct AdamW {
     slots: BTreeMap<String, Slot>,
 }
 
+/// A parameter, its moments, its gradient and the factor on that.
+type Work<'a> = (&'a Param, &'a mut Slot, &'a Tensor, f64);
+
 /// What one step needs besides parameters and gradients.
 pub struct Update<'a> {
     /// Learning rate.
@@ -80,6 +84,30 @@ impl AdamW {
     /// A parameter that was not there when the optimiser was made, or whose gradient has another shape.
     pub fn step(&mut self, params: &Params, grads: &GradStore, update: &Update) -> Result<()> {
         let config = self.config;
+        let named = self.work(params, grads, update)?;
+        let work: Vec<_> = named.into_iter().map(|(_, work)| work).collect();
+        let (lr, weight_decay) = (update.lr, update.weight_decay);
+        #[cfg(feature = "cuda")]
+        if params.device().is_cuda() {
+            return slot::step_on_gpu(config, work, lr, weight_decay);
+        }
+        if work.iter().any(|(_, slot, ..)| slot.on_gpu.is_some()) {
+            return slot::step_composed(config, work, lr, weight_decay);
+        }
+        work.into_par_iter()
+            .try_for_each(|(param, slot, grad, factor)| {
+                let op = AdamWOp::new(config, (param, slot, factor), update);
+                param.var.inplace_op2(&grad.contiguous()?, &op)
+            })
+    }
+
+    /// The parameters that an update changes, with their names.
+    fn work<'a>(
+        &'a mut self,
+        params: &'a Params,
+        grads: &'a GradStore,
+        update: &Update,
+    ) -> Result<Vec<(&'a str, Work<'a>)>> {
         let mut work = Vec::with_capacity(params.len());
         let mut slots: BTreeMap<&str, &mut Slot> = self
             .slots
@@ -95,27 +123,10 @@ impl AdamW {
                 if grad.shape() != param.var.shape() {
                     bail!("the gradient of `{name}` has shape {:?}", grad.dims())
                 }
-                work.push((param, slot, grad, factor));
+                work.push((name, (param, slot, grad, factor)));
             }
         }
-        let (lr, weight_decay) = (update.lr, update.weight_decay);
-        #[cfg(feature = "cuda")]
-        if params.device().is_cuda() {
-            return slot::step_on_gpu(config, work, lr, weight_decay);
-        }
-        if work.iter().any(|(_, slot, ..)| slot.on_gpu.is_some()) {
-            return slot::step_composed(config, work, lr, weight_decay);
-        }
-        work.into_par_iter()
-            .try_for_each(|(param, slot, grad, factor)| {
-                slot.step += 1;
-                let decay = if param.decay { weight_decay } else { 0.0 };
-                let op = AdamWOp {
-                    coefficients: Coefficients::new(config, lr, decay, slot.step, factor),
-                    moments: RefCell::new((&mut slot.first, &mut slot.second)),
-                };
-                param.var.inplace_op2(&grad.contiguous()?, &op)
-            })
+        Ok(work)
     }
 
     /// The moments and step counts as tensors: `first.NAME` and `second.NAME` in f32, `step.NAME` `[1]` in i64.
@@ -242,6 +253,26 @@ impl Coefficients {
 struct AdamWOp<'a> {
     coefficients: Coefficients,
     moments: RefCell<(&'a mut [f32], &'a mut [f32])>,
+}
+
+impl<'a> AdamWOp<'a> {
+    /// The next step of one parameter, which is counted.
+    fn new(
+        config: AdamWConfig,
+        (param, slot, factor): (&Param, &'a mut Slot, f64),
+        update: &Update,
+    ) -> Self {
+        slot.step += 1;
+        let decay = if param.decay {
+            update.weight_decay
+        } else {
+            0.0
+        };
+        Self {
+            coefficients: Coefficients::new(config, update.lr, decay, slot.step, factor),
+            moments: RefCell::new((&mut slot.first, &mut slot.second)),
+        }
+    }
 }
 
 impl InplaceOp2 for AdamWOp<'_> {

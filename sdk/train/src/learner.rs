@@ -151,18 +151,18 @@ impl Learner {
         if !norm.is_finite() {
             return Err(non_finite("gradient norm", (None, norm), norm));
         }
-        let factors: BTreeMap<&str, f64> = params
+        let factors: BTreeMap<String, f64> = params
             .iter()
             .filter(|(name, _)| is_trained(name))
-            .map(|(name, _)| (name, o.clip.factor(&norms, name)))
+            .map(|(name, _)| (name.to_owned(), o.clip.factor(&norms, name)))
             .collect();
         let update = Update {
             lr,
             weight_decay,
             factor: &|name| factors.get(name).copied(),
         };
-        self.optimizer.step(params, &grads, &update)?;
-        self.method.after_step(ctx)?;
+        self.method
+            .update(&mut self.optimizer, &grads, &update, ctx)?;
         Ok(Step {
             loss: losses.iter().sum::<f64>() / losses.len() as f64,
             lr,

@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Result, Tensor, bail};
 
-use super::{AdamWConfig, Coefficients};
+use super::{AdamWConfig, Coefficients, Work};
 use crate::ops::is_composed;
 use crate::params::Param;
 
@@ -57,7 +57,7 @@ impl Slot {
 /// The update of every parameter, composed of tensor operations.
 pub(super) fn step_composed(
     config: AdamWConfig,
-    work: Vec<(&Param, &mut Slot, &Tensor, f64)>,
+    work: Vec<Work<'_>>,
     lr: f64,
     weight_decay: f64,
 ) -> Result<()> {

@@ -12,11 +12,13 @@
 
 use std::collections::BTreeMap;
 
+use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor};
 use rand_chacha::rand_core::Rng;
 use serde::{Deserialize, Serialize};
 use ssl_edge_nn::ema::ema;
 use ssl_edge_nn::ops::{PathFactors, Teacher, teacher_softmax};
+use ssl_edge_nn::optim::{AdamW, Update};
 use ssl_edge_nn::schedule::{cosine, linear};
 use ssl_edge_nn::{Init, Params, Vit, VitConfig};
 use ssl_edge_vision::{MultiCrop, stream};
@@ -295,6 +297,20 @@ impl Method for Dino {
             ("teacher_temperature", temperature),
         ]);
         Ok(loss)
+    }
+
+    /// Weights and teacher in one pass.
+    fn update(
+        &mut self,
+        optimizer: &mut AdamW,
+        grads: &GradStore,
+        update: &Update<'_>,
+        ctx: &StepContext,
+    ) -> Result<()> {
+        let momentum = self.momentum(ctx);
+        self.figures.insert("momentum", momentum);
+        let (student, teacher) = (&self.student.params, &self.teacher.params);
+        Ok(optimizer.step_and_average(student, grads, update, teacher, momentum)?)
     }
 
     fn after_step(&mut self, ctx: &StepContext) -> Result<()> {

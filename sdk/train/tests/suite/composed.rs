@@ -50,13 +50,16 @@ impl Training {
         let is_trained = |name: &str| self.method.is_trained(name, &ctx);
         let norms = GradNorms::of(params, &grads, &is_trained).unwrap();
         let clip = Clip::Global(0.5);
-        let factor = |name: &str| is_trained(name).then(|| clip.factor(&norms, name));
+        let factors: BTreeMap<String, f64> = params
+            .iter()
+            .filter(|(name, _)| is_trained(name))
+            .map(|(name, _)| (name.to_owned(), clip.factor(&norms, name)))
+            .collect();
         let update = Update {
             lr: 1e-3,
             weight_decay: 0.1,
-            factor: &factor,
+            factor: &|name| factors.get(name).copied(),
         };
-        self.optimizer.step(params, &grads, &update).unwrap();
         let mut all = BTreeMap::from([
             ("loss".to_owned(), vec![loss.to_scalar().unwrap()]),
             ("norm".to_owned(), vec![norms.global() as f32]),
@@ -66,7 +69,9 @@ impl Training {
             let grad = grad.unwrap_or_else(|| panic!("{name} has no gradient"));
             all.insert(name.to_owned(), values(grad));
         }
-        self.method.after_step(&ctx).unwrap();
+        let optimizer = &mut self.optimizer;
+        let done = self.method.update(optimizer, &grads, &update, &ctx);
+        done.unwrap();
         all
     }
 
