@@ -149,10 +149,7 @@ fn mae_values(config: &TrainConfig) -> Result<f64> {
     let latent = n - hidden + encoder.n_prefix() as f64;
     let width = mae.decoder.dim as f64;
     let kept = kept(encoder);
-    let [in_encoder, in_decoder] = [
-        kept * latent * encoder.dim as f64,
-        kept * (1.0 + n) * width,
-    ];
+    let [in_encoder, in_decoder] = [kept * latent * encoder.dim as f64, kept * (1.0 + n) * width];
     // The last summand is one block's backward, which needs as much as the block keeps.
     let blocks = encoder.depth as f64 * in_encoder
         + mae.decoder.depth as f64 * in_decoder

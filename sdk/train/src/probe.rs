@@ -116,8 +116,11 @@ impl Probe {
                 self.preprocess.width as usize,
             );
             let input = Tensor::from_vec(pixels, (images.len(), 3, height, width), vit.device())?;
-            let cls = pooled(|| vit.forward(&input)?.narrow(1, 0, 1)?.flatten_all()?.to_vec1())?;
-            features.extend::<Vec<f32>>(cls);
+            let embed = || -> Result<Vec<f32>> {
+                let cls = vit.forward(&input)?.narrow(1, 0, 1)?;
+                Ok(cls.flatten_all()?.to_vec1()?)
+            };
+            features.extend(pooled(embed)?);
         }
         Ok(features)
     }

@@ -230,7 +230,9 @@ fn encode(args: &EncodeArgs) -> Result<Report> {
         threads,
         precision: match args.precision {
             EncodePrecision::Int8 => PrecisionArg::Int8.precision(),
-            EncodePrecision::F32 | EncodePrecision::Bf16 | EncodePrecision::F16 => PrecisionArg::F32.precision(),
+            EncodePrecision::F32 | EncodePrecision::Bf16 | EncodePrecision::F16 => {
+                PrecisionArg::F32.precision()
+            }
         },
     };
     let place = Place {

@@ -195,7 +195,9 @@ fn metal_backend() -> Backend {
         detail: match built_in {
             true => format!("{seen}; used where `--device metal` asks for it"),
             false => {
-                format!("{seen}; this build has no Metal back end (feature `metal`), the CPU is used")
+                format!(
+                    "{seen}; this build has no Metal back end (feature `metal`), the CPU is used"
+                )
             }
         },
     }

@@ -116,7 +116,12 @@ mod tests {
 
     #[test]
     fn memory_that_is_refused_is_an_error_with_its_size() {
-        assert!(Aligned::<f32>::zeroed(100).unwrap().iter().all(|v| *v == 0.0));
+        assert!(
+            Aligned::<f32>::zeroed(100)
+                .unwrap()
+                .iter()
+                .all(|v| *v == 0.0)
+        );
         let error = Aligned::<f32>::zeroed(1 << 60).err().unwrap().to_string();
         assert!(error.contains("GiB") && error.contains("batch"), "{error}");
         assert!(Aligned::<f32>::zeroed(usize::MAX).is_err());

@@ -132,7 +132,12 @@ vectorised! {
 }
 
 /// Packs `values [N, K]` with `scale [N]` for a form; zeros where there is no weight.
-pub(super) fn pack_int(values: &[i8], scale: &[f32], k: usize, form: Form) -> Result<IntPanels, Error> {
+pub(super) fn pack_int(
+    values: &[i8],
+    scale: &[f32],
+    k: usize,
+    form: Form,
+) -> Result<IntPanels, Error> {
     let (n, group) = (scale.len(), form.group());
     let groups = k.div_ceil(group);
     let panels = n.div_ceil(COLUMNS);

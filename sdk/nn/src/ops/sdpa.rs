@@ -12,10 +12,7 @@ struct Sdpa;
 /// Whether [`sdpa`] can be used: f16 on Metal, a head of a known width, and no gradient wanted.
 pub(super) fn takes(q: &Tensor) -> bool {
     let width = q.dim(D::Minus1).unwrap_or(0);
-    q.device().is_metal()
-        && q.dtype() == DType::F16
-        && !q.track_op()
-        && HEAD_DIMS.contains(&width)
+    q.device().is_metal() && q.dtype() == DType::F16 && !q.track_op() && HEAD_DIMS.contains(&width)
 }
 
 /// `softmax(q kᵀ / √d) v` for `q`, `k`, `v` `[B, H, N, d]` in f16, contiguous.

@@ -4,7 +4,8 @@ use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, InplaceOp1, InplaceOp2, Layout, Result, Tensor};
 use rayon::prelude::*;
 
-use super::{AdamW, AdamWOp, BLOCK, Update, slice, slice_mut};
+use super::rule::{AdamWOp, Rates};
+use super::{AdamW, BLOCK, Update, slice, slice_mut};
 use crate::ema::{self, Ema};
 use crate::ops::is_composed;
 use crate::params::Params;
@@ -28,7 +29,7 @@ impl AdamW {
             self.step(params, grads, update)?;
             return ema::ema(teacher, params, m);
         }
-        let config = self.config;
+        let rates = Rates::of(self.config, update);
         let average = Ema::new(m);
         let mut work = self.work(params, grads, update)?;
         let together = pairs.into_iter().map(|(name, teacher, student)| {
@@ -42,7 +43,7 @@ impl AdamW {
                 None => teacher.inplace_op2(student, &average),
                 Some((param, slot, grad, factor)) => teacher.inplace_op1(&Both {
                     average: &average,
-                    update: AdamWOp::new(config, (param, slot, factor), update),
+                    update: AdamWOp::new(rates, param, slot, factor),
                     weights: param.var.as_tensor(),
                     grad: grad.contiguous()?,
                 }),
@@ -50,7 +51,7 @@ impl AdamW {
         // What the teacher lacks.
         work.into_par_iter()
             .try_for_each(|(_, (param, slot, grad, factor))| {
-                let op = AdamWOp::new(config, (param, slot, factor), update);
+                let op = AdamWOp::new(rates, param, slot, factor);
                 param.var.inplace_op2(&grad.contiguous()?, &op)
             })
     }

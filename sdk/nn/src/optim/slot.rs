@@ -2,7 +2,10 @@
 
 use candle_core::{Device, Result, Tensor, bail};
 
-use super::{AdamWConfig, Coefficients, Work};
+use super::Work;
+use super::rule::Rates;
+#[cfg(feature = "cuda")]
+use super::{AdamWConfig, rule::Coefficients};
 use crate::ops::is_composed;
 use crate::params::Param;
 
@@ -55,15 +58,9 @@ impl Slot {
 }
 
 /// The update of every parameter, composed of tensor operations.
-pub(super) fn step_composed(
-    config: AdamWConfig,
-    work: Vec<Work<'_>>,
-    lr: f64,
-    weight_decay: f64,
-) -> Result<()> {
+pub(super) fn step_composed(rates: Rates, work: Vec<Work<'_>>) -> Result<()> {
     for (param, slot, grad, factor) in work {
-        let decay = if param.decay { weight_decay } else { 0.0 };
-        let c = Coefficients::new(config, lr, decay, slot.step + 1, factor);
+        let c = rates.coefficients(param, slot.step + 1, factor);
         let Some([first, second]) = &slot.on_gpu else {
             bail!("the moments of a parameter are not where it is")
         };

@@ -65,10 +65,9 @@ impl Engine for OnDevice {
     }
 
     fn run(&self, input: &[f32], batch: usize) -> Result<Tokens, RuntimeError> {
-        pooled(|| self.forward(input, batch))
-            .map_err(|error| RuntimeError::Run {
-                engine: EngineKind::Native,
-                reason: error.to_string(),
-            })
+        pooled(|| self.forward(input, batch)).map_err(|error| RuntimeError::Run {
+            engine: EngineKind::Native,
+            reason: error.to_string(),
+        })
     }
 }

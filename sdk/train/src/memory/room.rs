@@ -42,9 +42,7 @@ impl Room {
                 }
             }
         }
-        rooms
-            .into_iter()
-            .min_by(|a, b| a.bytes.total_cmp(&b.bytes))
+        rooms.into_iter().min_by(|a, b| a.bytes.total_cmp(&b.bytes))
     }
 
     fn new(bytes: f64, limit: &str) -> Self {
@@ -119,13 +117,15 @@ mod tests {
 
     #[test]
     fn the_systems_files_are_read() {
-        let meminfo = "MemTotal:  8000 kB\nMemFree: 10 kB\nMemAvailable:   3000 kB\nSwapFree: 1000 kB\n";
+        let meminfo =
+            "MemTotal:  8000 kB\nMemFree: 10 kB\nMemAvailable:   3000 kB\nSwapFree: 1000 kB\n";
         assert_eq!(in_system(meminfo), Some(4000.0 * 1024.0));
         assert_eq!(in_system("MemTotal: 5 kB\n"), None);
         let limits = "Max cpu time  unlimited unlimited seconds\nMax address space         4096000              unlimited            bytes\n";
         let status = "Name: x\nVmSize:\t    1000 kB\n";
         assert_eq!(in_address_space(limits, status), Some(3_072_000.0));
-        let unlimited = "Max address space         unlimited            unlimited            bytes\n";
+        let unlimited =
+            "Max address space         unlimited            unlimited            bytes\n";
         assert_eq!(in_address_space(unlimited, status), None);
     }
 
@@ -144,7 +144,10 @@ mod tests {
         assert_eq!(in_group(root), None, "no limit");
         write("memory.max", "1000\n");
         assert_eq!(in_group(root), Some(300.0));
-        write("memory.stat", "anon 5\ninactive_file 200\nactive_file 100\n");
+        write(
+            "memory.stat",
+            "anon 5\ninactive_file 200\nactive_file 100\n",
+        );
         assert_eq!(in_group(root), Some(600.0));
     }
 
