@@ -16,6 +16,7 @@ pub use clip::{Clip, GradNorms};
 use rule::{AdamWOp, Rates};
 use slot::Slot;
 
+use crate::ops::no_kernel_while_composed;
 use crate::params::{Param, Params};
 
 /// Elements that one task updates; fixed, so that sums do not depend on the number of threads.
@@ -193,6 +194,7 @@ impl AdamW {
 
 /// The f32 values of a contiguous tensor.
 pub(crate) fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    no_kernel_while_composed()?;
     match (storage, layout.contiguous_offsets()) {
         (CpuStorage::F32(values), Some((start, end))) => Ok(&values[start..end]),
         _ => bail!("a contiguous f32 tensor is needed"),

@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 
-use candle_core::Device;
+use candle_core::{Device, Result, bail};
 
 thread_local! {
     static ASKED_FOR: Cell<bool> = const { Cell::new(false) };
@@ -39,6 +39,14 @@ pub fn has_losses(device: &Device) -> bool {
     !device.is_cpu() || is_composed(device)
 }
 
+/// For kernels of the CPU: an error inside [`composed`], as Metal has none of them.
+pub fn no_kernel_while_composed() -> Result<()> {
+    if ASKED_FOR.get() {
+        bail!("a kernel of the CPU was asked for while operations are composed")
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,5 +58,7 @@ mod tests {
         assert!(composed(|| asked() && composed(asked) && asked()));
         assert!(std::panic::catch_unwind(|| composed(|| panic!("inside"))).is_err());
         assert!(!asked() && !has_losses(&Device::Cpu));
+        assert!(no_kernel_while_composed().is_ok());
+        assert!(composed(no_kernel_while_composed).is_err());
     }
 }

@@ -25,7 +25,7 @@ pub use attention::{attention, attention_reference};
 pub use block::{
     Affine, BlockParams, PathFactors, block, block_first_token, block_reference, blocks,
 };
-pub use composed::{composed, has_losses, is_composed};
+pub use composed::{composed, has_losses, is_composed, no_kernel_while_composed};
 pub use distil::{
     Teacher, crops_cross_entropy, crops_cross_entropy_reference, teacher_softmax, unit_rows,
     unit_rows_reference,
@@ -50,6 +50,7 @@ fn has_kernel(x: &Tensor) -> bool {
 }
 
 fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    no_kernel_while_composed()?;
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(&storage.as_slice::<f32>()?[start..end]),
         None => bail!("kernel needs a contiguous tensor, got {layout:?}"),
