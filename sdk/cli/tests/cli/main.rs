@@ -9,6 +9,8 @@ mod disk_full;
 mod drift;
 mod golden;
 mod grow;
+#[cfg(target_os = "linux")]
+mod memory;
 mod pipeline;
 mod quantize;
 mod support;
