@@ -3,13 +3,15 @@
 mod blocks;
 mod losses;
 
-use candle_core::{DType, Device, Result, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 
-use super::emulated::Emulated;
-use super::linear::{Layer, cast};
-use super::{Kind, Machine, Memory, View, attention, kernels};
+use ssl_edge_gpu::emulated::Emulated;
+use ssl_edge_gpu::linear::{Layer, cast};
+use ssl_edge_gpu::{Kind, Machine, Memory, View, attention, kernels};
 use crate::ops::check::random;
-use crate::ops::{self, Gelu, Sizes};
+use crate::ops::{self, Gelu};
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// Both types of products and both orders of threads, with the tolerance that goes with the type.
 fn machines() -> [(Emulated, f64); 4] {
@@ -39,11 +41,11 @@ fn put_work(machine: &dyn Machine, x: &Tensor) -> Result<Memory> {
     Ok(work)
 }
 
-fn floats(machine: &dyn Machine, len: usize) -> Result<Memory> {
+fn floats(machine: &dyn Machine, len: usize) -> ssl_edge_gpu::Result<Memory> {
     machine.alloc(Kind::F32, len)
 }
 
-fn f64s(x: &Tensor) -> Result<Vec<f64>> {
+fn f64s(x: &Tensor) -> candle_core::Result<Vec<f64>> {
     x.to_dtype(DType::F64)?.flatten_all()?.to_vec1()
 }
 
@@ -70,14 +72,14 @@ fn close(
 
 /// Gradients of `f(args)` weighted by `upstream`, in f64, after its value.
 fn reference(
-    f: &dyn Fn(&[Tensor]) -> Result<Tensor>,
+    f: &dyn Fn(&[Tensor]) -> candle_core::Result<Tensor>,
     args: &[&Tensor],
     upstream: &Tensor,
 ) -> Result<Vec<Tensor>> {
     let vars = args
         .iter()
         .map(|a| Var::from_tensor(&a.to_dtype(DType::F64)?))
-        .collect::<Result<Vec<_>>>()?;
+        .collect::<candle_core::Result<Vec<_>>>()?;
     let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
     let y = f(&tensors)?;
     let grads = crate::backward(&(&y * upstream.to_dtype(DType::F64)?)?.sum_all()?)?;
@@ -103,7 +105,7 @@ fn layer_norm_and_its_gradient() -> Result<()> {
             let m = &machine;
             let (px, pw, pb) = (put(m, &x)?, put(m, &w)?, put(m, &b)?);
             let y = m.alloc(m.work(), rows * d)?;
-            let stats = kernels::layer_norm(m, px.view, pw.view, pb.view, y.view, 1e-6)?;
+            let stats = kernels::layer_norm(m, px.view, [pw.view, pb.view], y.view, 1e-6)?;
             close(m, "y", y.view, &want[0], tolerance)?;
             let (grad, padd) = (put_work(m, &g)?, put(m, &add)?);
             let narrow = m.alloc(m.work(), rows * d)?;
@@ -154,9 +156,9 @@ fn gelu_and_its_gradient() -> Result<()> {
                 let want = reference(&|a| ops::gelu_reference(&a[0], form), &[&x], &g)?;
                 let (px, pg) = (put_work(m, &x)?, put_work(m, &g)?);
                 let y = m.alloc(m.work(), n)?;
-                kernels::gelu(m, px.view, y.view, form)?;
+                kernels::gelu(m, px.view, y.view, form.into())?;
                 close(m, "y", y.view, &want[0], tolerance)?;
-                kernels::gelu_grad(m, px.view, pg.view, Some(px.view), pg.view, form)?;
+                kernels::gelu_grad(m, px.view, pg.view, Some(px.view), pg.view, form.into())?;
                 close(m, "y in place", px.view, &want[0], tolerance)?;
                 close(m, "dx in place", pg.view, &want[1], tolerance)?;
             }
@@ -226,8 +228,8 @@ fn linear_and_its_gradients() -> Result<()> {
     Ok(())
 }
 
-fn sizes(tokens: usize, heads: usize, head_dim: usize) -> Sizes {
-    Sizes {
+fn sizes(tokens: usize, heads: usize, head_dim: usize) -> ssl_edge_gpu::Sizes {
+    ssl_edge_gpu::Sizes {
         tokens,
         dim: heads * head_dim,
         heads,

@@ -1,55 +1,63 @@
 //! Linear layers on a machine.
 
-use candle_core::{Result, bail};
+use crate::{Result, bail};
 
-use super::{Kind, Machine, Memory, Product, View, kernels, multiply};
+use crate::{Kind, Machine, Memory, Product, View, kernels, multiply};
 
 /// Values in another type, or as they are where they have it.
-pub(crate) struct Cast {
-    pub(crate) view: View,
-    _memory: Option<Memory>,
+pub struct Cast {
+    /// Where they lie.
+    pub view: View,
+    memory: Option<Memory>,
+}
+
+impl Cast {
+    /// The memory of another type, where there was need of it.
+    pub fn into_memory(self) -> Option<Memory> {
+        self.memory
+    }
 }
 
 /// `x` in the type of products.
-pub(crate) fn to_work(machine: &dyn Machine, x: View) -> Result<Cast> {
+pub fn to_work(machine: &dyn Machine, x: View) -> Result<Cast> {
     cast(machine, x, machine.work())
 }
 
 /// `x` as `kind`.
-pub(crate) fn cast(machine: &dyn Machine, x: View, kind: Kind) -> Result<Cast> {
+pub fn cast(machine: &dyn Machine, x: View, kind: Kind) -> Result<Cast> {
     if x.kind == kind {
         return Ok(Cast {
             view: x,
-            _memory: None,
+            memory: None,
         });
     }
     let memory = machine.alloc(kind, x.len)?;
     kernels::scale(machine, x, None, memory.view)?;
     Ok(Cast {
         view: memory.view,
-        _memory: Some(memory),
+        memory: Some(memory),
     })
 }
 
 /// A layer whose weight `[N, K]` is in the type of products.
-pub(crate) struct Layer {
+pub struct Layer {
     weight: Cast,
-    /// f32.
+    /// f32, or already in the type of the result.
     bias: Option<View>,
     n: usize,
     k: usize,
 }
 
 impl Layer {
-    /// Over f32 parameters, `weight [N, K]` and `bias [N]`.
-    pub(crate) fn new(
+    /// Over `weight [N, K]` and `bias [N]`, in f32 or already in the types that they are read in.
+    pub fn new(
         machine: &dyn Machine,
         weight: View,
         bias: Option<View>,
         [n, k]: [usize; 2],
     ) -> Result<Self> {
-        super::expect("weight", weight, n * k)?;
-        bias.map_or(Ok(()), |bias| super::expect("bias", bias, n))?;
+        crate::expect("weight", weight, n * k)?;
+        bias.map_or(Ok(()), |bias| crate::expect("bias", bias, n))?;
         Ok(Self {
             weight: to_work(machine, weight)?,
             bias,
@@ -66,7 +74,7 @@ impl Layer {
     }
 
     /// `out = x Wᵀ + b (+ residual)`.
-    pub(crate) fn forward(
+    pub fn forward(
         &self,
         machine: &dyn Machine,
         x: View,
@@ -95,7 +103,7 @@ impl Layer {
     }
 
     /// `dx = g W`.
-    pub(crate) fn input_grad(&self, machine: &dyn Machine, g: View, dx: View) -> Result<()> {
+    pub fn input_grad(&self, machine: &dyn Machine, g: View, dx: View) -> Result<()> {
         multiply(
             machine,
             &Product {
@@ -114,7 +122,7 @@ impl Layer {
     }
 
     /// `dw = gᵀ x`, added to what is there where `accumulate`.
-    pub(crate) fn weight_grad(
+    pub fn weight_grad(
         &self,
         machine: &dyn Machine,
         x: View,
@@ -140,7 +148,7 @@ impl Layer {
     }
 
     /// Gradients of weight and bias.
-    pub(crate) fn param_grads(
+    pub fn param_grads(
         &self,
         machine: &dyn Machine,
         x: View,

@@ -99,6 +99,13 @@ GELU(tanh, false, bf16)
 GELU(erf, true, float)
 GELU(erf, true, bf16)
 
+// In f16 encoders only run.
+#define GELU_VALUES(form, is_erf, type)                                                                                                 \
+    KERNEL gelu_##form##_##type(const type *x, type *y, i64 n, int wide) { EITHER(wide, (gelu_values<type, is_erf, V>(x, y, n))) }
+
+GELU_VALUES(tanh, false, half)
+GELU_VALUES(erf, true, half)
+
 #define SCALE(from, to)                                                                                                                 \
     KERNEL scale_##from##_##to(const from *x, const float *factors, to *out, i64 n, int wide) {                                         \
         EITHER(wide, (scale_values<from, to, V>(x, factors, out, n)))                                                                   \
@@ -107,6 +114,8 @@ GELU(erf, true, bf16)
 SCALE(float, float)
 SCALE(float, bf16)
 SCALE(bf16, float)
+SCALE(float, half)
+SCALE(half, float)
 
 #define RESIDUAL(type)                                                                                                                  \
     KERNEL residual_##type(const float *x, const type *branch, const float *factors, float *y, i64 n, int wide) {                       \
@@ -124,3 +133,4 @@ template <class T> DEVICE void add_bias(T *out, const T *bias, int n) {
 
 KERNEL add_bias_float(float *out, const float *bias, int n) { add_bias<float>(out, bias, n); }
 KERNEL add_bias_bf16(bf16 *out, const bf16 *bias, int n) { add_bias<bf16>(out, bias, n); }
+KERNEL add_bias_half(half *out, const half *bias, int n) { add_bias<half>(out, bias, n); }

@@ -7,6 +7,7 @@
 
 #ifdef __CUDACC__
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <math.h>
 #include <string.h>
 typedef __nv_bfloat16 bf16;
@@ -17,6 +18,8 @@ typedef __nv_bfloat16 bf16;
 extern __shared__ __align__(16) unsigned char block_memory[];
 DEVICE float bf16_to_float(bf16 x) { return __bfloat162float(x); }
 DEVICE bf16 float_to_bf16(float x) { return __float2bfloat16_rn(x); }
+DEVICE float half_to_float(half x) { return __half2float(x); }
+DEVICE half float_to_half(float x) { return __float2half_rn(x); }
 #else
 #include "emulated/cuda.hpp"
 #endif
@@ -27,12 +30,16 @@ typedef long long i64;
 
 DEVICE float to_float(float x) { return x; }
 DEVICE float to_float(bf16 x) { return bf16_to_float(x); }
+DEVICE float to_float(half x) { return half_to_float(x); }
 template <class T> struct Convert;
 template <> struct Convert<float> {
     DEVICE float from(float x) { return x; }
 };
 template <> struct Convert<bf16> {
     DEVICE bf16 from(float x) { return float_to_bf16(x); }
+};
+template <> struct Convert<half> {
+    DEVICE half from(float x) { return float_to_half(x); }
 };
 
 // N values that one instruction moves; the address must be a multiple of the size.

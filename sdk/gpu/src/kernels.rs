@@ -1,16 +1,16 @@
 //! The kernels on rows and values: checks of sizes, launch sizes, arguments in the order of the sources in `kernels/`.
 
-use candle_core::{Result, bail};
+use crate::{Result, bail};
 
-use super::{Arg, Kind, Launch, Machine, Memory, View, expect, int};
-use crate::ops::Gelu;
+use crate::{Arg, Kind, Launch, Machine, Memory, View, expect, int};
+use crate::Gelu;
 
 /// Threads of a block that works on rows or values.
-pub(crate) const THREADS: usize = 256;
+pub const THREADS: usize = 256;
 /// Bytes of shared memory that every GPU gives a block without being asked.
-pub(crate) const SHARED: usize = 48 * 1024;
+pub const SHARED: usize = 48 * 1024;
 /// Bytes of the scratch for sums over a block.
-pub(crate) const SUMS: usize = 32 * 4;
+pub const SUMS: usize = 32 * 4;
 /// Blocks that fill any GPU when each has a share of the rows; fixed, so that sums do not depend on the GPU.
 const BLOCKS: usize = 264;
 /// Warps of a block where a warp works on a row.
@@ -34,21 +34,34 @@ fn blocks_for(n: usize) -> usize {
 }
 
 /// Normalises `x [rows, D]` into `y`; gives `[rows, 2]`: mean and inverse deviation.
-pub(crate) fn layer_norm(
+pub fn layer_norm(
     machine: &dyn Machine,
     x: View,
-    weight: View,
-    bias: View,
+    pair: [View; 2],
     y: View,
     eps: f32,
 ) -> Result<Memory> {
+    let stats = machine.alloc(Kind::F32, 2 * (x.len / pair[0].len.max(1)))?;
+    layer_norm_into(machine, x, pair, y, stats.view, eps)?;
+    Ok(stats)
+}
+
+/// The same with `[weight, bias]` and the statistics into `stats`.
+pub fn layer_norm_into(
+    machine: &dyn Machine,
+    x: View,
+    [weight, bias]: [View; 2],
+    y: View,
+    stats: View,
+    eps: f32,
+) -> Result<()> {
     let d = weight.len;
     if d == 0 || !x.len.is_multiple_of(d) || bias.len != d {
         bail!("layer_norm: {} values do not fit weights of {d}", x.len)
     }
     expect("result of layer_norm", y, x.len)?;
     let rows = x.len / d;
-    let stats = machine.alloc(Kind::F32, 2 * rows)?;
+    expect("statistics of layer_norm", stats, 2 * rows)?;
     let launch = Launch {
         file: "norm",
         kernel: format!("layer_norm_{}", y.kind.suffix()?),
@@ -62,33 +75,34 @@ pub(crate) fn layer_norm(
         weight.into(),
         bias.into(),
         y.into(),
-        stats.view.into(),
+        stats.into(),
         int(rows)?,
         int(d)?,
         Arg::F32(eps),
         flag(wide),
     ];
     // SAFETY: x and y have rows * d values, weight and bias d, stats 2 * rows.
-    unsafe { machine.launch(&launch, &args) }?;
-    Ok(stats)
+    unsafe { machine.launch(&launch, &args) }
 }
 
 /// What the gradient of a norm starts from.
-pub(crate) struct NormGrad<'a> {
-    pub(crate) x: View,
-    pub(crate) weight: View,
+pub struct NormGrad<'a> {
+    /// What was normalised, `[rows, D]`.
+    pub x: View,
+    /// `[D]`.
+    pub weight: View,
     /// From [`layer_norm`].
-    pub(crate) stats: View,
+    pub stats: View,
     /// Gradient of the result.
-    pub(crate) grad: View,
+    pub grad: View,
     /// Added to the gradient of `x`.
-    pub(crate) add: Option<View>,
+    pub add: Option<View>,
     /// Also written: the gradient of `x` in the type of `grad`, times the factor of each image and the tokens of an image.
-    pub(crate) narrow: Option<(View, Option<(&'a Memory, usize)>)>,
+    pub narrow: Option<(View, Option<(&'a Memory, usize)>)>,
 }
 
 /// Gradient of `x` into `dx`, those of weight and bias into `[dw, db]`, added to what is there where `accumulate`.
-pub(crate) fn layer_norm_grad(
+pub fn layer_norm_grad(
     machine: &dyn Machine,
     at: &NormGrad<'_>,
     dx: View,
@@ -194,7 +208,7 @@ fn column_totals(
 }
 
 /// Sums of the columns of `x [rows, N]` into `out [N]`.
-pub(crate) fn column_sums(
+pub fn column_sums(
     machine: &dyn Machine,
     x: View,
     out: View,
@@ -241,7 +255,7 @@ fn form_name(form: Gelu) -> &'static str {
 }
 
 /// GELU of every value; `y` may be `x`.
-pub(crate) fn gelu(machine: &dyn Machine, x: View, y: View, form: Gelu) -> Result<()> {
+pub fn gelu(machine: &dyn Machine, x: View, y: View, form: Gelu) -> Result<()> {
     expect("result of gelu", y, x.len)?;
     let launch = Launch {
         file: "elementwise",
@@ -261,7 +275,7 @@ pub(crate) fn gelu(machine: &dyn Machine, x: View, y: View, form: Gelu) -> Resul
 }
 
 /// `dx = grad * gelu'(x)`, and GELU of `x` into `y` where there is one; `y` may be `x` and `dx` may be `grad`.
-pub(crate) fn gelu_grad(
+pub fn gelu_grad(
     machine: &dyn Machine,
     x: View,
     grad: View,
@@ -311,7 +325,7 @@ fn images(x: View, factors: Option<View>) -> Result<(usize, usize)> {
 }
 
 /// `out = x`, times the factor of each image where there are factors, in the type of `out`.
-pub(crate) fn scale(
+pub fn scale(
     machine: &dyn Machine,
     x: View,
     factors: Option<View>,
@@ -338,7 +352,7 @@ pub(crate) fn scale(
 }
 
 /// `y = x + factor * branch` with a factor for each image.
-pub(crate) fn residual(
+pub fn residual(
     machine: &dyn Machine,
     x: View,
     branch: View,
@@ -368,7 +382,7 @@ pub(crate) fn residual(
 }
 
 /// Adds `bias [N]` to every row of `out [_, N]`.
-pub(crate) fn add_bias(machine: &dyn Machine, out: View, bias: View) -> Result<()> {
+pub fn add_bias(machine: &dyn Machine, out: View, bias: View) -> Result<()> {
     let n = bias.len;
     if n == 0 || !out.len.is_multiple_of(n) || out.kind != bias.kind {
         bail!("{} values are not rows of {n}", out.len)
@@ -385,7 +399,7 @@ pub(crate) fn add_bias(machine: &dyn Machine, out: View, bias: View) -> Result<(
 }
 
 /// Rows `ids` of `x [_, D]` into `out [ids, D]`; every id is below the number of rows.
-pub(crate) fn gather_rows(
+pub fn gather_rows(
     machine: &dyn Machine,
     x: View,
     ids: &[u32],
@@ -400,7 +414,7 @@ pub(crate) fn gather_rows(
     if ids.is_empty() {
         return Ok(());
     }
-    let ids_there = machine.upload(Kind::U32, &super::bytes_of(ids))?;
+    let ids_there = machine.upload(Kind::U32, &crate::bytes_of(ids))?;
     let launch = Launch {
         file: "rows",
         kernel: "gather_rows".into(),
@@ -417,8 +431,8 @@ pub(crate) fn gather_rows(
     }
 }
 
-/// `images [B, C, H, W]` to patches, see [`crate::ops::patchify`].
-pub(crate) fn patchify(
+/// `images [B, C, H, W]` to patches `[B, (H/P)(W/P), C·P·P]` in the type of `out`.
+pub fn patchify(
     machine: &dyn Machine,
     images: View,
     [b, c, h, w]: [usize; 4],
@@ -429,7 +443,7 @@ pub(crate) fn patchify(
     expect("patches", out, images.len)?;
     let launch = Launch {
         file: "rows",
-        kernel: "patchify".into(),
+        kernel: format!("patchify_{}", out.kind.suffix()?),
         grid: [b * c * h, 1],
         threads: 128,
         shared: 0,
@@ -443,5 +457,36 @@ pub(crate) fn patchify(
         int(patch)?,
     ];
     // SAFETY: both have B C H W values; the caller checked that H and W are multiples of the patch.
+    unsafe { machine.launch(&launch, &args) }
+}
+
+/// `out [B, T, D] = table [T, D]`, plus `patches [B, N, D]` to the last N tokens of every image.
+pub fn add_table(
+    machine: &dyn Machine,
+    patches: View,
+    table: View,
+    out: View,
+    [tokens, prefix, d]: [usize; 3],
+) -> Result<()> {
+    expect("table", table, tokens * d)?;
+    let images = out.len / table.len.max(1);
+    expect("tokens", out, images * tokens * d)?;
+    expect("patches", patches, images * tokens.saturating_sub(prefix) * d)?;
+    let launch = Launch {
+        file: "rows",
+        kernel: "add_table".into(),
+        grid: [images * tokens, 1],
+        threads: 128,
+        shared: 0,
+    };
+    let args = [
+        patches.into(),
+        table.into(),
+        out.into(),
+        int(tokens)?,
+        int(prefix)?,
+        int(d)?,
+    ];
+    // SAFETY: the table has all tokens of an image, out those of all images, patches all but the prefix of each.
     unsafe { machine.launch(&launch, &args) }
 }

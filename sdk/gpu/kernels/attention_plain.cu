@@ -138,11 +138,13 @@ DEVICE void backward_keys(const T *qkv, const T *grad, const float *lse, const f
 }
 
 #define PLAIN(type)                                                                                                                     \
-    KERNEL attention_delta_##type(const type *grad, const type *out, float *delta, int tokens, int heads, int d) {                      \
-        deltas<type>(grad, out, delta, tokens, heads, d);                                                                               \
-    }                                                                                                                                   \
     KERNEL attention_plain_##type(const type *qkv, type *out, float *lse, int tokens, int heads, int d, float scale) {                  \
         forward<type>(qkv, out, lse, tokens, heads, d, scale);                                                                          \
+    }
+
+#define PLAIN_GRAD(type)                                                                                                                \
+    KERNEL attention_delta_##type(const type *grad, const type *out, float *delta, int tokens, int heads, int d) {                      \
+        deltas<type>(grad, out, delta, tokens, heads, d);                                                                               \
     }                                                                                                                                   \
     KERNEL attention_plain_queries_grad_##type(const type *qkv, const type *grad, const float *lse, const float *delta, type *dqkv,     \
                                                int tokens, int heads, int d, float scale) {                                             \
@@ -155,3 +157,6 @@ DEVICE void backward_keys(const T *qkv, const T *grad, const float *lse, const f
 
 PLAIN(float)
 PLAIN(bf16)
+PLAIN(half)
+PLAIN_GRAD(float)
+PLAIN_GRAD(bf16)

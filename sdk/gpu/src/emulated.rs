@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use candle_core::{Result, bail};
+use crate::{Result, bail};
 
-use super::{Arg, Kind, Launch, Machine, Memory, Product, View};
+use crate::{Arg, Kind, Launch, Machine, Memory, Product, View};
 
 /// Bytes before and after a piece of memory that nobody may write; the piece itself starts as NaN.
 const GUARD: usize = 64;
@@ -125,23 +125,56 @@ impl Drop for Buffer {
 }
 
 /// The emulated GPU.
-pub(super) struct Emulated {
-    pub(super) work: Kind,
+pub struct Emulated {
+    /// What products read.
+    pub work: Kind,
     /// Whether threads take turns from the last to the first.
-    pub(super) reversed: bool,
+    pub reversed: bool,
 }
 
-pub(super) fn bf16_to_f32(bits: u16) -> f32 {
+/// The value of a bf16.
+fn bf16_to_f32(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
 }
 
-pub(super) fn f32_to_bf16(x: f32) -> u16 {
+/// To the nearest bf16, ties to even.
+fn f32_to_bf16(x: f32) -> u16 {
     let bits = x.to_bits();
     if x.is_nan() {
         (bits >> 16) as u16 | 0x40
     } else {
         ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
     }
+}
+
+/// The value of an f16.
+pub fn f16_to_f32(bits: u16) -> f32 {
+    let (exponent, fraction) = (i32::from(bits >> 10 & 31), f32::from(bits & 1023));
+    let size = match exponent {
+        0 => fraction * 2f32.powi(-24),
+        31 if fraction == 0.0 => f32::INFINITY,
+        31 => f32::NAN,
+        _ => (fraction + 1024.0) * 2f32.powi(exponent - 25),
+    };
+    if bits >> 15 == 1 { -size } else { size }
+}
+
+/// To the nearest f16, ties to even; beyond 65504 to infinity.
+pub fn f32_to_f16(x: f32) -> u16 {
+    let sign = ((x.to_bits() >> 16) & 0x8000) as u16;
+    let size = x.abs();
+    if x.is_nan() {
+        return sign | 0x7e00;
+    }
+    if size >= 65520.0 {
+        return sign | 0x7c00;
+    }
+    if size < 2f32.powi(-14) {
+        return sign | (size * 2f32.powi(24)).round_ties_even() as u16;
+    }
+    let exponent = (size.to_bits() >> 23) as i32 - 127;
+    let steps = (size * 2f32.powi(10 - exponent)).round_ties_even() as i32;
+    sign | (((exponent + 14) << 10) + steps) as u16
 }
 
 fn read(view: View) -> Vec<f32> {
@@ -151,6 +184,8 @@ fn read(view: View) -> Vec<f32> {
         Kind::F32 => unsafe { at.cast::<f32>().add(i).read_unaligned() },
         // SAFETY: as above.
         Kind::Bf16 => bf16_to_f32(unsafe { at.cast::<u16>().add(i).read_unaligned() }),
+        // SAFETY: as above.
+        Kind::F16 => f16_to_f32(unsafe { at.cast::<u16>().add(i).read_unaligned() }),
         _ => unreachable!("products and results are floating-point"),
     };
     (0..view.len).map(value).collect()
@@ -165,6 +200,8 @@ fn write(view: View, values: &[f32]) {
             Kind::F32 => unsafe { at.cast::<f32>().add(i).write_unaligned(value) },
             // SAFETY: as above.
             Kind::Bf16 => unsafe { at.cast::<u16>().add(i).write_unaligned(f32_to_bf16(value)) },
+            // SAFETY: as above.
+            Kind::F16 => unsafe { at.cast::<u16>().add(i).write_unaligned(f32_to_f16(value)) },
             _ => unreachable!("products and results are floating-point"),
         }
     }
@@ -180,7 +217,7 @@ impl Machine for Emulated {
         let address = buffer.words.as_ptr() as u64 + buffer.start() as u64;
         Ok(Memory {
             view: View { address, len, kind },
-            _owner: Box::new(buffer),
+            owner: Box::new(buffer),
         })
     }
 

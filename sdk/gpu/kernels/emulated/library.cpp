@@ -168,17 +168,18 @@ static const std::map<std::string, Call> &table() {
     using namespace attention_cu;
     using namespace attention_plain_cu;
     static const std::map<std::string, Call> entries = {
-        ENTRY(layer_norm_float), ENTRY(layer_norm_bf16), ENTRY(layer_norm_grad_float), ENTRY(layer_norm_grad_bf16),
-        ENTRY(gelu_tanh_float), ENTRY(gelu_tanh_bf16), ENTRY(gelu_erf_float), ENTRY(gelu_erf_bf16),
+        ENTRY(layer_norm_float), ENTRY(layer_norm_bf16), ENTRY(layer_norm_half), ENTRY(layer_norm_grad_float), ENTRY(layer_norm_grad_bf16),
+        ENTRY(gelu_tanh_float), ENTRY(gelu_tanh_bf16), ENTRY(gelu_tanh_half), ENTRY(gelu_erf_float), ENTRY(gelu_erf_bf16), ENTRY(gelu_erf_half),
         ENTRY(gelu_tanh_grad_float), ENTRY(gelu_tanh_grad_bf16), ENTRY(gelu_erf_grad_float), ENTRY(gelu_erf_grad_bf16),
-        ENTRY(scale_float_float), ENTRY(scale_float_bf16), ENTRY(scale_bf16_float), ENTRY(residual_float), ENTRY(residual_bf16), ENTRY(add_bias_float), ENTRY(add_bias_bf16),
+        ENTRY(scale_float_float), ENTRY(scale_float_bf16), ENTRY(scale_bf16_float), ENTRY(scale_float_half), ENTRY(scale_half_float), ENTRY(residual_float), ENTRY(residual_bf16),
+        ENTRY(add_bias_float), ENTRY(add_bias_bf16), ENTRY(add_bias_half),
         ENTRY(column_parts_float), ENTRY(column_parts_bf16), ENTRY(column_totals), ENTRY(gather_rows), ENTRY(sum_segments),
-        ENTRY(patchify), ENTRY(patch_loss), ENTRY(patch_loss_grad), ENTRY(sum_values),
+        ENTRY(patchify_float), ENTRY(patchify_bf16), ENTRY(patchify_half), ENTRY(add_table), ENTRY(patch_loss), ENTRY(patch_loss_grad), ENTRY(sum_values),
         ENTRY(unit_rows), ENTRY(unit_rows_grad), ENTRY(teacher_rows), ENTRY(cross_entropy_rows), ENTRY(cross_entropy_grad),
         ENTRY(adamw), ENTRY(ema), ENTRY(squares),
-        ENTRY(attention_32), ENTRY(attention_64), ENTRY(attention_keys_grad_32), ENTRY(attention_keys_grad_64),
-        ENTRY(attention_queries_grad_32), ENTRY(attention_queries_grad_64),
-        ENTRY(attention_delta_float), ENTRY(attention_delta_bf16), ENTRY(attention_plain_float), ENTRY(attention_plain_bf16),
+        ENTRY(attention_bf16_32), ENTRY(attention_bf16_64), ENTRY(attention_half_32), ENTRY(attention_half_64),
+        ENTRY(attention_keys_grad_bf16_32), ENTRY(attention_keys_grad_bf16_64), ENTRY(attention_queries_grad_bf16_32), ENTRY(attention_queries_grad_bf16_64),
+        ENTRY(attention_delta_float), ENTRY(attention_delta_bf16), ENTRY(attention_plain_float), ENTRY(attention_plain_bf16), ENTRY(attention_plain_half),
         ENTRY(attention_plain_queries_grad_float), ENTRY(attention_plain_queries_grad_bf16),
         ENTRY(attention_plain_keys_grad_float), ENTRY(attention_plain_keys_grad_bf16),
     };

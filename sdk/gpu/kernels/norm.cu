@@ -96,7 +96,9 @@ DEVICE void norm_rows_grad(const float *x, const float *w, const float *stats, c
             norm_rows<type, 4>(x, w, b, y, stats, rows, d, eps);                                                                        \
         else                                                                                                                            \
             norm_rows<type, 1>(x, w, b, y, stats, rows, d, eps);                                                                        \
-    }                                                                                                                                   \
+    }
+
+#define NORM_GRAD(type)                                                                                                                 \
     KERNEL layer_norm_grad_##type(const float *x, const float *w, const float *stats, const type *g, const float *add, float *dx,       \
                                   type *narrow, const float *factors, int tokens, float *partial, int rows, int d, int wide) {          \
         if (wide)                                                                                                                       \
@@ -107,3 +109,6 @@ DEVICE void norm_rows_grad(const float *x, const float *w, const float *stats, c
 
 NORM(float)
 NORM(bf16)
+NORM(half)
+NORM_GRAD(float)
+NORM_GRAD(bf16)

@@ -1,9 +1,9 @@
 //! What the methods compute on logits and pixels, on a machine.
 
-use candle_core::{Result, bail};
+use crate::{Result, bail};
 
-use super::kernels::{SUMS, THREADS};
-use super::{Arg, Kind, Launch, Machine, Memory, View, expect, int};
+use crate::kernels::{SUMS, THREADS};
+use crate::{Arg, Kind, Launch, Machine, Memory, View, expect, int};
 
 fn over_rows(file: &'static str, kernel: &str, rows: usize) -> Launch {
     Launch {
@@ -23,7 +23,7 @@ fn rows_of(x: View, width: usize) -> Result<usize> {
 }
 
 /// Each row of `x [R, width]` over its Euclidean norm.
-pub(crate) fn unit_rows(machine: &dyn Machine, x: View, y: View, width: usize) -> Result<()> {
+pub fn unit_rows(machine: &dyn Machine, x: View, y: View, width: usize) -> Result<()> {
     let rows = rows_of(x, width)?;
     expect("unit rows", y, x.len)?;
     // SAFETY: both have whole rows.
@@ -36,7 +36,7 @@ pub(crate) fn unit_rows(machine: &dyn Machine, x: View, y: View, width: usize) -
 }
 
 /// Its gradient.
-pub(crate) fn unit_rows_grad(
+pub fn unit_rows_grad(
     machine: &dyn Machine,
     x: View,
     grad: View,
@@ -56,7 +56,7 @@ pub(crate) fn unit_rows_grad(
 }
 
 /// `softmax((logits - centre) * by)` of every row into `p`; gives the entropy of each row.
-pub(crate) fn teacher_rows(
+pub fn teacher_rows(
     machine: &dyn Machine,
     logits: View,
     centre: View,
@@ -81,10 +81,13 @@ pub(crate) fn teacher_rows(
 
 /// Sizes of a multi-crop cross-entropy: `student [V * batch, width]`, `teacher [globals * batch, width]`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Crops {
-    pub(crate) batch: usize,
-    pub(crate) globals: usize,
-    pub(crate) width: usize,
+pub struct Crops {
+    /// Images.
+    pub batch: usize,
+    /// Global crops of an image.
+    pub globals: usize,
+    /// Logits of a crop.
+    pub width: usize,
 }
 
 impl Crops {
@@ -102,7 +105,7 @@ impl Crops {
 }
 
 /// `factor` times the sum of the cross-entropies of all pairs of different crops into `loss [1]`; gives what the gradient needs.
-pub(crate) fn cross_entropy(
+pub fn cross_entropy(
     machine: &dyn Machine,
     [student, teacher]: [View; 2],
     crops: Crops,
@@ -132,15 +135,15 @@ pub(crate) fn cross_entropy(
 }
 
 /// What the gradient of a cross-entropy starts from.
-pub(crate) struct CrossEntropyGrad {
+pub struct CrossEntropyGrad {
     /// From [`cross_entropy`].
-    pub(crate) log_sums: View,
+    pub log_sums: View,
     /// Gradient of the loss, `[1]`.
-    pub(crate) upstream: View,
+    pub upstream: View,
 }
 
 /// Gradient of the student's logits; `by` and `factor` as in [`cross_entropy`].
-pub(crate) fn cross_entropy_grad(
+pub fn cross_entropy_grad(
     machine: &dyn Machine,
     [student, teacher]: [View; 2],
     crops: Crops,
@@ -187,17 +190,21 @@ fn sum_values(machine: &dyn Machine, x: View, factor: f32, out: View) -> Result<
 }
 
 /// Hidden patches of masked autoencoding: `patches [_, 3·area]` in (channel, row, column) order, and rows `ids` of it.
-pub(crate) struct Hidden {
-    pub(crate) patches: View,
-    pub(crate) ids: Memory,
-    pub(crate) area: usize,
-    pub(crate) normalise: bool,
+pub struct Hidden {
+    /// All patches.
+    pub patches: View,
+    /// Rows that are hidden.
+    pub ids: Memory,
+    /// Pixels of a patch.
+    pub area: usize,
+    /// Whether targets are normalised patch by patch.
+    pub normalise: bool,
 }
 
 impl Hidden {
     /// # Errors
     /// An id that is no row of `patches`.
-    pub(crate) fn new(
+    pub fn new(
         machine: &dyn Machine,
         patches: View,
         ids: &[u32],
@@ -208,7 +215,7 @@ impl Hidden {
         if ids.is_empty() || ids.iter().any(|&id| id as usize >= rows) {
             bail!("a hidden patch beyond the {rows} of the batch, or none")
         }
-        let ids = machine.upload(Kind::U32, &super::bytes_of(ids))?;
+        let ids = machine.upload(Kind::U32, &crate::bytes_of(ids))?;
         Ok(Self {
             patches,
             ids,
@@ -222,7 +229,7 @@ impl Hidden {
     }
 
     /// Mean squared error of `pred [ids, 3·area]`, in (row, column, channel) order, into `loss [1]`; gives what the gradient needs.
-    pub(crate) fn loss(&self, machine: &dyn Machine, pred: View, loss: View) -> Result<Memory> {
+    pub fn loss(&self, machine: &dyn Machine, pred: View, loss: View) -> Result<Memory> {
         let rows = self.ids.view.len;
         expect("predicted patches", pred, rows * 3 * self.area)?;
         let (stats, losses) = (
@@ -245,7 +252,7 @@ impl Hidden {
     }
 
     /// Gradient of `pred`.
-    pub(crate) fn grad(
+    pub fn grad(
         &self,
         machine: &dyn Machine,
         pred: View,
@@ -279,7 +286,7 @@ const SEGMENT: usize = 64;
 /// The gradient of gathering rows: `out[r] = Σ grad[j]` over the `j` with `ids[j] = r`, for the `rows` of `out [rows, D]`.
 ///
 /// Sums have a fixed order. Rows that were asked for more often than [`SEGMENT`] times are summed in two steps.
-pub(crate) fn scatter_rows(
+pub fn scatter_rows(
     machine: &dyn Machine,
     grad: View,
     ids: &[u32],
@@ -344,7 +351,7 @@ fn sum_segments(
     if n == 0 {
         return Ok(());
     }
-    let upload = |values: &[u32]| machine.upload(Kind::U32, &super::bytes_of(values));
+    let upload = |values: &[u32]| machine.upload(Kind::U32, &crate::bytes_of(values));
     let (ids, starts) = (upload(ids)?, upload(starts)?);
     let launch = Launch {
         file: "rows",

@@ -76,8 +76,42 @@ inline bf16 float_to_bf16(float x) {
     return {(uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
 }
 
+struct half {
+    uint16_t bits;
+};
+
+inline float half_to_float(half x) {
+    const int exponent = x.bits >> 10 & 31, fraction = x.bits & 1023;
+    float value;
+    if (exponent == 0)
+        value = std::ldexp((float)fraction, -24);
+    else if (exponent == 31)
+        value = fraction ? NAN : INFINITY;
+    else
+        value = std::ldexp((float)(fraction | 1024), exponent - 25);
+    return x.bits >> 15 ? -value : value;
+}
+
+// To the nearest, ties to even; beyond 65504 to infinity.
+inline half float_to_half(float x) {
+    const uint16_t sign = std::signbit(x) ? 0x8000 : 0;
+    if (std::isnan(x)) return {(uint16_t)(sign | 0x7e00)};
+    const float size = std::fabs(x);
+    if (size >= 65520.0f) return {(uint16_t)(sign | 0x7c00)};
+    int exponent;
+    std::frexp(size, &exponent);
+    // steps of 2^-24 below the normal numbers, of 2^-10 of the leading bit above
+    const bool small = size == 0.0f || exponent < -13;
+    const int steps = (int)std::nearbyint(std::ldexp(size, small ? 24 : 11 - exponent));
+    const int bits = small ? steps : ((exponent + 14) << 10) + steps - 1024;
+    return {(uint16_t)(sign | bits)};
+}
+
+inline float value_of(bf16 x) { return bf16_to_float(x); }
+inline float value_of(half x) { return half_to_float(x); }
+
 // See attention.cu for what lanes hold.
-inline void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+template <class T> void mma(T, float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     struct Held {
         uint32_t a[4], b[2];
     } mine;
@@ -91,7 +125,7 @@ inline void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
         std::memcpy(&h, emulated::mailbox(lane), sizeof(h));
         return h;
     };
-    auto half = [](uint32_t word, int upper) { return bf16_to_float(bf16{(uint16_t)(word >> (16 * upper))}); };
+    auto half = [](uint32_t word, int upper) { return value_of(T{(uint16_t)(word >> (16 * upper))}); };
     const int g = emulated::current->lane / 4, t = emulated::current->lane % 4;
     for (int e = 0; e < 4; e++) {
         const int row = g + e / 2 * 8, column = 2 * t + e % 2;
@@ -106,12 +140,12 @@ inline void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
     emulated::wait_for_warp();
 }
 
-inline void load_matrices_as(uint32_t (&r)[4], const bf16 *row, bool transposed) {
+template <class T> void load_matrices_as(uint32_t (&r)[4], const T *row, bool transposed) {
     emulated::check_aligned(row, 16);
     std::memcpy(emulated::mailbox(emulated::current->lane), &row, sizeof(row));
     emulated::wait_for_warp();
     auto value = [](int matrix, int row, int column) {
-        const bf16 *at;
+        const T *at;
         std::memcpy(&at, emulated::mailbox(matrix * 8 + row), sizeof(at));
         return (uint32_t)at[column].bits;
     };
@@ -124,5 +158,5 @@ inline void load_matrices_as(uint32_t (&r)[4], const bf16 *row, bool transposed)
     emulated::wait_for_warp();
 }
 
-inline void load_matrices(uint32_t (&r)[4], const bf16 *row) { load_matrices_as(r, row, false); }
-inline void load_matrices_transposed(uint32_t (&r)[4], const bf16 *row) { load_matrices_as(r, row, true); }
+template <class T> void load_matrices(uint32_t (&r)[4], const T *row) { load_matrices_as(r, row, false); }
+template <class T> void load_matrices_transposed(uint32_t (&r)[4], const T *row) { load_matrices_as(r, row, true); }

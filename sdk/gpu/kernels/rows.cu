@@ -77,14 +77,34 @@ KERNEL sum_segments(const float *x, const u32 *ids, const u32 *starts, float *ou
 }
 
 // images [B, C, H, W] to [B, (H/P)(W/P), C P P]. Grid: B C H, one row of pixels each.
-KERNEL patchify(const float *images, float *out, int channels, int height, int width, int patch) {
+template <class T> DEVICE void patches_of(const float *images, T *out, int channels, int height, int width, int patch) {
     const i64 row = blockIdx.x; // (b, channel, y)
     const int y = (int)(row % height), channel = (int)(row / height % channels);
     const i64 b = row / height / channels;
     const int columns = width / patch, length = channels * patch * patch;
     const i64 first = (b * (height / patch) + y / patch) * columns;
     for (int x = threadIdx.x; x < width; x += blockDim.x)
-        out[(first + x / patch) * length + (channel * patch + y % patch) * patch + x % patch] = images[row * width + x];
+        out[(first + x / patch) * length + (channel * patch + y % patch) * patch + x % patch] = Convert<T>::from(images[row * width + x]);
+}
+
+#define PATCHIFY(type)                                                                                                                  \
+    KERNEL patchify_##type(const float *images, type *out, int channels, int height, int width, int patch) {                            \
+        patches_of<type>(images, out, channels, height, width, patch);                                                                  \
+    }
+
+PATCHIFY(float)
+PATCHIFY(bf16)
+PATCHIFY(half)
+
+// out [B, T, d] = table [T, d], plus patches [B, T - prefix, d] from token `prefix` on. Grid: B T.
+KERNEL add_table(const float *patches, const float *table, float *out, int tokens, int prefix, int d) {
+    const i64 row = blockIdx.x, image = row / tokens;
+    const int token = (int)(row % tokens);
+    const float *add = patches + (image * (tokens - prefix) + (token - prefix)) * d;
+    for (int i = threadIdx.x; i < d; i += blockDim.x) {
+        const float value = table[(i64)token * d + i];
+        out[row * d + i] = token < prefix ? value : value + add[i];
+    }
 }
 
 // One hidden patch of masked autoencoding: its target is the patch's pixels in (row, column, channel) order, with `normalise` less

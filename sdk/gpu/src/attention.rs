@@ -1,9 +1,9 @@
-//! Self-attention on a machine: tensor cores in bf16 for the usual head sizes, plain arithmetic for the others.
+//! Self-attention on a machine: tensor cores in bf16 and f16 for the usual head sizes, plain arithmetic for the others.
 
-use candle_core::{Result, bail};
+use crate::{Result, bail};
 
-use super::{Arg, Kind, Launch, Machine, Memory, View, expect, int};
-use crate::ops::Sizes;
+use crate::{Arg, Kind, Launch, Machine, Memory, View, expect, int};
+use crate::Sizes;
 
 /// Rows of a block on tensor cores, and of a block of plain arithmetic.
 const TILE: usize = 64;
@@ -12,11 +12,11 @@ const PLAIN: usize = 4;
 const MAX_HEAD: usize = 256;
 
 /// Result and what its gradient needs.
-pub(crate) struct Attended {
+pub struct Attended {
     /// `[B, N, D]`.
-    pub(crate) out: Memory,
+    pub out: Memory,
     /// Logarithm of the sum of the exponentials of a row's scores, `[B, heads, N]`.
-    pub(crate) lse: Memory,
+    pub lse: Memory,
 }
 
 struct Shape<'a> {
@@ -46,7 +46,7 @@ impl<'a> Shape<'a> {
     }
 
     fn on_tensor_cores(&self, views: &[View]) -> bool {
-        self.kind == Kind::Bf16
+        matches!(self.kind, Kind::Bf16 | Kind::F16)
             && matches!(self.sizes.head_dim, 32 | 64)
             && views.iter().all(|v| v.address.is_multiple_of(16))
     }
@@ -58,7 +58,7 @@ impl<'a> Shape<'a> {
         Ok(if tensor_cores {
             Launch {
                 file: "attention",
-                kernel: format!("attention{what}_{d}"),
+                kernel: format!("attention{what}_{}_{d}", self.kind.suffix()?),
                 grid: [blocks, self.sizes.tokens.div_ceil(TILE)],
                 threads: 128,
                 shared: 2 * TILE * (d + 8) * 2 + extra,
@@ -86,20 +86,36 @@ impl<'a> Shape<'a> {
 }
 
 /// Attention over `qkv [B, N, 3·D]`.
-pub(crate) fn forward(machine: &dyn Machine, qkv: View, sizes: &Sizes) -> Result<Attended> {
-    let shape = Shape::new(sizes, qkv)?;
+pub fn forward(machine: &dyn Machine, qkv: View, sizes: &Sizes) -> Result<Attended> {
     let out = machine.alloc(qkv.kind, qkv.len / 3)?;
-    let lse = machine.alloc(Kind::F32, shape.rows())?;
-    let tensor_cores = shape.on_tensor_cores(&[qkv, out.view]);
-    let mut args = vec![qkv.into(), out.view.into(), lse.view.into()];
-    args.extend(shape.tail(tensor_cores)?);
-    // SAFETY: qkv has whole images, out a third of it, lse a value for each image, head and token.
-    unsafe { machine.launch(&shape.launch("", tensor_cores, 0)?, &args) }?;
+    let lse = machine.alloc(Kind::F32, Shape::new(sizes, qkv)?.rows())?;
+    forward_into(machine, qkv, out.view, lse.view, sizes)?;
     Ok(Attended { out, lse })
 }
 
+/// The same into memory that is there; see [`Attended`].
+pub fn forward_into(
+    machine: &dyn Machine,
+    qkv: View,
+    out: View,
+    lse: View,
+    sizes: &Sizes,
+) -> Result<()> {
+    let shape = Shape::new(sizes, qkv)?;
+    expect("attended values", out, qkv.len / 3)?;
+    expect("sums of attention", lse, shape.rows())?;
+    if out.kind != qkv.kind {
+        bail!("attention: result of another type")
+    }
+    let tensor_cores = shape.on_tensor_cores(&[qkv, out]);
+    let mut args = vec![qkv.into(), out.into(), lse.into()];
+    args.extend(shape.tail(tensor_cores)?);
+    // SAFETY: qkv has whole images, out a third of it, lse a value for each image, head and token.
+    unsafe { machine.launch(&shape.launch("", tensor_cores, 0)?, &args) }
+}
+
 /// Gradient of `qkv` from that of the output.
-pub(crate) fn backward(
+pub fn backward(
     machine: &dyn Machine,
     qkv: View,
     attended: &Attended,

@@ -1,22 +1,26 @@
 //! Updates of all parameters in one launch.
 
-use candle_core::{Result, bail};
+use crate::{Result, bail};
 
-use super::kernels::{SUMS, THREADS};
-use super::{Arg, Kind, Launch, Machine, View, int};
+use crate::kernels::{SUMS, THREADS};
+use crate::{Arg, Kind, Launch, Machine, View, int};
 
 /// Values of one block; as `CHUNK` in `kernels/optimiser.cu`.
 const CHUNK: usize = 1 << 14;
 
 /// One tensor's part of an update; what `a`, `b`, `c` and `d` are depends on it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Slot {
-    pub(crate) a: Option<View>,
-    pub(crate) b: View,
-    pub(crate) c: Option<View>,
-    pub(crate) d: Option<View>,
+pub struct Slot {
+    /// Weights, or the average.
+    pub a: Option<View>,
+    /// Gradients, or what is averaged or summed.
+    pub b: View,
+    /// First moments.
+    pub c: Option<View>,
+    /// Second moments.
+    pub d: Option<View>,
     /// `keep`, `rate`, `second_scale` and `grad_factor` of AdamW.
-    pub(crate) factors: [f32; 4],
+    pub factors: [f32; 4],
 }
 
 /// Bytes of one slot; as `Slot` in `kernels/optimiser.cu`.
@@ -69,7 +73,7 @@ fn launch(machine: &dyn Machine, kernel: &str, slots: &[Slot], more: &[Arg]) -> 
 }
 
 /// AdamW of weights `a` with gradients `b` and moments `c` and `d`; `constants` are beta1, 1 - beta1, beta2, 1 - beta2, eps.
-pub(crate) fn adamw(machine: &dyn Machine, slots: &[Slot], constants: [f32; 5]) -> Result<()> {
+pub fn adamw(machine: &dyn Machine, slots: &[Slot], constants: [f32; 5]) -> Result<()> {
     if slots
         .iter()
         .any(|slot| slot.a.is_none() || slot.c.is_none() || slot.d.is_none())
@@ -80,7 +84,7 @@ pub(crate) fn adamw(machine: &dyn Machine, slots: &[Slot], constants: [f32; 5]) 
 }
 
 /// `a += weight * (b - a)`.
-pub(crate) fn ema(machine: &dyn Machine, slots: &[Slot], weight: f32) -> Result<()> {
+pub fn ema(machine: &dyn Machine, slots: &[Slot], weight: f32) -> Result<()> {
     if slots.iter().any(|slot| slot.a.is_none()) {
         bail!("a moving average needs something to average into")
     }
@@ -88,7 +92,7 @@ pub(crate) fn ema(machine: &dyn Machine, slots: &[Slot], weight: f32) -> Result<
 }
 
 /// The sum of squares of each slot's `b`.
-pub(crate) fn squares(machine: &dyn Machine, slots: &[Slot]) -> Result<Vec<f64>> {
+pub fn squares(machine: &dyn Machine, slots: &[Slot]) -> Result<Vec<f64>> {
     let counts: Vec<usize> = slots
         .iter()
         .map(|slot| slot.b.len.div_ceil(CHUNK))

@@ -1,21 +1,24 @@
-//! Transformer blocks on a machine, forward and backward by hand; see `ops/block.rs` for what a block is.
+//! Transformer blocks on a machine, forward and backward by hand; see `ssl-edge-nn` for what a block is.
 //!
 //! The residual stream is f32, what lies between two norms and the next residual is in the type of products. For the backward a block
 //! keeps its input and, unless it is to compute them again, 20 bytes per channel and token in bf16: both norms, `qkv`, the attended
 //! values, `x₁`, the MLP's hidden values.
 
-use candle_core::{Result, bail};
+use crate::{Result, bail};
 
-use super::attention::{self, Attended};
-use super::linear::Layer;
-use super::{Kind, Machine, Memory, View, kernels};
-use crate::ops::{Gelu, Sizes};
+use crate::attention::{self, Attended};
+use crate::linear::Layer;
+use crate::{Kind, Machine, Memory, View, kernels};
+use crate::{Gelu, Sizes};
 
 /// Parameters of one block, f32, weight before bias: norm1, qkv, proj, norm2, fc1, fc2.
-pub(crate) struct Weights {
-    pub(crate) pairs: [[View; 2]; 6],
-    pub(crate) gelu: Gelu,
-    pub(crate) eps: f32,
+pub struct Weights {
+    /// By pair.
+    pub pairs: [[View; 2]; 6],
+    /// The MLP's activation.
+    pub gelu: Gelu,
+    /// Added to the variance by both norms.
+    pub eps: f32,
 }
 
 /// Places in [`Weights::pairs`].
@@ -27,10 +30,14 @@ const FC1: usize = 4;
 const FC2: usize = 5;
 
 /// Factors on a block's two residual branches, a value for each image.
-pub(crate) type Paths = [Memory; 2];
+pub type Paths = [Memory; 2];
 
 /// Where gradients of parameters go: calls the function with the gradients of a pair and whether to add to what is there.
-pub(crate) trait Sink {
+pub trait Sink {
+    /// Lets `write` put the gradients of a pair where they belong.
+    ///
+    /// # Errors
+    /// Those of `write`, and of making room.
     fn pair(
         &mut self,
         block: usize,
@@ -40,7 +47,7 @@ pub(crate) trait Sink {
 }
 
 /// What the backward of one block reads.
-pub(crate) struct Saved {
+pub struct Saved {
     stats1: Memory,
     normed1: Memory,
     qkv: Memory,
@@ -52,7 +59,7 @@ pub(crate) struct Saved {
 }
 
 /// What a pass through several blocks leaves for its backward.
-pub(crate) struct Trace {
+pub struct Trace {
     /// Inputs of all blocks but the first.
     inputs: Vec<Memory>,
     /// `None` where a block is to be computed again.
@@ -60,11 +67,15 @@ pub(crate) struct Trace {
 }
 
 /// Blocks on images of `sizes`.
-pub(crate) struct Blocks<'a> {
-    pub(crate) machine: &'a dyn Machine,
-    pub(crate) weights: Vec<Weights>,
-    pub(crate) paths: Option<Vec<Paths>>,
-    pub(crate) sizes: Sizes,
+pub struct Blocks<'a> {
+    /// Where they run.
+    pub machine: &'a dyn Machine,
+    /// Parameters of each.
+    pub weights: Vec<Weights>,
+    /// Factors of each, or 1.
+    pub paths: Option<Vec<Paths>>,
+    /// Sizes of the attention.
+    pub sizes: Sizes,
 }
 
 struct Layers {
@@ -101,9 +112,8 @@ impl Blocks<'_> {
 
     fn norm(&self, block: usize, pair: usize, x: View) -> Result<(Memory, Memory)> {
         let w = &self.weights[block];
-        let [weight, bias] = w.pairs[pair];
         let y = self.machine.alloc(self.machine.work(), x.len)?;
-        let stats = kernels::layer_norm(self.machine, x, weight, bias, y.view, w.eps)?;
+        let stats = kernels::layer_norm(self.machine, x, w.pairs[pair], y.view, w.eps)?;
         Ok((y, stats))
     }
 
@@ -180,7 +190,7 @@ impl Blocks<'_> {
     }
 
     /// The blocks on `x [B, T, D]` into `y`; with `keep` what the backward needs, without what `recompute` says to compute again.
-    pub(crate) fn forward(&self, x: View, y: View, keep: bool, recompute: bool) -> Result<Trace> {
+    pub fn forward(&self, x: View, y: View, keep: bool, recompute: bool) -> Result<Trace> {
         let image = self.sizes.tokens * self.sizes.dim;
         if x.kind != Kind::F32
             || y.kind != Kind::F32
@@ -214,7 +224,7 @@ impl Blocks<'_> {
     }
 
     /// Gradient of `x` for the gradient `grad` of the result; those of the parameters go to `sink`.
-    pub(crate) fn backward(
+    pub fn backward(
         &self,
         x: View,
         grad: View,
