@@ -56,7 +56,7 @@ fn main() {
     }
     let nvcc = nvcc();
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    let failures: Vec<String> = std::thread::scope(|scope| {
+    let mut failures: Vec<String> = std::thread::scope(|scope| {
         let mut running = Vec::new();
         for form in &forms {
             for file in form.files {
@@ -70,6 +70,7 @@ fn main() {
             .collect()
     });
     if !failures.is_empty() {
+        failures.dedup();
         eprintln!("{}", failures.join("\n"));
         exit(1);
     }

@@ -12,12 +12,30 @@ pub const PTX: [(&str, &str); 7] = [
     ("rows", include_str!(concat!(env!("OUT_DIR"), "/rows.ptx"))),
 ];
 
+/// Bytes that begin where the driver may read numbers.
+#[cfg(feature = "fatbin")]
+#[repr(C, align(16))]
+struct Aligned<B: ?Sized>(B);
+
+#[cfg(feature = "fatbin")]
+macro_rules! fatbin {
+    ($file:literal) => {{
+        static IMAGE: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(
+            env!("OUT_DIR"),
+            "/",
+            $file,
+            ".fatbin"
+        )));
+        ($file, &IMAGE.0)
+    }};
+}
+
 /// What [`crate::encoder`] launches, by file: machine code for compute capability 8.7, 8.9 and 9.0, PTX for others from 8.0 on.
 #[cfg(feature = "fatbin")]
 pub static FATBIN: [(&str, &[u8]); 5] = [
-    ("attention", include_bytes!(concat!(env!("OUT_DIR"), "/attention.fatbin"))),
-    ("attention_plain", include_bytes!(concat!(env!("OUT_DIR"), "/attention_plain.fatbin"))),
-    ("elementwise", include_bytes!(concat!(env!("OUT_DIR"), "/elementwise.fatbin"))),
-    ("norm", include_bytes!(concat!(env!("OUT_DIR"), "/norm.fatbin"))),
-    ("rows", include_bytes!(concat!(env!("OUT_DIR"), "/rows.fatbin"))),
+    fatbin!("attention"),
+    fatbin!("attention_plain"),
+    fatbin!("elementwise"),
+    fatbin!("norm"),
+    fatbin!("rows"),
 ];
