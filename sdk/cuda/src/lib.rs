@@ -11,6 +11,8 @@ mod driver;
 mod encoder;
 mod machine;
 mod session;
+#[cfg(all(test, target_os = "linux"))]
+mod tests;
 
 use ssl_edge_plugin::abi::{Model, OpenOptions};
 use ssl_edge_plugin::guest::{Engine, Failure, GuestDevice, GuestTensor};

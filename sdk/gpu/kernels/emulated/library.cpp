@@ -153,13 +153,17 @@ template <class... A, size_t... I> void unpack(void (*kernel)(A...), void **args
 
 template <auto K> struct Entry;
 template <class... A, void (*K)(A...)> struct Entry<K> {
+    static constexpr int parameters = sizeof...(A);
     static void call(void **args) { unpack(K, args, std::index_sequence_for<A...>()); }
 };
 
-using Call = void (*)(void **);
+struct Kernel {
+    void (*call)(void **);
+    int parameters;
+};
 
-static const std::map<std::string, Call> &table() {
-#define ENTRY(name) {#name, Entry<name>::call}
+static const std::map<std::string, Kernel> &table() {
+#define ENTRY(name) {#name, Kernel{Entry<name>::call, Entry<name>::parameters}}
     using namespace norm_cu;
     using namespace elementwise_cu;
     using namespace rows_cu;
@@ -167,7 +171,7 @@ static const std::map<std::string, Call> &table() {
     using namespace optimiser_cu;
     using namespace attention_cu;
     using namespace attention_plain_cu;
-    static const std::map<std::string, Call> entries = {
+    static const std::map<std::string, Kernel> entries = {
         ENTRY(layer_norm_float), ENTRY(layer_norm_bf16), ENTRY(layer_norm_half), ENTRY(layer_norm_grad_float), ENTRY(layer_norm_grad_bf16),
         ENTRY(gelu_tanh_float), ENTRY(gelu_tanh_bf16), ENTRY(gelu_tanh_half), ENTRY(gelu_erf_float), ENTRY(gelu_erf_bf16), ENTRY(gelu_erf_half),
         ENTRY(gelu_tanh_grad_float), ENTRY(gelu_tanh_grad_bf16), ENTRY(gelu_erf_grad_float), ENTRY(gelu_erf_grad_bf16),
@@ -199,7 +203,7 @@ extern "C" const char *emulated_launch(const char *name, unsigned grid_x, unsign
     if (threads == 0 || threads % 32 != 0 || threads > 1024 || grid_x == 0 || grid_y == 0 || grid_y > 65535 || shared > 48 * 1024)
         return "the grid, the block or its shared memory is not one that a GPU takes";
     using namespace emulated;
-    entry = found->second;
+    entry = found->second.call;
     arguments = args;
     failure.clear();
     // The bytes beyond belong to nobody, so that what is read there is NaN.
