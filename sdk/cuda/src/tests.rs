@@ -6,7 +6,6 @@ mod common;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::OnceLock;
 
 use common::{CONFIG, compare, noise, open, tensors};
 use ssl_edge_plugin::{Options, Plugin, PluginError, Precision, Refusal};
