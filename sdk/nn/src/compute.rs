@@ -14,8 +14,10 @@ use crate::Error;
 pub enum Precision {
     /// 32 bits.
     F32,
-    /// 16 bits with the exponent of f32, rounded from f32; on GPUs only.
+    /// 16 bits with the exponent of f32, rounded from f32; on NVIDIA GPUs only.
     Bf16,
+    /// 16 bits with 11 of precision, rounded from f32; for encoders that only run.
+    F16,
 }
 
 /// A processor by name: `cpu`, `cuda` or `cuda:N`.
@@ -30,11 +32,12 @@ pub enum Processor {
 }
 
 impl Precision {
-    /// `f32` or `bf16`.
+    /// `f32`, `bf16` or `f16`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
+            Self::F16 => "f16",
         }
     }
 }
@@ -49,10 +52,10 @@ impl FromStr for Precision {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        [Self::F32, Self::Bf16]
+        [Self::F32, Self::Bf16, Self::F16]
             .into_iter()
             .find(|p| p.as_str() == name)
-            .ok_or_else(|| format!("unknown precision {name:?}; use f32 or bf16"))
+            .ok_or_else(|| format!("unknown precision {name:?}; use f32, bf16 or f16"))
     }
 }
 
@@ -117,17 +120,20 @@ impl Processor {
         };
         match (self, precision, recompute) {
             (Self::Cpu, Precision::F32, false) => Ok(Device::Cpu),
-            (Self::Cpu, Precision::Bf16, _) => {
+            (Self::Cpu, Precision::Bf16 | Precision::F16, _) => {
                 refused("the CPU computes in f32; leave the precision out or ask for f32".into())
             }
             (Self::Cpu, _, true) => {
                 refused("activations are computed again on GPUs only; leave recompute out".into())
             }
+            (Self::Cuda(_), Precision::F16, _) => refused(
+                "training computes in bf16 and f32 on NVIDIA GPUs; encoders run in f16 with the engine cuda".into(),
+            ),
             #[cfg(feature = "cuda")]
             (Self::Cuda(n), ..) => {
                 let work = match precision {
                     Precision::F32 => crate::gpu::Kind::F32,
-                    Precision::Bf16 => crate::gpu::Kind::Bf16,
+                    Precision::Bf16 | Precision::F16 => crate::gpu::Kind::Bf16,
                 };
                 crate::gpu::open(n, work, recompute).or_else(refused)
             }

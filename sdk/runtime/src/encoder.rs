@@ -1,6 +1,6 @@
 //! An open bundle that embeds frames.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ssl_edge_bundle::{Bundle, Manifest, PreprocessSpec};
 use ssl_edge_nn::compute::{Precision as Products, Processor};
@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// How to run an encoder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// What runs it.
     pub engine: EngineKind,
@@ -20,6 +20,8 @@ pub struct Options {
     pub threads: usize,
     /// What it computes with; int8 needs a bundle that was made with it.
     pub precision: Precision,
+    /// The library of the engine where it is one of its own, or its folder; else it is searched for, see [`EngineKind::Cuda`].
+    pub plugin: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -29,6 +31,7 @@ impl Default for Options {
             engine: EngineKind::Native,
             threads: 0,
             precision: Precision::F32,
+            plugin: None,
         }
     }
 }
@@ -38,7 +41,7 @@ impl Default for Options {
 pub struct Place {
     /// The processor.
     pub processor: Processor,
-    /// What matrix products read. In bf16 the golden vectors are met to 0.02 instead of the bundle's tolerance.
+    /// What matrix products read. In bf16 the golden vectors are met to 0.02 and in f16 to 0.005 instead of the bundle's tolerance.
     pub precision: Products,
 }
 
@@ -52,8 +55,23 @@ impl Default for Place {
     }
 }
 
+impl Place {
+    /// An engine that runs on GPUs alone takes the first one, in f16, where no place was asked for.
+    fn of_engine(self, engine: EngineKind) -> Self {
+        if engine == EngineKind::Cuda && self == Self::default() {
+            return Self {
+                processor: Processor::Cuda(0),
+                precision: Products::F16,
+            };
+        }
+        self
+    }
+}
+
 /// How near an encoder with products in bf16 must come to its golden vectors: 8 bits are kept of each factor.
 const BF16_TOLERANCE: f32 = 0.02;
+/// The same in f16, which keeps 11 bits.
+const F16_TOLERANCE: f32 = 0.005;
 
 /// An encoder that passed its self-test. `Send` and `Sync`: several threads may embed at once.
 pub struct Encoder {
@@ -104,14 +122,18 @@ impl Encoder {
             engine: options.engine,
             reason,
         };
+        let place = place.of_engine(options.engine);
         let manifest = bundle.manifest().clone();
         let preprocess = preprocess(&manifest.preprocess).map_err(load)?;
         let engine = build(bundle, options, place)?;
         let golden = GoldenVectors::read(bundle, options.precision).map_err(load)?;
         let mut self_test = golden.run(engine.as_ref(), &manifest)?;
-        if place.precision == Products::Bf16 {
-            self_test.tolerance = self_test.tolerance.max(BF16_TOLERANCE);
-        }
+        let rounding = match place.precision {
+            Products::F32 => 0.0,
+            Products::Bf16 => BF16_TOLERANCE,
+            Products::F16 => F16_TOLERANCE,
+        };
+        self_test.tolerance = self_test.tolerance.max(rounding);
         if !self_test.passed() {
             return Err(RuntimeError::SelfTest {
                 path: bundle.path().to_owned(),
