@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
-use ssl_edge::encoder::{Bundle, Encoder, Options, Place, Pooling, Processor, Products};
+use ssl_edge::encoder::{Bundle, Encoder, EngineKind, Options, Place, Pooling, Processor, Products};
 use ssl_edge::export::{random_bundle, round_to_int8};
 use ssl_edge::train::{ComputeConfig, MethodName, VitConfig, bench_step};
 use std::time::Instant;
@@ -64,6 +64,9 @@ pub(crate) struct EncodeArgs {
     /// What runs the encoder
     #[arg(long, value_enum, default_value = "native")]
     engine: Engine,
+    /// The library of engine cuda, or its folder; else SSL_EDGE_PLUGIN_PATH and the program's folder are searched
+    #[arg(long, value_name = "PATH")]
+    plugin: Option<std::path::PathBuf>,
     /// What it computes with
     #[arg(long, value_enum, default_value = "f32")]
     precision: EncodePrecision,
@@ -83,6 +86,8 @@ enum EncodePrecision {
     Int8,
     /// bf16 products, on a GPU
     Bf16,
+    /// f16 weights and products, with engine cuda
+    F16,
 }
 
 #[derive(Serialize)]
@@ -207,13 +212,20 @@ fn encode(args: &EncodeArgs) -> Result<Report> {
         threads,
         precision: match args.precision {
             EncodePrecision::Int8 => PrecisionArg::Int8.precision(),
-            EncodePrecision::F32 | EncodePrecision::Bf16 => PrecisionArg::F32.precision(),
+            EncodePrecision::F32 | EncodePrecision::Bf16 | EncodePrecision::F16 => {
+                PrecisionArg::F32.precision()
+            }
         },
+        plugin: args.plugin.clone(),
     };
     let place = Place {
-        processor: args.device.unwrap_or_default(),
+        processor: args.device.unwrap_or(match options.engine {
+            EngineKind::Cuda => Processor::Cuda(0),
+            _ => Processor::Cpu,
+        }),
         precision: match args.precision {
             EncodePrecision::Bf16 => Products::Bf16,
+            EncodePrecision::F16 => Products::F16,
             EncodePrecision::F32 | EncodePrecision::Int8 => Products::F32,
         },
     };
@@ -241,7 +253,7 @@ fn encode(args: &EncodeArgs) -> Result<Report> {
         method: None,
         engine: Some(args.engine.kind().name()),
         precision: match args.precision {
-            EncodePrecision::Bf16 => Products::Bf16.as_str(),
+            EncodePrecision::Bf16 | EncodePrecision::F16 => place.precision.as_str(),
             EncodePrecision::F32 | EncodePrecision::Int8 => encoder.precision().name(),
         },
         memory: encoder.memory(),
