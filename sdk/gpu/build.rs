@@ -32,7 +32,13 @@ const FATBIN: Form = Form {
         "-gencode=arch=compute_89,code=sm_89",
         "-gencode=arch=compute_90,code=sm_90",
     ],
-    files: &["attention", "attention_plain", "elementwise", "norm", "rows"],
+    files: &[
+        "attention",
+        "attention_plain",
+        "elementwise",
+        "norm",
+        "rows",
+    ],
 };
 
 struct Form {

@@ -15,9 +15,17 @@ type Status = c_int;
 
 /// Names of the library, newest first. The functions and structs that are used here are the same in all.
 #[cfg(not(windows))]
-const FILES: [&str; 3] = ["libcublasLt.so.13", "libcublasLt.so.12", "libcublasLt.so.11"];
+const FILES: [&str; 3] = [
+    "libcublasLt.so.13",
+    "libcublasLt.so.12",
+    "libcublasLt.so.11",
+];
 #[cfg(windows)]
-const FILES: [&str; 3] = ["cublasLt64_13.dll", "cublasLt64_12.dll", "cublasLt64_11.dll"];
+const FILES: [&str; 3] = [
+    "cublasLt64_13.dll",
+    "cublasLt64_12.dll",
+    "cublasLt64_11.dll",
+];
 
 /// Numbers of `cublasLt.h`.
 const COMPUTE_32F: c_int = 68;
@@ -280,7 +288,8 @@ impl Blas {
             ldc,
         } = key.shape;
         // SAFETY: the pointer can be written.
-        let status = unsafe { (self.functions.create_desc)(&raw mut plan.desc, COMPUTE_32F, R_32F) };
+        let status =
+            unsafe { (self.functions.create_desc)(&raw mut plan.desc, COMPUTE_32F, R_32F) };
         check("describing a product", status)?;
         let stored = |transposed: bool, rows: usize, columns: usize| {
             if transposed {

@@ -140,11 +140,15 @@ impl Driver {
             ),
             STUB_LIBRARY => (
                 Refusal::NoDriver,
-                format!("the NVIDIA driver that was found is a link stub ({name}); take it off the library path"),
+                format!(
+                    "the NVIDIA driver that was found is a link stub ({name}); take it off the library path"
+                ),
             ),
             SYSTEM_DRIVER_MISMATCH => (
                 Refusal::OldDriver,
-                format!("the parts of NVIDIA's driver are of different versions ({name}); start the machine anew after an update"),
+                format!(
+                    "the parts of NVIDIA's driver are of different versions ({name}); start the machine anew after an update"
+                ),
             ),
             _ => (
                 Refusal::Failed,
@@ -163,7 +167,9 @@ impl Driver {
             return format!("error {code}");
         }
         // SAFETY: the driver's own text, which stays.
-        unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned()
+        unsafe { CStr::from_ptr(name) }
+            .to_string_lossy()
+            .into_owned()
     }
 
     /// A failure for a code other than 0; `what` was being done.

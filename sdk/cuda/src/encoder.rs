@@ -5,9 +5,7 @@ use std::collections::HashMap;
 use ssl_edge_gpu::encoder::{Buffers, Config, Encoder, Tensors};
 use ssl_edge_gpu::{Gelu, Kind};
 use ssl_edge_plugin::Refusal;
-use ssl_edge_plugin::abi::{
-    GELU_ERF, GELU_TANH, Model, OpenOptions, PRECISION_F16, PRECISION_F32,
-};
+use ssl_edge_plugin::abi::{GELU_ERF, GELU_TANH, Model, OpenOptions, PRECISION_F16, PRECISION_F32};
 use ssl_edge_plugin::guest::{Failure, GuestTensor};
 
 use crate::failure;
@@ -41,7 +39,8 @@ fn config(model: &Model) -> Result<Config, Failure> {
         GELU_TANH => Gelu::Tanh,
         GELU_ERF => Gelu::Erf,
         other => {
-            let reason = format!("GELU of form {other} is not known to this plug-in; install a newer one");
+            let reason =
+                format!("GELU of form {other} is not known to this plug-in; install a newer one");
             return Err(Failure::new(Refusal::Unsupported, reason));
         }
     };
@@ -65,7 +64,8 @@ fn work(options: &OpenOptions) -> Result<Kind, Failure> {
         PRECISION_F32 => Ok(Kind::F32),
         PRECISION_F16 => Ok(Kind::F16),
         other => {
-            let reason = format!("precision {other} is not known to this plug-in; install a newer one");
+            let reason =
+                format!("precision {other} is not known to this plug-in; install a newer one");
             Err(Failure::new(Refusal::Unsupported, reason))
         }
     }
@@ -79,7 +79,10 @@ impl Opened {
     ) -> Result<Self, Failure> {
         let (config, work) = (config(model)?, work(options)?);
         if !(1..=MOST_IMAGES).contains(&options.images) {
-            let reason = format!("{} images at once; 1 to {MOST_IMAGES} are possible", options.images);
+            let reason = format!(
+                "{} images at once; 1 to {MOST_IMAGES} are possible",
+                options.images
+            );
             return Err(Failure::new(Refusal::Invalid, reason));
         }
         let images = options.images as usize;
@@ -145,11 +148,7 @@ impl Opened {
     /// Values of an image, its CLS token and its patch tokens.
     pub(crate) fn sizes(&self) -> [usize; 3] {
         let config = self.encoder.config();
-        [
-            config.image(),
-            config.dim,
-            config.n_patches() * config.dim,
-        ]
+        [config.image(), config.dim, config.n_patches() * config.dim]
     }
 
     pub(crate) fn memory(&self) -> u64 {
@@ -195,7 +194,9 @@ impl Opened {
         let config = self.encoder.config();
         let prefix = config.n_prefix() * config.dim;
         let tokens = self.output.values().chunks_exact(prefix + rest);
-        let places = cls.chunks_exact_mut(class).zip(patches.chunks_exact_mut(rest));
+        let places = cls
+            .chunks_exact_mut(class)
+            .zip(patches.chunks_exact_mut(rest));
         for (tokens, (cls, patches)) in tokens.zip(places) {
             cls.copy_from_slice(&tokens[..class]);
             patches.copy_from_slice(&tokens[prefix..]);

@@ -72,7 +72,12 @@ impl Drop for Owned {
     }
 }
 
-fn reserve(session: &Arc<Session>, used: &Arc<AtomicU64>, kind: Kind, len: usize) -> Result<Memory> {
+fn reserve(
+    session: &Arc<Session>,
+    used: &Arc<AtomicU64>,
+    kind: Kind,
+    len: usize,
+) -> Result<Memory> {
     let bytes = len.checked_mul(kind.bytes()).map(|bytes| bytes.max(1));
     let bytes = bytes.ok_or(Error::OutOfMemory { bytes: usize::MAX })?;
     let mut address = 0;
@@ -157,7 +162,10 @@ impl Gpu {
     }
 
     fn function(&self, launch: &Launch) -> Result<Function> {
-        let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut functions = self
+            .functions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(&function) = functions.get(&launch.kernel) {
             return Ok(function);
         }
@@ -168,8 +176,7 @@ impl Gpu {
         let mut function = std::ptr::null_mut();
         let driver = self.session.driver;
         // SAFETY: the pointer can be written, the module is loaded, the name ends with a zero.
-        let code =
-            unsafe { (driver.function)(&raw mut function, module.handle, name.as_ptr()) };
+        let code = unsafe { (driver.function)(&raw mut function, module.handle, name.as_ptr()) };
         self.checked(&launch.kernel, code)?;
         let function = Function(function);
         functions.insert(launch.kernel.clone(), function);

@@ -71,7 +71,10 @@ fn find(driver: &Driver, number: u32) -> Result<c_int, Failure> {
     if number >= count {
         let reason = match count {
             1 => format!("there is no GPU {number}: the driver sees one, number 0"),
-            n => format!("there is no GPU {number}: the driver sees {n}, 0 to {}", n - 1),
+            n => format!(
+                "there is no GPU {number}: the driver sees {n}, 0 to {}",
+                n - 1
+            ),
         };
         return Err(Failure::new(Refusal::NoDevice, reason));
     }
@@ -116,7 +119,9 @@ impl Session {
             return Err(Failure::new(Refusal::OldDevice, reason));
         }
         if attribute(driver, device, MEMORY_POOLS_SUPPORTED)? == 0 {
-            let reason = format!("GPU {number} has no memory pools under this driver; install a newer driver");
+            let reason = format!(
+                "GPU {number} has no memory pools under this driver; install a newer driver"
+            );
             return Err(Failure::new(Refusal::OldDriver, reason));
         }
         let mut context = std::ptr::null_mut();
@@ -278,7 +283,9 @@ impl Pinned {
         let bytes = len.max(1) * size_of::<f32>();
         // SAFETY: the pointer can be written.
         let code = unsafe { (session.driver.alloc_host)(&raw mut values, bytes, 0) };
-        session.driver.check("reserving memory for transfers", code)?;
+        session
+            .driver
+            .check("reserving memory for transfers", code)?;
         let values = values.cast::<f32>();
         // SAFETY: the memory is as long; zeros are values.
         unsafe { std::ptr::write_bytes(values, 0, len) };

@@ -30,7 +30,14 @@ fn driver(flag: &str) -> PathBuf {
     std::fs::create_dir_all(&folder).unwrap();
     let library = folder.join("libcuda.so.1");
     let done = Command::new("c++")
-        .args(["-std=c++17", "-O2", "-w", "-shared", "-fPIC", "-fno-strict-aliasing"])
+        .args([
+            "-std=c++17",
+            "-O2",
+            "-w",
+            "-shared",
+            "-fPIC",
+            "-fno-strict-aliasing",
+        ])
         .args(["-U_FORTIFY_SOURCE", "-ffp-contract=off"])
         .args((!flag.is_empty()).then_some(flag))
         .arg("-I")
@@ -40,7 +47,11 @@ fn driver(flag: &str) -> PathBuf {
         .arg(root.join("emulated/driver.cpp"))
         .output()
         .expect("a C++ compiler is installed");
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert!(
+        done.status.success(),
+        "{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
     std::os::unix::fs::symlink(&library, folder.join("libcublasLt.so.12")).unwrap();
     folder
 }
@@ -48,7 +59,12 @@ fn driver(flag: &str) -> PathBuf {
 /// Runs one of the ignored tests below in a process that finds the emulated driver.
 fn run(folder: &Path, words: &str, test: &str) -> Output {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "--nocapture", &format!("tests::{test}")])
+        .args([
+            "--ignored",
+            "--exact",
+            "--nocapture",
+            &format!("tests::{test}"),
+        ])
         .env("LD_LIBRARY_PATH", folder)
         .env("SSL_EDGE_EMULATED", words)
         .output()
@@ -59,7 +75,10 @@ fn passes(folder: &Path, words: &str, test: &str) {
     let output = run(folder, words, test);
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text);
-    assert!(output.status.success() && text.contains("1 passed"), "{words}: {text}");
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{words}: {text}"
+    );
 }
 
 struct Removed(PathBuf);
@@ -157,7 +176,10 @@ fn stub() {
 #[test]
 #[ignore = "needs the emulated driver"]
 fn old_device() {
-    refused(Refusal::OldDevice, &["compute capability 7.5", "8.0 or later"]);
+    refused(
+        Refusal::OldDevice,
+        &["compute capability 7.5", "8.0 or later"],
+    );
 }
 
 #[test]
@@ -175,13 +197,19 @@ fn module_too_new() {
 #[test]
 #[ignore = "needs the emulated driver"]
 fn no_cublas() {
-    refused(Refusal::NoLibrary, &["libcublasLt.so.13", "libcublasLt.so.12"]);
+    refused(
+        Refusal::NoLibrary,
+        &["libcublasLt.so.13", "libcublasLt.so.12"],
+    );
 }
 
 #[test]
 #[ignore = "needs the emulated driver"]
 fn out_of_memory() {
-    refused(Refusal::OutOfMemory, &["2 images of 32 x 32", "ask for fewer"]);
+    refused(
+        Refusal::OutOfMemory,
+        &["2 images of 32 x 32", "ask for fewer"],
+    );
 }
 
 #[test]

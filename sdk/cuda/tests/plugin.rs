@@ -47,7 +47,11 @@ fn not_run(error: &PluginError) -> String {
 #[test]
 fn the_library_loads_without_a_driver_and_says_what_is_missing() {
     let plugin = plugin();
-    assert!(plugin.about().starts_with("ssl-edge-cuda "), "{}", plugin.about());
+    assert!(
+        plugin.about().starts_with("ssl-edge-cuda "),
+        "{}",
+        plugin.about()
+    );
     match plugin.devices() {
         Ok(devices) => assert!(devices.iter().all(|d| d.memory > 0 && d.version[0] > 0)),
         Err(error) => drop(not_run(&error)),

@@ -2,8 +2,8 @@
 
 use crate::{Result, bail};
 
-use crate::{Arg, Kind, Launch, Machine, Memory, View, expect, int};
 use crate::Sizes;
+use crate::{Arg, Kind, Launch, Machine, Memory, View, expect, int};
 
 /// Rows of a block on tensor cores, and of a block of plain arithmetic.
 const TILE: usize = 64;

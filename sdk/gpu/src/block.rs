@@ -8,8 +8,8 @@ use crate::{Result, bail};
 
 use crate::attention::{self, Attended};
 use crate::linear::Layer;
-use crate::{Kind, Machine, Memory, View, kernels};
 use crate::{Gelu, Sizes};
+use crate::{Kind, Machine, Memory, View, kernels};
 
 /// Parameters of one block, f32, weight before bias: norm1, qkv, proj, norm2, fc1, fc2.
 pub struct Weights {

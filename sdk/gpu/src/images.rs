@@ -3,12 +3,27 @@
 /// Everything as PTX, by file.
 #[cfg(feature = "ptx")]
 pub const PTX: [(&str, &str); 7] = [
-    ("attention", include_str!(concat!(env!("OUT_DIR"), "/attention.ptx"))),
-    ("attention_plain", include_str!(concat!(env!("OUT_DIR"), "/attention_plain.ptx"))),
-    ("distil", include_str!(concat!(env!("OUT_DIR"), "/distil.ptx"))),
-    ("elementwise", include_str!(concat!(env!("OUT_DIR"), "/elementwise.ptx"))),
+    (
+        "attention",
+        include_str!(concat!(env!("OUT_DIR"), "/attention.ptx")),
+    ),
+    (
+        "attention_plain",
+        include_str!(concat!(env!("OUT_DIR"), "/attention_plain.ptx")),
+    ),
+    (
+        "distil",
+        include_str!(concat!(env!("OUT_DIR"), "/distil.ptx")),
+    ),
+    (
+        "elementwise",
+        include_str!(concat!(env!("OUT_DIR"), "/elementwise.ptx")),
+    ),
     ("norm", include_str!(concat!(env!("OUT_DIR"), "/norm.ptx"))),
-    ("optimiser", include_str!(concat!(env!("OUT_DIR"), "/optimiser.ptx"))),
+    (
+        "optimiser",
+        include_str!(concat!(env!("OUT_DIR"), "/optimiser.ptx")),
+    ),
     ("rows", include_str!(concat!(env!("OUT_DIR"), "/rows.ptx"))),
 ];
 

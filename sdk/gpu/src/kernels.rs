@@ -2,8 +2,8 @@
 
 use crate::{Result, bail};
 
-use crate::{Arg, Kind, Launch, Machine, Memory, View, expect, int};
 use crate::Gelu;
+use crate::{Arg, Kind, Launch, Machine, Memory, View, expect, int};
 
 /// Threads of a block that works on rows or values.
 pub const THREADS: usize = 256;
@@ -208,12 +208,7 @@ fn column_totals(
 }
 
 /// Sums of the columns of `x [rows, N]` into `out [N]`.
-pub fn column_sums(
-    machine: &dyn Machine,
-    x: View,
-    out: View,
-    accumulate: bool,
-) -> Result<()> {
+pub fn column_sums(machine: &dyn Machine, x: View, out: View, accumulate: bool) -> Result<()> {
     let n = out.len;
     if n == 0 || !x.len.is_multiple_of(n) {
         bail!("{} values are not rows of {n}", x.len)
@@ -325,12 +320,7 @@ fn images(x: View, factors: Option<View>) -> Result<(usize, usize)> {
 }
 
 /// `out = x`, times the factor of each image where there are factors, in the type of `out`.
-pub fn scale(
-    machine: &dyn Machine,
-    x: View,
-    factors: Option<View>,
-    out: View,
-) -> Result<()> {
+pub fn scale(machine: &dyn Machine, x: View, factors: Option<View>, out: View) -> Result<()> {
     expect("result of scale", out, x.len)?;
     let (n, len) = images(x, factors)?;
     let launch = Launch {
@@ -399,13 +389,7 @@ pub fn add_bias(machine: &dyn Machine, out: View, bias: View) -> Result<()> {
 }
 
 /// Rows `ids` of `x [_, D]` into `out [ids, D]`; every id is below the number of rows.
-pub fn gather_rows(
-    machine: &dyn Machine,
-    x: View,
-    ids: &[u32],
-    out: View,
-    d: usize,
-) -> Result<()> {
+pub fn gather_rows(machine: &dyn Machine, x: View, ids: &[u32], out: View, d: usize) -> Result<()> {
     let rows = x.len / d.max(1);
     expect("gathered rows", out, ids.len() * d)?;
     if ids.iter().any(|&id| id as usize >= rows) {
@@ -471,7 +455,11 @@ pub fn add_table(
     expect("table", table, tokens * d)?;
     let images = out.len / table.len.max(1);
     expect("tokens", out, images * tokens * d)?;
-    expect("patches", patches, images * tokens.saturating_sub(prefix) * d)?;
+    expect(
+        "patches",
+        patches,
+        images * tokens.saturating_sub(prefix) * d,
+    )?;
     let launch = Launch {
         file: "rows",
         kernel: "add_table".into(),

@@ -273,15 +273,16 @@ unsafe extern "C" fn open<E: Engine>(
 ) -> u32 {
     let body = || {
         // SAFETY: the table's contract: NULL or structs of the sizes that they say, and a pointer that can be written.
-        let (model, options, to) =
-            unsafe { (model.as_ref(), options.as_ref(), encoder.as_mut()) };
+        let (model, options, to) = unsafe { (model.as_ref(), options.as_ref(), encoder.as_mut()) };
         let model = model.ok_or_else(|| null("model"))?;
         let options = options.ok_or_else(|| null("options"))?;
         let to = to.ok_or_else(|| null("encoder"))?;
-        if model.struct_size < size_of::<Model>()
-            || options.struct_size < size_of::<OpenOptions>()
+        if model.struct_size < size_of::<Model>() || options.struct_size < size_of::<OpenOptions>()
         {
-            return Err(Failure::new(Refusal::Invalid, "model or options are too small"));
+            return Err(Failure::new(
+                Refusal::Invalid,
+                "model or options are too small",
+            ));
         }
         // SAFETY: the table's contract.
         let tensors = unsafe { tensors(model) }?;

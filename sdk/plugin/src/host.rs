@@ -214,11 +214,18 @@ impl Plugin {
         // SAFETY: any number may be asked for.
         let table = unsafe { get_api(abi::VERSION) };
         if table.is_null() {
-            return Err(damaged(format!("there is none for version {}", abi::VERSION)));
+            return Err(damaged(format!(
+                "there is none for version {}",
+                abi::VERSION
+            )));
         }
         // SAFETY: every table begins with its size and its version, and lives as long as the process.
-        let (size, version) =
-            unsafe { ((*table).struct_size, std::ptr::addr_of!((*table).version).read()) };
+        let (size, version) = unsafe {
+            (
+                (*table).struct_size,
+                std::ptr::addr_of!((*table).version).read(),
+            )
+        };
         if size < size_of::<Api>() || version != abi::VERSION {
             return Err(damaged(format!(
                 "{size} bytes of version {version} instead of {} of version {}",
@@ -445,7 +452,10 @@ impl Encoder {
 
 impl Drop for Encoder {
     fn drop(&mut self) {
-        let handle = self.handle.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let handle = self
+            .handle
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
         // SAFETY: it came from `open` and is used no more.
         unsafe { (self.plugin.api.0.close)(handle.0.as_ptr()) };
     }

@@ -106,7 +106,11 @@ mod tests {
 
     #[test]
     fn the_programs_folder_is_among_the_places() {
-        let beside = env::current_exe().unwrap().parent().unwrap().join(file_name("cuda"));
+        let beside = env::current_exe()
+            .unwrap()
+            .parent()
+            .unwrap()
+            .join(file_name("cuda"));
         assert!(places("cuda").contains(&beside));
     }
 }

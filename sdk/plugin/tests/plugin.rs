@@ -207,7 +207,10 @@ fn what_a_plug_in_refuses_arrives_with_its_reason() {
         dim: 1 << 40,
         ..SHAPE
     };
-    assert_eq!(refused(plugin().encoder(&huge, &[], &options)).0, Refusal::Invalid);
+    assert_eq!(
+        refused(plugin().encoder(&huge, &[], &options)).0,
+        Refusal::Invalid
+    );
 }
 
 #[test]
@@ -217,7 +220,10 @@ fn a_run_that_fails_or_panics_leaves_an_encoder_that_runs() {
         let (mut cls, mut patches) = (vec![0.0; 4 * batch], vec![0.0; 24 * batch]);
         encoder.run(&vec![value; 72 * batch], batch, &mut cls, &mut patches)
     };
-    assert_eq!(refused(run(f32::MAX, 1)), (Refusal::Failed, "the sum overflows".into()));
+    assert_eq!(
+        refused(run(f32::MAX, 1)),
+        (Refusal::Failed, "the sum overflows".into())
+    );
     assert_eq!(refused(run(1.0, 5)).0, Refusal::Panicked);
     run(1.0, 1).unwrap();
     let (mut cls, mut patches) = ([0.0; 4], [0.0; 24]);
@@ -267,7 +273,12 @@ fn versions_and_tables_that_do_not_fit_are_refused() {
     }
     unsafe extern "C" fn new(oldest: *mut u32, newest: *mut u32) {
         // SAFETY: the host's numbers.
-        unsafe { (oldest.write(abi::VERSION + 1), newest.write(abi::VERSION + 2)) };
+        unsafe {
+            (
+                oldest.write(abi::VERSION + 1),
+                newest.write(abi::VERSION + 2),
+            )
+        };
     }
     unsafe extern "C" fn nothing(_: u32) -> *const Api {
         std::ptr::null()
@@ -282,7 +293,10 @@ fn versions_and_tables_that_do_not_fit_are_refused() {
     let text = from(old, get_api);
     assert!(text.contains("too old") && text.contains("p.so"), "{text}");
     let text = from(new, get_api);
-    assert!(text.contains("2 to 3") && text.contains("too new"), "{text}");
+    assert!(
+        text.contains("2 to 3") && text.contains("too new"),
+        "{text}"
+    );
     assert!(from(versions, nothing).contains("damaged"));
     assert!(from(versions, short).contains("damaged"));
 }
@@ -307,7 +321,10 @@ fn libraries_that_are_no_plug_ins_are_named() {
     let error = Plugin::find("cuda", Some(folder.path())).unwrap_err();
     assert!(matches!(error, PluginError::NotFound { .. }), "{error}");
     let text = error.to_string();
-    assert!(text.contains(PATH_VARIABLE) && text.contains("libssl_edge_cuda"), "{text}");
+    assert!(
+        text.contains(PATH_VARIABLE) && text.contains("libssl_edge_cuda"),
+        "{text}"
+    );
 
     let damaged = folder.path().join("damaged.so");
     std::fs::write(&damaged, "no library").unwrap();
@@ -327,5 +344,15 @@ fn libraries_that_are_no_plug_ins_are_named() {
         const void *ssl_edge_engine_get_api(unsigned version) { return 0; }";
     library(other.path(), code);
     let error = Plugin::find("cuda", Some(other.path())).unwrap_err();
-    assert!(matches!(error, PluginError::Version { oldest: 7, newest: 9, .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            PluginError::Version {
+                oldest: 7,
+                newest: 9,
+                ..
+            }
+        ),
+        "{error}"
+    );
 }

@@ -34,5 +34,5 @@ pub use encoder::{Encoder, Options, Place};
 pub use engines::{Engine, EngineKind, PluginReport, Precision, Tokens, inspect_plugin};
 pub use error::RuntimeError;
 pub use golden::{GoldenVectors, SelfTest};
-pub use ssl_edge_plugin::{Device as PluginDevice, PATH_VARIABLE, PluginError, Refusal};
 pub use ssl_edge_nn::compute::{Precision as Products, Processor};
+pub use ssl_edge_plugin::{Device as PluginDevice, PATH_VARIABLE, PluginError, Refusal};

@@ -7,7 +7,9 @@ use anyhow::{Context, Result};
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
-use ssl_edge::encoder::{Bundle, Encoder, EngineKind, Options, Place, Pooling, Processor, Products};
+use ssl_edge::encoder::{
+    Bundle, Encoder, EngineKind, Options, Place, Pooling, Processor, Products,
+};
 use ssl_edge::export::{random_bundle, round_to_int8};
 use ssl_edge::train::{ComputeConfig, MethodName, VitConfig, bench_step};
 use std::time::Instant;

@@ -62,14 +62,21 @@ pub(crate) fn tensors(c: &Config) -> Named {
         linear(name("norm1"), d, 1);
         linear(name("norm2"), d, 1);
     }
-    let made = sizes.into_iter().enumerate().map(|(i, (name, len, scale))| {
-        let values = noise(i as u64 + 5, len);
-        (name, values.iter().map(|v| v * scale).collect())
-    });
+    let made = sizes
+        .into_iter()
+        .enumerate()
+        .map(|(i, (name, len, scale))| {
+            let values = noise(i as u64 + 5, len);
+            (name, values.iter().map(|v| v * scale).collect())
+        });
     Named(made.collect())
 }
 
-pub(crate) fn open(plugin: &Plugin, named: &Named, options: &Options) -> Result<ssl_edge_plugin::Encoder, PluginError> {
+pub(crate) fn open(
+    plugin: &Plugin,
+    named: &Named,
+    options: &Options,
+) -> Result<ssl_edge_plugin::Encoder, PluginError> {
     let tensors: Vec<(&str, &[f32])> = named
         .0
         .iter()

@@ -293,15 +293,15 @@ impl Encoder {
     /// More images than there is memory for, or none; what the machine does not take.
     pub fn forward(&self, machine: &dyn Machine, at: &Buffers, images: usize) -> Result<()> {
         if images == 0 || images > at.images {
-            bail!("{images} images where there is memory for 1 to {}", at.images)
+            bail!(
+                "{images} images where there is memory for 1 to {}",
+                at.images
+            )
         }
         let c = &self.config;
         let rows = images * c.tokens();
         let patches = images * c.n_patches();
-        let part = |memory: &Memory, len: usize| View {
-            len,
-            ..memory.view
-        };
+        let part = |memory: &Memory, len: usize| View { len, ..memory.view };
         let stream = part(&at.stream, rows * c.dim);
         let pixels = part(&at.wide, patches * 3 * c.patch * c.patch);
         let embedded = part(&at.output, patches * c.dim);

@@ -39,7 +39,12 @@ fn tensors(c: &Config) -> Named {
         put("register_tokens".into(), c.registers * d, 0.5, 0.0);
     }
     let mut linear = |name: &str, n: usize, k: usize| {
-        put(format!("{name}.weight"), n * k, 1.5 / (k as f32).sqrt(), 0.0);
+        put(
+            format!("{name}.weight"),
+            n * k,
+            1.5 / (k as f32).sqrt(),
+            0.0,
+        );
         put(format!("{name}.bias"), n, 0.3, 0.0);
     };
     linear("patch_embed.proj", d, pixels);
@@ -254,7 +259,10 @@ fn tokens_are_those_of_plain_loops() {
             let largest = want.iter().fold(0.0, |most: f64, v| most.max(v.abs()));
             for (got, want) in got.iter().zip(&want) {
                 let off = (f64::from(*got) - want).abs() / largest;
-                assert!(off < tolerance, "{config:?} in {work:?}: {got} instead of {want}");
+                assert!(
+                    off < tolerance,
+                    "{config:?} in {work:?}: {got} instead of {want}"
+                );
             }
         }
     }
@@ -269,7 +277,10 @@ fn a_batch_and_what_was_there_before_change_nothing() {
     let images = noise(9, 3 * SMALL.image());
     let together = run(&m, &encoder, &buffers, &images);
     let image = SMALL.tokens() * SMALL.dim;
-    for (one, want) in images.chunks_exact(SMALL.image()).zip(together.chunks_exact(image)) {
+    for (one, want) in images
+        .chunks_exact(SMALL.image())
+        .zip(together.chunks_exact(image))
+    {
         assert_eq!(run(&m, &encoder, &buffers, one), want);
     }
     for images in [0, 4] {
@@ -296,8 +307,14 @@ fn tensors_and_sizes_that_do_not_fit_are_named() {
         Config { dim: 0, ..SMALL },
         Config { heads: 5, ..SMALL },
         Config { patch: 5, ..SMALL },
-        Config { depth: 1 << 20, ..SMALL },
-        Config { eps: f32::NAN, ..SMALL },
+        Config {
+            depth: 1 << 20,
+            ..SMALL
+        },
+        Config {
+            eps: f32::NAN,
+            ..SMALL
+        },
     ];
     for config in bad {
         assert!(!refused(&config, &named).is_empty(), "{config:?}");

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaContext, CudaFunction, CudaSlice, CudaStream, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg,
-    result, sys,
+    CudaContext, CudaFunction, CudaSlice, CudaStream, DevicePtr, DeviceRepr, LaunchConfig,
+    PushKernelArg, result, sys,
 };
 use candle_core::cuda_backend::{CudaDevice, DeviceId, WrapErr};
 use candle_core::{Device, Result, bail};
@@ -137,19 +137,13 @@ impl Cuda {
     }
 
     /// Values of type `T` and where they are.
-    pub(crate) fn slice<T: DeviceRepr>(
-        &self,
-        len: usize,
-    ) -> Result<CudaSlice<T>> {
+    pub(crate) fn slice<T: DeviceRepr>(&self, len: usize) -> Result<CudaSlice<T>> {
         // SAFETY: whoever asks for memory writes it before it is read.
         unsafe { self.device.alloc::<T>(len.max(1)) }
     }
 
     /// Address of a slice's first value.
-    pub(crate) fn address<T>(
-        &self,
-        slice: &CudaSlice<T>,
-    ) -> u64 {
+    pub(crate) fn address<T>(&self, slice: &CudaSlice<T>) -> u64 {
         slice.device_ptr(&self.stream).0
     }
 

@@ -2,9 +2,9 @@
 
 use candle_core::{Result, Tensor};
 
-use super::{OrCandle, View};
 use super::multi::{self, Slot};
 use super::ops::{machine, view_of};
+use super::{OrCandle, View};
 
 /// AdamW's step of one parameter.
 pub(crate) struct AdamWUpdate<'a> {

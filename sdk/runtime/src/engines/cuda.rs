@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use ssl_edge_bundle::{Bundle, WEIGHTS};
 use ssl_edge_nn::compute::{Precision as Products, Processor};
 use ssl_edge_nn::infer::{EncoderWeights, Stored};
-use ssl_edge_plugin::{Device, Encoder, Options as OpenOptions, Plugin, PluginError, Precision, Shape as Sizes};
+use ssl_edge_plugin::{
+    Device, Encoder, Options as OpenOptions, Plugin, PluginError, Precision, Shape as Sizes,
+};
 
 use super::native::config;
 use super::{Engine, EngineKind, Shape, Tokens};
@@ -104,13 +106,16 @@ impl Cuda {
             eps: config.eps as f32,
         };
         // Tokens in f32 twice, normed ones and hidden ones in f16.
-        let image = (shape.n_patches + config.n_prefix()) * config.dim * (10 + 2 * config.mlp_ratio);
+        let image =
+            (shape.n_patches + config.n_prefix()) * config.dim * (10 + 2 * config.mlp_ratio);
         let options = OpenOptions {
             device,
             precision,
             images: (WORK_BYTES / image).clamp(1, MOST_IMAGES) as u32,
         };
-        let encoder = plugin.encoder(&sizes, &tensors, &options).map_err(unusable)?;
+        let encoder = plugin
+            .encoder(&sizes, &tensors, &options)
+            .map_err(unusable)?;
         Ok(Self { encoder, shape })
     }
 }
@@ -127,7 +132,9 @@ fn device(place: Place) -> Result<(u32, Precision), RuntimeError> {
     match place.precision {
         Products::F16 => Ok((device, Precision::F16)),
         Products::F32 => Ok((device, Precision::F32)),
-        other => Err(refused(format!("engine cuda computes in f16 and f32, not {other}"))),
+        other => Err(refused(format!(
+            "engine cuda computes in f16 and f32, not {other}"
+        ))),
     }
 }
 

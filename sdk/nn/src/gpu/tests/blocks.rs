@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use ssl_edge_gpu::block::{Blocks, Sink, Weights};
 use crate::ops::{Affine, BlockParams};
+use ssl_edge_gpu::block::{Blocks, Sink, Weights};
 
 /// Gradients by block and pair.
 struct Kept<'a> {

@@ -186,7 +186,11 @@ fn updates_of_many_tensors_are_those_of_each() -> Result<()> {
         let m = &machine;
         let there = |all: &[Tensor]| all.iter().map(|x| put(m, x)).collect::<Result<Vec<_>>>();
         let (pw, pg, pm) = (there(&w)?, there(&g)?, there(&m1)?);
-        let pv = there(&m2.iter().map(Tensor::sqr).collect::<candle_core::Result<Vec<_>>>()?)?;
+        let pv = there(
+            &m2.iter()
+                .map(Tensor::sqr)
+                .collect::<candle_core::Result<Vec<_>>>()?,
+        )?;
         let slot = |i: usize| Slot {
             a: Some(pw[i].view),
             b: pg[i].view,

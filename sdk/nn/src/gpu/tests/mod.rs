@@ -1,15 +1,16 @@
 //! The kernels' sources, and the order in which they run, against plain tensors in f64, on the emulated machine.
 
 mod blocks;
+mod encoder;
 mod losses;
 
 use candle_core::{DType, Device, Tensor, Var};
 
+use crate::ops::check::random;
+use crate::ops::{self, Gelu};
 use ssl_edge_gpu::emulated::Emulated;
 use ssl_edge_gpu::linear::{Layer, cast};
 use ssl_edge_gpu::{Kind, Machine, Memory, View, attention, kernels};
-use crate::ops::check::random;
-use crate::ops::{self, Gelu};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
