@@ -9,7 +9,7 @@ use ssl_edge_gpu::{ColumnMajor, Error, Kind, Product, Result, View};
 use ssl_edge_plugin::Refusal;
 use ssl_edge_plugin::guest::Failure;
 
-use crate::driver::Handle;
+use crate::driver::{Handle, cause};
 
 type Status = c_int;
 
@@ -187,7 +187,7 @@ impl Blas {
 
     fn open_file(file: &str) -> std::result::Result<Self, String> {
         // SAFETY: NVIDIA's own library, by the name that its installer gives it.
-        let library = unsafe { Library::new(file) }.map_err(|error| error.to_string())?;
+        let library = unsafe { Library::new(file) }.map_err(|error| cause(&error))?;
         let functions = Functions::new(library)?;
         let mut handle = std::ptr::null_mut();
         // SAFETY: the pointer can be written.

@@ -92,6 +92,12 @@ functions! {
     free_host = "cuMemFreeHost"(*mut c_void);
 }
 
+/// What the loader says, where it says something.
+pub(crate) fn cause(error: &libloading::Error) -> String {
+    let source = std::error::Error::source(error);
+    source.map_or_else(|| error.to_string(), ToString::to_string)
+}
+
 fn old(symbol: &str) -> Failure {
     let reason = format!(
         "NVIDIA's driver is too old: it has no {symbol}; install one for CUDA 11.4 or later"
@@ -117,8 +123,9 @@ fn start() -> Result<Driver, Failure> {
     // SAFETY: NVIDIA's own library, by the name that its installer gives it.
     let library = unsafe { Library::new(file) }.map_err(|error| {
         let reason = format!(
-            "there is no NVIDIA driver on this machine: {file} cannot be loaded ({error}); install the driver (on Jetson it comes with JetPack), or choose \
-             another engine"
+            "there is no NVIDIA driver on this machine: {file} cannot be loaded ({}); install the driver (on Jetson it comes with JetPack), or choose \
+             another engine",
+            cause(&error)
         );
         Failure::new(Refusal::NoDriver, reason)
     })?;

@@ -17,7 +17,7 @@ pub enum Error {
         name: String,
     },
     /// The machine's memory does not suffice.
-    #[error("the GPU has no {bytes} bytes of memory left")]
+    #[error("out of memory on the GPU: {bytes} bytes are not left")]
     OutOfMemory {
         /// What was asked for.
         bytes: usize,

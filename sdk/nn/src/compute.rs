@@ -245,4 +245,13 @@ mod tests {
             assert!(text.contains("--features cuda"), "{text}");
         }
     }
+
+    #[test]
+    fn a_machine_without_memory_is_told_from_one_that_failed() {
+        let error = |error: ssl_edge_gpu::Error| candle_core::Error::wrap(error);
+        let full = error(ssl_edge_gpu::Error::OutOfMemory { bytes: 1 << 30 });
+        assert!(is_out_of_memory(&full) && !is_device_lost(&full));
+        let lost = error(ssl_edge_gpu::Error::machine("CUDA_ERROR_ILLEGAL_ADDRESS"));
+        assert!(!is_out_of_memory(&lost) && is_device_lost(&lost));
+    }
 }

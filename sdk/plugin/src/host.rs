@@ -124,6 +124,12 @@ impl Room {
 
 static OPENED: LazyLock<Mutex<HashMap<PathBuf, Table>>> = LazyLock::new(Mutex::default);
 
+/// What the loader says, where it says something.
+fn cause(error: &libloading::Error) -> String {
+    let source = std::error::Error::source(error);
+    source.map_or_else(|| error.to_string(), ToString::to_string)
+}
+
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -165,7 +171,7 @@ impl Plugin {
             return Ok(Self { api, path });
         }
         // SAFETY: a library runs code of its own when it is loaded. Whoever names or installs a plug-in trusts it, as with any library of a program.
-        let library = unsafe { Library::new(&file) }.map_err(|error| load(error.to_string()))?;
+        let library = unsafe { Library::new(&file) }.map_err(|error| load(cause(&error)))?;
         let missing = |symbol: &'static str| PluginError::NotAPlugin {
             path: path.to_owned(),
             symbol,

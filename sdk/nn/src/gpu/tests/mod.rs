@@ -31,7 +31,7 @@ fn machines() -> [(Emulated, f64); 4] {
 fn put(machine: &dyn Machine, x: &Tensor) -> Result<Memory> {
     let values: Vec<f32> = x.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
     let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_ne_bytes()).collect();
-    machine.upload(Kind::F32, &bytes)
+    Ok(machine.upload(Kind::F32, &bytes)?)
 }
 
 /// The values in the type of products.
