@@ -1,7 +1,6 @@
 //! The side that opens a plug-in.
 
 use std::collections::HashMap;
-use std::ffi::c_void;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
@@ -9,6 +8,7 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use libloading::Library;
 
 use crate::abi::{self, Api, GetApi, Versions};
+use crate::encoder::Encoder;
 use crate::search::{file_name, in_folder, places};
 use crate::{PluginError, Refusal};
 
@@ -80,30 +80,14 @@ pub struct Options {
     pub images: u32,
 }
 
-/// An encoder of a plug-in. `Send` and `Sync`; calls take turns.
-#[derive(Debug)]
-pub struct Encoder {
-    plugin: Plugin,
-    handle: Mutex<Handle>,
-    image: usize,
-    n_patches: usize,
-    dim: usize,
-}
-
-#[derive(Debug)]
-struct Handle(NonNull<c_void>);
-
-// SAFETY: the table's contract: any thread may call, one at a time, which the mutex sees to.
-unsafe impl Send for Handle {}
-
 /// A room for a text of the plug-in.
-struct Room {
+pub(crate) struct Room {
     bytes: Vec<u8>,
-    text: abi::Text,
+    pub(crate) text: abi::Text,
 }
 
 impl Room {
-    fn new() -> Box<Self> {
+    pub(crate) fn new() -> Box<Self> {
         let mut room = Box::new(Self {
             bytes: vec![0; TEXT],
             text: abi::Text {
@@ -130,7 +114,7 @@ fn cause(error: &libloading::Error) -> String {
     source.map_or_else(|| error.to_string(), ToString::to_string)
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -251,6 +235,11 @@ impl Plugin {
         &self.path
     }
 
+    /// Its functions.
+    pub(crate) fn api(&self) -> &'static Api {
+        self.api.0
+    }
+
     /// What it says of itself.
     pub fn about(&self) -> String {
         let mut room = Room::new();
@@ -259,7 +248,7 @@ impl Plugin {
         room.text()
     }
 
-    fn check(&self, status: u32, room: &Room) -> Result<(), PluginError> {
+    pub(crate) fn check(&self, status: u32, room: &Room) -> Result<(), PluginError> {
         if status == abi::OK {
             return Ok(());
         }
@@ -364,14 +353,7 @@ impl Plugin {
                 reason: "an encoder that was opened is NULL".to_owned(),
             });
         };
-        let [height, width] = shape.image_size;
-        Ok(Encoder {
-            plugin: self.clone(),
-            handle: Mutex::new(Handle(handle)),
-            image: 3 * height * width,
-            n_patches: height / shape.patch * (width / shape.patch),
-            dim: shape.dim,
-        })
+        Ok(Encoder::new(self.clone(), handle, shape))
     }
 }
 
@@ -400,69 +382,4 @@ fn model(shape: &Shape, tensors: &[abi::Tensor]) -> Option<abi::Model> {
         },
         eps: shape.eps,
     })
-}
-
-impl Encoder {
-    /// `images [B, 3, H, W]` to `cls [B, D]` and `patches [B, N, D]`, after the final norm.
-    ///
-    /// # Errors
-    /// [`PluginError::Refused`] with the plug-in's reason; also slices of other lengths.
-    pub fn run(
-        &self,
-        images: &[f32],
-        batch: usize,
-        cls: &mut [f32],
-        patches: &mut [f32],
-    ) -> Result<(), PluginError> {
-        let one = [self.image, self.dim, self.n_patches * self.dim];
-        let lens = [images.len(), cls.len(), patches.len()];
-        if batch == 0 || one.map(|one| one.checked_mul(batch)) != lens.map(Some) {
-            return Err(PluginError::Refused {
-                path: self.plugin.path.clone(),
-                refusal: Refusal::Invalid,
-                reason: format!(
-                    "images, cls and patches have {lens:?} values where {batch} times {one:?} are needed"
-                ),
-            });
-        }
-        let handle = locked(&self.handle);
-        let mut room = Room::new();
-        // SAFETY: the encoder is alive and this call's alone, the arrays have the sizes of the batch, the room can be written.
-        let status = unsafe {
-            (self.plugin.api.0.run)(
-                handle.0.as_ptr(),
-                images.as_ptr(),
-                batch,
-                cls.as_mut_ptr(),
-                patches.as_mut_ptr(),
-                &raw mut room.text,
-            )
-        };
-        self.plugin.check(status, &room)
-    }
-
-    /// Bytes of the device's memory that it holds.
-    pub fn memory(&self) -> u64 {
-        let mut bytes = 0;
-        let handle = locked(&self.handle);
-        // SAFETY: the encoder is alive and this call's alone, the number can be written.
-        unsafe { (self.plugin.api.0.memory)(handle.0.as_ptr(), &raw mut bytes) };
-        bytes
-    }
-
-    /// The plug-in that it is of.
-    pub fn plugin(&self) -> &Plugin {
-        &self.plugin
-    }
-}
-
-impl Drop for Encoder {
-    fn drop(&mut self) {
-        let handle = self
-            .handle
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner);
-        // SAFETY: it came from `open` and is used no more.
-        unsafe { (self.plugin.api.0.close)(handle.0.as_ptr()) };
-    }
 }

@@ -10,11 +10,13 @@
 #![deny(missing_docs)]
 
 pub mod abi;
+mod encoder;
 mod error;
 pub mod guest;
 mod host;
 mod search;
 
+pub use encoder::Encoder;
 pub use error::{PluginError, Refusal};
-pub use host::{Device, Encoder, Options, Plugin, Precision, Shape};
+pub use host::{Device, Options, Plugin, Precision, Shape};
 pub use search::{PATH_VARIABLE, file_name, places};

@@ -11,6 +11,7 @@ use ssl_edge::encoder::{
     Bundle, Encoder, EngineKind, Options, Place, Pooling, Processor, Products,
 };
 use ssl_edge::export::{random_bundle, round_to_int8};
+use ssl_edge::train::collective::{TIMEOUT, connect};
 use ssl_edge::train::{ComputeConfig, MethodName, VitConfig, bench_step};
 use std::time::Instant;
 
@@ -72,7 +73,7 @@ pub(crate) struct EncodeArgs {
     /// What it computes with
     #[arg(long, value_enum, default_value = "f32")]
     precision: EncodePrecision,
-    /// Where to compute: cpu, cuda or cuda:N
+    /// Where to compute: cpu, cuda, cuda:N or metal
     #[arg(long, value_name = "DEVICE")]
     device: Option<Processor>,
     #[command(flatten)]
@@ -86,9 +87,9 @@ enum EncodePrecision {
     F32,
     /// int8 weights and activations, on the CPU
     Int8,
-    /// bf16 products, on a GPU
+    /// bf16 products, on an NVIDIA GPU
     Bf16,
-    /// f16 weights and products, with engine cuda
+    /// f16 weights and products, with engine cuda, or on an Apple GPU
     F16,
 }
 
@@ -121,13 +122,18 @@ struct StepCosts {
     gflops: f64,
     product_gflops: f64,
     peak_mib: Option<f64>,
+    /// Processes that share the batch.
+    ranks: usize,
 }
 
 /// Runs the benchmark that was asked for.
 pub(crate) fn run(command: &BenchCommand, format: Format) -> Result<()> {
     let report = match command {
         BenchCommand::Step(args) => step(args)?,
-        BenchCommand::Encode(args) => encode(args)?,
+        BenchCommand::Encode(args) => Some(encode(args)?),
+    };
+    let Some(report) = report else {
+        return Ok(());
     };
     format.print(&report, |report| {
         let what = report
@@ -168,7 +174,8 @@ fn describe(costs: &StepCosts) -> String {
     )
 }
 
-fn step(args: &StepArgs) -> Result<Report> {
+/// As one of several processes where a launcher started them; the first alone reports.
+fn step(args: &StepArgs) -> Result<Option<Report>> {
     args.threads.apply();
     let method: MethodName = args.method.parse()?;
     let (batch, threads) = (args.batch as usize, args.threads.count());
@@ -177,8 +184,21 @@ fn step(args: &StepArgs) -> Result<Report> {
         precision: args.compute.precision,
         recompute: args.recompute,
     };
-    let time = bench_step(method, &args.arch, args.size, batch, threads, &compute)?;
-    Ok(Report {
+    let ranks = connect(TIMEOUT)?;
+    let time = bench_step(
+        method,
+        &args.arch,
+        args.size,
+        batch,
+        threads,
+        &compute,
+        ranks.as_ref(),
+    )
+    .inspect_err(|error| ranks.fail(&error.to_string()))?;
+    if ranks.rank() > 0 {
+        return Ok(None);
+    }
+    Ok(Some(Report {
         ms: time.ms,
         img_per_s: time.img_per_s,
         arch: args.arch.clone(),
@@ -196,8 +216,9 @@ fn step(args: &StepArgs) -> Result<Report> {
             gflops: time.gflops,
             product_gflops: time.product_gflops,
             peak_mib: time.peak_mib,
+            ranks: ranks.world(),
         }),
-    })
+    }))
 }
 
 fn encode(args: &EncodeArgs) -> Result<Report> {
