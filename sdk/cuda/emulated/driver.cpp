@@ -192,7 +192,10 @@ void put(int type, uint64_t address, size_t i, float x) {
 } // namespace
 
 API cublasLtCreate(void **handle) { return *handle = (void *)0xb1a5, OK; }
-API cublasLtDestroy(void *) { return OK; }
+API cublasLtDestroy(void *) {
+    if (depth == 0) abort();
+    return OK;
+}
 API cublasLtMatmulDescCreate(void **description, int compute, int scale) {
     return *description = new Description, compute == 68 && scale == 0 ? OK : INVALID_VALUE;
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use libloading::Library;
 use ssl_edge_gpu::{ColumnMajor, Error, Kind, Product, Result, View};
@@ -10,6 +10,7 @@ use ssl_edge_plugin::Refusal;
 use ssl_edge_plugin::guest::Failure;
 
 use crate::driver::{Handle, cause};
+use crate::session::Session;
 
 type Status = c_int;
 
@@ -126,6 +127,7 @@ pub(crate) struct Blas {
     functions: Functions,
     handle: Handle,
     plans: Mutex<HashMap<Key, Plan>>,
+    session: Arc<Session>,
 }
 
 // SAFETY: a handle may be used by any thread, also by several at once.
@@ -166,14 +168,14 @@ fn bytes<T>(value: &T) -> (*const c_void, usize) {
 }
 
 impl Blas {
-    /// The newest version on this machine that starts on the current context.
+    /// The newest version on this machine that starts on the session's context, which was entered.
     ///
     /// # Errors
     /// None of them is there, or none starts.
-    pub(crate) fn open() -> std::result::Result<Self, Failure> {
+    pub(crate) fn open(session: &Arc<Session>) -> std::result::Result<Self, Failure> {
         let mut reasons = Vec::new();
         for file in FILES {
-            match Self::open_file(file) {
+            match Self::open_file(file, session) {
                 Ok(blas) => return Ok(blas),
                 Err(reason) => reasons.push(format!("{file}: {reason}")),
             }
@@ -185,7 +187,7 @@ impl Blas {
         Err(Failure::new(Refusal::NoLibrary, reason))
     }
 
-    fn open_file(file: &str) -> std::result::Result<Self, String> {
+    fn open_file(file: &str, session: &Arc<Session>) -> std::result::Result<Self, String> {
         // SAFETY: NVIDIA's own library, by the name that its installer gives it.
         let library = unsafe { Library::new(file) }.map_err(|error| cause(&error))?;
         let functions = Functions::new(library)?;
@@ -196,6 +198,7 @@ impl Blas {
                 functions,
                 handle,
                 plans: Mutex::default(),
+                session: session.clone(),
             }),
             status => Err(format!("does not start (status {status})")),
         }
@@ -401,6 +404,9 @@ impl Blas {
 
 impl Drop for Blas {
     fn drop(&mut self) {
+        let Ok(_entered) = self.session.enter() else {
+            return;
+        };
         let plans = std::mem::take(self.plans.get_mut().unwrap_or_else(PoisonError::into_inner));
         plans.values().for_each(|plan| self.destroy(plan));
         // SAFETY: it was made by `open_file` and goes with its owner.

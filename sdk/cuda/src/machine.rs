@@ -149,7 +149,7 @@ impl Gpu {
             work,
             functions: Mutex::default(),
             modules,
-            blas: Blas::open()?,
+            blas: Blas::open(&session)?,
             workspace,
             used,
             session,
