@@ -27,19 +27,17 @@ pub(crate) use ssl_edge_gpu::{
     linear, losses, multi,
 };
 
-use crate::ops;
-
-impl From<ops::Gelu> for ssl_edge_gpu::Gelu {
-    fn from(form: ops::Gelu) -> Self {
+impl From<crate::ops::Gelu> for ssl_edge_gpu::Gelu {
+    fn from(form: crate::ops::Gelu) -> Self {
         match form {
-            ops::Gelu::Tanh => Self::Tanh,
-            ops::Gelu::Erf => Self::Erf,
+            crate::ops::Gelu::Tanh => Self::Tanh,
+            crate::ops::Gelu::Erf => Self::Erf,
         }
     }
 }
 
-impl From<ops::Sizes> for ssl_edge_gpu::Sizes {
-    fn from(sizes: ops::Sizes) -> Self {
+impl From<crate::ops::Sizes> for ssl_edge_gpu::Sizes {
+    fn from(sizes: crate::ops::Sizes) -> Self {
         Self {
             tokens: sizes.tokens,
             dim: sizes.dim,
