@@ -277,7 +277,7 @@ fn describe(encoder: &Encoder) -> ssl_edge_encoder_info {
         hash: encoder.hash(),
         ..ssl_edge_encoder_info::defaults()
     };
-    let name = &manifest.arch.name;
+    let name = manifest.name();
     let cut = name.floor_char_boundary(info.arch.len() - 1);
     for (to, from) in info
         .arch

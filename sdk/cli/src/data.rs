@@ -14,9 +14,9 @@ pub(crate) struct EncoderArgs {
     /// The encoder's bundle
     #[arg(long, value_name = "B.sslb")]
     pub(crate) bundle: PathBuf,
-    /// What runs the encoder
-    #[arg(long, value_enum, default_value = "native")]
-    pub(crate) engine: Engine,
+    /// What runs the encoder; native by default, and onnx for imported graphs, which it alone runs
+    #[arg(long, value_enum)]
+    pub(crate) engine: Option<Engine>,
     /// Refuse the bundle unless this public key signed it
     #[arg(long, value_name = "KEY.pub.pem")]
     pub(crate) require_signature: Option<PathBuf>,
@@ -69,14 +69,15 @@ impl EncoderArgs {
     /// Opens the bundle; this runs its golden vectors.
     pub(crate) fn open(&self) -> Result<Encoder> {
         self.threads.apply();
-        let options = Options {
-            engine: self.engine.kind(),
-            threads: self.threads.count(),
-            precision: self.precision.precision(),
-        };
         let bundle = match &self.require_signature {
             Some(key) => Bundle::open_signed(&self.bundle, &PublicKey::read(key)?)?,
             None => Bundle::open(&self.bundle)?,
+        };
+        let own = EngineKind::of(bundle.manifest());
+        let options = Options {
+            engine: self.engine.map_or(own, Engine::kind),
+            threads: self.threads.count(),
+            precision: self.precision.precision(),
         };
         Ok(Encoder::from_bundle(&bundle, &options)?)
     }

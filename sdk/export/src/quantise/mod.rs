@@ -94,6 +94,7 @@ pub fn quantize(
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     };
+    let config = config(bundle)?;
     // Opening runs the golden vectors, so a damaged encoder does not get here.
     let float_options = Options {
         threads,
@@ -102,7 +103,6 @@ pub fn quantize(
     let preprocess = Encoder::from_bundle(bundle, &float_options)?
         .preprocess()
         .clone();
-    let config = config(bundle);
     let weights = EncoderWeights::from_bytes(bundle.member(WEIGHTS).unwrap_or_default())?;
     let bench = Bench {
         manifest: bundle.manifest(),
@@ -143,7 +143,7 @@ pub fn quantize(
 pub fn round_to_int8(bundle: &Bundle, out: &Path) -> Result<(), QuantizeError> {
     let options = Options::default();
     let preprocess = Encoder::from_bundle(bundle, &options)?.preprocess().clone();
-    let config = config(bundle);
+    let config = config(bundle)?;
     let bench = Bench {
         manifest: bundle.manifest(),
         config: &config,
@@ -392,9 +392,14 @@ impl<'a> Work<'a> {
     }
 }
 
-fn config(bundle: &Bundle) -> VitConfig {
-    let arch = &bundle.manifest().arch;
-    VitConfig {
+fn config(bundle: &Bundle) -> Result<VitConfig, QuantizeError> {
+    let Some(arch) = bundle.manifest().arch() else {
+        return Err(QuantizeError::Manifest {
+            path: bundle.path().to_owned(),
+            reason: "it is an imported graph; quantise the graph before it is imported".to_owned(),
+        });
+    };
+    Ok(VitConfig {
         dim: arch.dim,
         depth: arch.depth,
         heads: arch.heads,
@@ -408,5 +413,5 @@ fn config(bundle: &Bundle) -> VitConfig {
             Gelu::Tanh
         },
         eps: arch.eps,
-    }
+    })
 }

@@ -5,7 +5,7 @@ use ssl_edge_bundle::{Bundle, WEIGHTS};
 use ssl_edge_nn::{Error, Vit, tensors_from_bytes};
 
 use super::native::config;
-use super::{Engine, EngineKind, Shape, Tokens};
+use super::{Engine, EngineKind, Shape, Tokens, arch};
 use crate::RuntimeError;
 
 /// `ssl-edge-nn` on a device.
@@ -17,6 +17,7 @@ pub(super) struct OnDevice {
 impl OnDevice {
     pub(super) fn load(bundle: &Bundle, device: &Device) -> Result<Self, String> {
         let manifest = bundle.manifest();
+        let config = config(arch(manifest)?);
         let weights = bundle.member(WEIGHTS).ok_or("it has no weights")?;
         let tensors = tensors_from_bytes(weights).map_err(|error| error.to_string())?;
         let there = tensors
@@ -24,7 +25,6 @@ impl OnDevice {
             .map(|(name, tensor)| Ok((name, tensor.to_device(device)?)))
             .collect::<candle_core::Result<_>>();
         let tensors = there.map_err(|error| error.to_string())?;
-        let config = config(&manifest.arch);
         Ok(Self {
             vit: Vit::load(&config, &tensors).map_err(|error| error.to_string())?,
             shape: Shape::of(manifest),
