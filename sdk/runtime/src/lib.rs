@@ -38,5 +38,5 @@ pub use error::RuntimeError;
 pub use golden::{GoldenVectors, SelfTest};
 pub use graph::{GraphChoice, GraphError, GraphPort, ReadGraph, graph_tokens, read_graph};
 pub use interrupt::{CancelToken, Interruption, Limit, Reached};
-pub use report::{Latency, RuntimeReport};
+pub use report::{Latency, RuntimeReport, resident_memory};
 pub use ssl_edge_nn::compute::{Precision as Products, Processor};

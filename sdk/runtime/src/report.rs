@@ -104,14 +104,14 @@ impl Encoder {
             grid: self.grid(),
             self_test: self.self_test(),
             memory: self.memory(),
-            resident: resident(),
+            resident: resident_memory(),
             latency: Latency::of(times),
         })
     }
 }
 
-/// Bytes of this process that are in memory.
-fn resident() -> Option<usize> {
+/// Bytes of this process that are in memory, where the system says.
+pub fn resident_memory() -> Option<usize> {
     let text = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: usize = line.trim().strip_suffix("kB")?.trim().parse().ok()?;

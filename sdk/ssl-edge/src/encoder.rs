@@ -31,9 +31,9 @@ pub use ssl_edge_bundle::{
     SecretKey, VariantFigures, VariantSpec, save,
 };
 pub use ssl_edge_runtime::{
-    CancelToken, Embedding, Encoder, EngineKind, GraphChoice, GraphError, GraphPort, Interruption,
-    Latency, Limit, Options, Place, Precision, Processor, Products, Reached, ReadGraph,
-    RuntimeError, RuntimeReport, SelfTest, l2_normalize,
+    CancelToken, Embedding, Encoder, EngineKind, GoldenVectors, GraphChoice, GraphError, GraphPort,
+    Interruption, Latency, Limit, Options, Place, Precision, Processor, Products, Reached,
+    ReadGraph, RuntimeError, RuntimeReport, SelfTest, l2_normalize, resident_memory,
 };
 
 /// Files that are decoded and embedded together: enough for any thread pool, little enough for memory.

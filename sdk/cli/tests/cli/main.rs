@@ -7,6 +7,7 @@ mod bad_input;
 mod bundle;
 mod disk_full;
 mod grow;
+mod import;
 mod pipeline;
 mod quantize;
 mod support;

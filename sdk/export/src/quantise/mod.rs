@@ -24,7 +24,7 @@ pub use error::QuantizeError;
 pub use gates::{Gate, GateMetric};
 pub use report::{GateReport, LayerReport, QuantizeReport};
 
-use crate::onnx::{OnnxForm, encoder_onnx_as};
+use crate::onnx::{ActivationScales, OnnxForm, encoder_onnx_as};
 use frames::Frames;
 use measure::{Bench, Labelled, cosines};
 use model::Mixture;
@@ -136,7 +136,8 @@ pub fn quantize(
     })
 }
 
-/// An int8 variant by rounding alone, without frames, figures or gates: enough to measure time, not to be used.
+/// An int8 variant by rounding alone, without frames, figures or gates, and its graph in the dynamic integer form: enough to measure time, not to be
+/// used.
 ///
 /// # Errors
 /// As [`quantize`].
@@ -157,12 +158,14 @@ pub fn round_to_int8(bundle: &Bundle, out: &Path) -> Result<(), QuantizeError> {
         }
     }
     let golden = bench.golden(bundle, &weights)?;
+    let form = OnnxForm::Dynamic;
+    let graph = encoder_onnx_as(&config, &weights, &ActivationScales::new(), form)?;
     let (finished, _) = assemble(
         bundle,
         &weights,
         golden,
         (Vec::new(), None),
-        Vec::new(),
+        vec![(form.member().to_owned(), graph)],
         out,
     )?;
     Ok(save(out, finished.as_bytes())?)
