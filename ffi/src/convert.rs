@@ -22,6 +22,7 @@ impl From<RuntimeError> for Failure {
                 Status::EngineUnavailable
             }
             RuntimeError::SelfTest { .. } => Status::GoldenMismatch,
+            RuntimeError::Interrupted { .. } => Status::TimedOut,
             RuntimeError::Threads { .. } => Status::InvalidArgument,
             _ => Status::Internal,
         };

@@ -53,6 +53,8 @@ pub enum ssl_edge_status {
     AlreadyTaught = 21,
     /// The bundle is not signed by the key that was required, or its signature does not hold.
     UntrustedBundle = 22,
+    /// The time given for the frame was over before it was done. The error text says how far it came; the encoder is ready for other frames.
+    TimedOut = 27,
 }
 
 /// A failed call: the status that it returns and the text that it leaves.

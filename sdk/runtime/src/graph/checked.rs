@@ -39,15 +39,18 @@ impl Checked {
         check_operators(&model, graph)?;
         check_names(graph)?;
         let input = image_input(graph)?;
-        Ok(Self {
-            outputs: graph
-                .output
-                .iter()
-                .map(|output| output.name.clone())
-                .collect(),
+        let outputs = graph.output.iter().map(|output| output.name.clone());
+        let checked = Self {
+            outputs: outputs.collect(),
             input,
             model,
-        })
+        };
+        match checked.opset() {
+            0 => Err(not_onnx(
+                "it names no version of ONNX's operators".to_owned(),
+            )),
+            _ => Ok(checked),
+        }
     }
 
     pub(crate) fn input(&self) -> &GraphPort {

@@ -5,6 +5,10 @@
 #[cfg(feature = "onnx")]
 pub(crate) mod checked;
 mod error;
+#[cfg_attr(
+    not(feature = "onnx"),
+    allow(dead_code, reason = "only the engine reads graphs")
+)]
 mod wiring;
 
 pub use error::GraphError;

@@ -30,17 +30,17 @@ pub struct GraphChoice {
 
 /// How the outputs are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wired {
+pub(super) struct Wired {
     /// Where the class token comes from.
-    pub cls: ClsSource,
+    pub(super) cls: ClsSource,
     /// Where the patch tokens come from.
-    pub patches: PatchSource,
+    pub(super) patches: PatchSource,
     /// Width D of a token.
-    pub dim: usize,
+    pub(super) dim: usize,
     /// Rows and columns of the patch tokens.
-    pub grid: [usize; 2],
+    pub(super) grid: [usize; 2],
     /// What a user should know, one sentence each.
-    pub notes: Vec<String>,
+    pub(super) notes: Vec<String>,
 }
 
 /// What the shape of an output can be.
@@ -79,7 +79,7 @@ struct Rule<'a> {
 ///
 /// # Errors
 /// [`GraphError::Outputs`] where nothing fits, or several do and the caller did not choose.
-pub fn wire(
+pub(super) fn wire(
     outputs: &[(&str, Vec<usize>)],
     size: [usize; 2],
     choice: &GraphChoice,
