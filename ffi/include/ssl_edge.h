@@ -135,6 +135,10 @@ enum ssl_edge_status
      * The bundle is not signed by the key that was required, or its signature does not hold.
      */
     SSL_EDGE_STATUS_UNTRUSTED_BUNDLE = 22,
+    /**
+     * The time given for the frame was over before it was done. The error text says how far it came; the encoder is ready for other frames.
+     */
+    SSL_EDGE_STATUS_TIMED_OUT = 27,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -709,6 +713,23 @@ ssl_edge_status ssl_edge_encoder_embed(const struct ssl_edge_encoder *encoder,
                                        const struct ssl_edge_frame *frame,
                                        float *embedding,
                                        size_t capacity);
+
+/**
+ * As ssl_edge_encoder_embed, but gives up when the time is over, with SSL_EDGE_STATUS_TIMED_OUT: while calls of other threads have their turn,
+ * and while the engine runs (the native engine looks at the clock every few dozen tokens of a block, the onnx engine between operations). The
+ * buffer is then as it was, and the encoder as if the call had not been.
+ *
+ * @param encoder     an open encoder
+ * @param frame       the pixels
+ * @param timeout_us  microseconds from this call on
+ * @param embedding   a buffer
+ * @param capacity    values that fit into the buffer, at least what ssl_edge_encoder_dim says
+ */
+ssl_edge_status ssl_edge_encoder_embed_within(const struct ssl_edge_encoder *encoder,
+                                              const struct ssl_edge_frame *frame,
+                                              uint64_t timeout_us,
+                                              float *embedding,
+                                              size_t capacity);
 
 /**
  * Fills a verdict with zeros and its size.

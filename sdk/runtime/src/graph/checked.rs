@@ -116,7 +116,9 @@ impl Checked {
     ) -> Result<Arc<TypedRunnableModel>, GraphError> {
         guarded(|| {
             let [height, width] = size;
-            let mut model = tract_onnx::onnx().model_for_proto_model(&self.model)?;
+            // Shapes in between are as the exporter saw them, for any batch.
+            let reader = tract_onnx::onnx().with_ignore_value_info(true);
+            let mut model = reader.model_for_proto_model(&self.model)?;
             if model.input_outlets()?.len() != 1 {
                 return Err(TractError::msg("something else than the image enters it"));
             }

@@ -106,8 +106,11 @@ fn soak(args: &SoakArgs, encoder: &Encoder) -> Result<Report> {
     };
     let (start, time) = (Instant::now(), Duration::from_secs_f64(60.0 * args.minutes));
     let samples = std::thread::scope(|scope| {
+        let run = &run;
         let callers: Vec<_> = (0..args.callers)
-            .map(|caller| scope.spawn(|| run.call(u64::from(caller)).inspect_err(|_| run.end())))
+            .map(|caller| {
+                scope.spawn(move || run.call(u64::from(caller)).inspect_err(|_| run.end()))
+            })
             .collect();
         let samples = run.sample(start, time);
         run.end();
