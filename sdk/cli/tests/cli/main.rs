@@ -8,6 +8,8 @@ mod bundle;
 mod disk_full;
 mod grow;
 mod import;
+#[cfg(target_os = "linux")]
+mod memory;
 #[cfg(all(target_os = "linux", not(any(feature = "cuda", feature = "mpi"))))]
 mod needed;
 mod pipeline;

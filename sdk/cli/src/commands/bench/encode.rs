@@ -51,7 +51,7 @@ pub(crate) struct EncodeArgs {
     /// What it computes with
     #[arg(long, value_enum, default_value = "f32")]
     precision: EncodePrecision,
-    /// Where to compute: cpu, cuda or cuda:N
+    /// Where to compute: cpu, cuda, cuda:N or metal
     #[arg(long, value_name = "DEVICE")]
     device: Option<Processor>,
     #[command(flatten)]
@@ -165,7 +165,9 @@ fn open(args: &EncodeArgs, bundle: &Bundle, threads: usize) -> Result<Encoder> {
         threads,
         precision: match args.precision {
             EncodePrecision::Int8 => PrecisionArg::Int8.precision(),
-            EncodePrecision::F32 | EncodePrecision::Bf16 => PrecisionArg::F32.precision(),
+            EncodePrecision::F32 | EncodePrecision::Bf16 | EncodePrecision::F16 => {
+                PrecisionArg::F32.precision()
+            }
         },
         ..Options::default()
     };
@@ -173,6 +175,7 @@ fn open(args: &EncodeArgs, bundle: &Bundle, threads: usize) -> Result<Encoder> {
         processor: args.device.unwrap_or_default(),
         precision: match args.precision {
             EncodePrecision::Bf16 => Products::Bf16,
+            EncodePrecision::F16 => Products::F16,
             EncodePrecision::F32 | EncodePrecision::Int8 => Products::F32,
         },
     };

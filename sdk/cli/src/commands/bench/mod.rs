@@ -29,8 +29,10 @@ enum EncodePrecision {
     F32,
     /// int8 weights and activations, on the CPU
     Int8,
-    /// bf16 products, on a GPU
+    /// bf16 products, on an NVIDIA GPU
     Bf16,
+    /// f16 products, on an Apple GPU
+    F16,
 }
 
 /// Runs the benchmark that was asked for.

@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
+use ssl_edge::train::collective::{TIMEOUT, connect};
 use ssl_edge::train::{ComputeConfig, MethodName, VitConfig, bench_step};
 
 /// Time a training step.
@@ -55,11 +56,16 @@ struct StepCosts {
     gflops: f64,
     product_gflops: f64,
     peak_mib: Option<f64>,
+    /// Processes that share the batch.
+    ranks: usize,
 }
 
 /// Times the step and prints what it costs.
 pub(super) fn run(args: &StepArgs, format: Format) -> Result<()> {
-    format.print(&step(args)?, |report| {
+    let Some(report) = step(args)? else {
+        return Ok(());
+    };
+    format.print(&report, |report| {
         format!(
             "{} {}: {:.1} ms, {:.2} img/s (median; batch {}, {} threads, {} in {})\n{}",
             report.method,
@@ -91,7 +97,8 @@ fn describe(costs: &StepCosts) -> String {
     )
 }
 
-fn step(args: &StepArgs) -> Result<Report> {
+/// As one of several processes where a launcher started them; the first alone reports.
+fn step(args: &StepArgs) -> Result<Option<Report>> {
     args.threads.apply();
     let method: MethodName = args.method.parse()?;
     let (batch, threads) = (args.batch as usize, args.threads.count());
@@ -100,8 +107,21 @@ fn step(args: &StepArgs) -> Result<Report> {
         precision: args.compute.precision,
         recompute: args.recompute,
     };
-    let time = bench_step(method, &args.arch, args.size, batch, threads, &compute)?;
-    Ok(Report {
+    let ranks = connect(TIMEOUT)?;
+    let time = bench_step(
+        method,
+        &args.arch,
+        args.size,
+        batch,
+        threads,
+        &compute,
+        ranks.as_ref(),
+    )
+    .inspect_err(|error| ranks.fail(&error.to_string()))?;
+    if ranks.rank() > 0 {
+        return Ok(None);
+    }
+    Ok(Some(Report {
         ms: time.ms,
         img_per_s: time.img_per_s,
         arch: args.arch.clone(),
@@ -117,6 +137,7 @@ fn step(args: &StepArgs) -> Result<Report> {
             gflops: time.gflops,
             product_gflops: time.product_gflops,
             peak_mib: time.peak_mib,
+            ranks: ranks.world(),
         },
-    })
+    }))
 }
