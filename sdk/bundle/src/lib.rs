@@ -26,6 +26,7 @@
 
 #![deny(missing_docs)]
 
+mod encoder;
 mod error;
 mod graph;
 mod keys;
@@ -35,12 +36,13 @@ mod save;
 mod signature;
 mod write;
 
+pub use encoder::EncoderSpec;
 pub use error::BundleError;
 pub use graph::{ClsSource, GraphSpec, PatchSource};
 pub use keys::{PublicKey, SecretKey};
 pub use manifest::{
-    ArchSpec, EncoderSpec, GoldenSpec, Manifest, MemberSpec, Pooling, PreprocessSpec, Provenance,
-    SCHEMA, ScoreFigures, VariantFigures, VariantSpec,
+    ArchSpec, GoldenSpec, Manifest, MemberSpec, Pooling, PreprocessSpec, Provenance, SCHEMA,
+    ScoreFigures, VariantFigures, VariantSpec,
 };
 pub use read::Bundle;
 pub use save::save;

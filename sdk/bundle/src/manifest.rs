@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::GraphSpec;
+use crate::encoder::SCHEMA_OF_GRAPHS;
+use crate::{EncoderSpec, GraphSpec};
 
 /// Newest manifest schema that this version reads. A bundle is written with the oldest schema that can say what it is.
 pub const SCHEMA: u32 = 2;
-/// Schema 1 knows transformers of ours only.
-const SCHEMA_OF_GRAPHS: u32 = 2;
 
 pub(crate) const MAX_DIM: usize = 8192;
 const MAX_DEPTH: usize = 256;
@@ -48,16 +47,6 @@ pub struct Manifest {
     /// The same encoder in other precisions by name, such as `int8`; f32 is always there.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub variants: BTreeMap<String, VariantSpec>,
-}
-
-/// What runs.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EncoderSpec {
-    /// A vision transformer of ours, in [`crate::WEIGHTS`] and as a graph in [`crate::ONNX`].
-    Arch(ArchSpec),
-    /// A graph that was imported, in [`crate::ONNX`] only.
-    Graph(GraphSpec),
 }
 
 /// Shape of a vision transformer; the fields of the training configuration.
@@ -216,24 +205,6 @@ pub(crate) type Reason = (&'static str, String);
 pub(crate) struct Versions {
     pub(crate) schema: u32,
     pub(crate) requires: String,
-}
-
-impl EncoderSpec {
-    /// Oldest schema that can say it.
-    pub(crate) fn schema(&self) -> u32 {
-        match self {
-            Self::Arch(_) => 1,
-            Self::Graph(_) => SCHEMA_OF_GRAPHS,
-        }
-    }
-
-    /// Members that a bundle of it always has; the first holds the weights.
-    fn members(&self) -> &'static [&'static str] {
-        match self {
-            Self::Arch(_) => &[crate::WEIGHTS, crate::ONNX, crate::GOLDEN],
-            Self::Graph(_) => &[crate::ONNX, crate::GOLDEN],
-        }
-    }
 }
 
 impl ArchSpec {

@@ -175,10 +175,7 @@ impl Workspace {
         // Asked with a task in hand: who is told to stop leaves that task undone, and the pass is unfinished.
         let is_over = || {
             let over = stopped.load(Ordering::Relaxed) || stop.is_some_and(|stop| stop());
-            if over {
-                stopped.store(true, Ordering::Relaxed);
-            }
-            over
+            stopped.fetch_or(over, Ordering::Relaxed) || over
         };
         team.run(&|member, gate| {
             let mut scratch = scratch[member]
@@ -193,16 +190,19 @@ impl Workspace {
                     }
                     pass.work(phase, pass.task(task), &mut scratch);
                 }
-                let is_last = phase == model.blocks.len();
                 // Another thread's panic reaches the caller through the team.
-                if !is_last && gate.wait(|| stopped.load(Ordering::Relaxed)).is_err() {
+                if phase < model.blocks.len()
+                    && gate.wait(|| stopped.load(Ordering::Relaxed)).is_err()
+                {
                     return;
                 }
             }
         });
-        match stopped.into_inner() {
-            true => Err(reached.into_inner().saturating_sub(1)),
-            false => Ok(()),
+        let blocks = reached.into_inner().saturating_sub(1);
+        if stopped.into_inner() {
+            Err(blocks)
+        } else {
+            Ok(())
         }
     }
 }
