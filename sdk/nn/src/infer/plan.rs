@@ -173,10 +173,9 @@ impl Workspace {
         let (taken, scratch) = (&*taken, &*scratch);
         let (stopped, reached) = (AtomicBool::new(false), AtomicUsize::new(0));
         // Asked with a task in hand: who is told to stop leaves that task undone, and the pass is unfinished.
-        let is_over = || {
-            let over = stopped.load(Ordering::Relaxed) || stop.is_some_and(|stop| stop());
-            stopped.fetch_or(over, Ordering::Relaxed) || over
-        };
+        let ask = || stop.is_some_and(|stop| stop());
+        let is_over =
+            || stopped.fetch_or(ask(), Ordering::Relaxed) || stopped.load(Ordering::Relaxed);
         team.run(&|member, gate| {
             let mut scratch = scratch[member]
                 .lock()
