@@ -212,8 +212,8 @@ fn check_tensor(tensor: &TensorProto) -> Result<(), GraphError> {
             reason,
         })
     };
-    let sizes = tensor.dims.iter().map(|size| usize::try_from(*size).ok());
-    let count = sizes.fold(Some(1_usize), |product, size| product?.checked_mul(size?));
+    let mut sizes = tensor.dims.iter().map(|size| usize::try_from(*size).ok());
+    let count = sizes.try_fold(1_usize, |product, size| product.checked_mul(size?));
     let Some(count) = count.filter(|_| tensor.dims.len() <= MAX_RANK) else {
         return damaged(format!("its shape is {:?}", tensor.dims));
     };
