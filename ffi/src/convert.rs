@@ -24,6 +24,7 @@ impl From<RuntimeError> for Failure {
             | RuntimeError::Load { .. }
             | RuntimeError::Plugin { .. } => Status::EngineUnavailable,
             RuntimeError::SelfTest { .. } => Status::GoldenMismatch,
+            RuntimeError::Interrupted { .. } => Status::TimedOut,
             RuntimeError::Threads { .. } => Status::InvalidArgument,
             _ => Status::Internal,
         };

@@ -311,6 +311,7 @@ fn valid_argument(function: &Function, idx: usize) -> String {
         ("double", "cost") => "1.0",
         ("int64_t", "unix_time") => "0",
         ("uint64_t", "sample_id") => "sample_id",
+        ("uint64_t", "timeout_us") => "UINT64_MAX",
         _ => panic!(
             "{}: say here what a valid `{kind} {name}` is",
             function.name

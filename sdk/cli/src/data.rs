@@ -21,9 +21,9 @@ pub(crate) struct EncoderArgs {
 /// How to run a bundle.
 #[derive(Args)]
 pub(crate) struct EngineArgs {
-    /// What runs the encoder
-    #[arg(long, value_enum, default_value = "native")]
-    engine: Engine,
+    /// What runs the encoder; native by default, and onnx for imported graphs, which it alone runs
+    #[arg(long, value_enum)]
+    engine: Option<Engine>,
     /// The library of engine cuda, or its folder; else SSL_EDGE_PLUGIN_PATH and the program's folder are searched
     #[arg(long, value_name = "PATH")]
     plugin: Option<PathBuf>,
@@ -89,15 +89,16 @@ impl EngineArgs {
     /// Opens a bundle; this runs its golden vectors.
     pub(crate) fn open(&self, bundle: &Path) -> Result<Encoder> {
         self.threads.apply();
-        let options = Options {
-            engine: self.engine.kind(),
-            threads: self.threads.count(),
-            precision: self.precision.precision(),
-            plugin: self.plugin.clone(),
-        };
         let bundle = match &self.require_signature {
             Some(key) => Bundle::open_signed(bundle, &PublicKey::read(key)?)?,
             None => Bundle::open(bundle)?,
+        };
+        let own = EngineKind::of(bundle.manifest());
+        let options = Options {
+            engine: self.engine.map_or(own, Engine::kind),
+            threads: self.threads.count(),
+            precision: self.precision.precision(),
+            plugin: self.plugin.clone(),
         };
         Ok(Encoder::from_bundle(&bundle, &options)?)
     }

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use ssl_edge_adapt::{EncoderId, FitOptions, Job, SampleMeta};
 use ssl_edge_bundle::{
-    ArchSpec, Bundle, BundleWriter, GoldenSpec, Pooling, PreprocessSpec, Provenance, SecretKey,
+    ArchSpec, Bundle, BundleWriter, ClsSource, EncoderSpec, GoldenSpec, GraphSpec, PatchSource,
+    Pooling, PreprocessSpec, Provenance, SecretKey,
 };
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -21,8 +22,8 @@ fn main() -> Outcome {
 }
 
 fn bundles(folder: &Path) -> Outcome {
-    let writer = BundleWriter {
-        arch: ArchSpec {
+    let mut writer = BundleWriter {
+        encoder: EncoderSpec::Arch(ArchSpec {
             name: "tiny".to_owned(),
             dim: 4,
             depth: 1,
@@ -33,7 +34,7 @@ fn bundles(folder: &Path) -> Outcome {
             image_size: [4, 4],
             gelu: "tanh".to_owned(),
             eps: 1e-6,
-        },
+        }),
         preprocess: PreprocessSpec {
             height: 4,
             width: 4,
@@ -58,6 +59,22 @@ fn bundles(folder: &Path) -> Outcome {
     writer.write(&path)?;
     let signed = Bundle::open(&path)?.signed(&SecretKey::from_seed(&[7; 32]));
     fs::write(folder.join("signed"), signed)?;
+    let output = || "tokens".to_owned();
+    writer.encoder = EncoderSpec::Graph(GraphSpec {
+        name: "imported".to_owned(),
+        dim: 4,
+        grid: [1, 1],
+        input: "image".to_owned(),
+        cls: ClsSource::First { output: output() },
+        patches: PatchSource::Tokens {
+            output: output(),
+            skip: 1,
+        },
+        opset: 17,
+        producer: "pytorch 2.11.0".to_owned(),
+    });
+    writer.weights.clear();
+    writer.write(&folder.join("imported"))?;
     Ok(())
 }
 

@@ -45,7 +45,7 @@ pub(crate) struct ExportArgs {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum PoolingArg {
+pub(super) enum PoolingArg {
     /// The class token
     Cls,
     /// The mean of the patch tokens
@@ -140,11 +140,20 @@ fn human(report: &Report) -> String {
 }
 
 impl PoolingArg {
-    fn pooling(self) -> Pooling {
+    pub(super) fn pooling(self) -> Pooling {
         match self {
             PoolingArg::Cls => Pooling::Cls,
             PoolingArg::Mean => Pooling::Mean,
             PoolingArg::ClsMean => Pooling::ClsMean,
         }
+    }
+}
+
+/// What the feature is, for people.
+pub(super) fn describe_pooling(pooling: Pooling) -> &'static str {
+    match pooling {
+        Pooling::Cls => "the class token",
+        Pooling::Mean => "the mean of the patch tokens",
+        Pooling::ClsMean => "class token and mean of the patch tokens",
     }
 }

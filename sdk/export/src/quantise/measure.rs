@@ -60,8 +60,7 @@ impl Bench<'_> {
         encoder: &PackedVit,
         input: &[f32],
     ) -> Result<Embedding, QuantizeError> {
-        let [height, width] = self.config.image_size;
-        let grid = self.manifest.arch.grid(height, width);
+        let grid = self.manifest.grid();
         let mut cls = vec![0.0; self.config.dim];
         let mut patches = vec![0.0; grid[0] * grid[1] * self.config.dim];
         encoder.run(input, 1, &mut cls, &mut patches)?;

@@ -24,7 +24,7 @@ pub use error::QuantizeError;
 pub use gates::{Gate, GateMetric};
 pub use report::{GateReport, LayerReport, QuantizeReport};
 
-use crate::onnx::{OnnxForm, encoder_onnx_as};
+use crate::onnx::{ActivationScales, OnnxForm, encoder_onnx_as};
 use frames::Frames;
 use measure::{Bench, Labelled, cosines};
 use model::Mixture;
@@ -94,6 +94,7 @@ pub fn quantize(
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     };
+    let config = config(bundle)?;
     // Opening runs the golden vectors, so a damaged encoder does not get here.
     let float_options = Options {
         threads,
@@ -102,7 +103,6 @@ pub fn quantize(
     let preprocess = Encoder::from_bundle(bundle, &float_options)?
         .preprocess()
         .clone();
-    let config = config(bundle);
     let weights = EncoderWeights::from_bytes(bundle.member(WEIGHTS).unwrap_or_default())?;
     let bench = Bench {
         manifest: bundle.manifest(),
@@ -136,14 +136,15 @@ pub fn quantize(
     })
 }
 
-/// An int8 variant by rounding alone, without frames, figures or gates: enough to measure time, not to be used.
+/// An int8 variant by rounding alone, without frames, figures or gates, and its graph in the dynamic integer form: enough to measure time, not to be
+/// used.
 ///
 /// # Errors
 /// As [`quantize`].
 pub fn round_to_int8(bundle: &Bundle, out: &Path) -> Result<(), QuantizeError> {
     let options = Options::default();
     let preprocess = Encoder::from_bundle(bundle, &options)?.preprocess().clone();
-    let config = config(bundle);
+    let config = config(bundle)?;
     let bench = Bench {
         manifest: bundle.manifest(),
         config: &config,
@@ -157,12 +158,14 @@ pub fn round_to_int8(bundle: &Bundle, out: &Path) -> Result<(), QuantizeError> {
         }
     }
     let golden = bench.golden(bundle, &weights)?;
+    let form = OnnxForm::Dynamic;
+    let graph = encoder_onnx_as(&config, &weights, &ActivationScales::new(), form)?;
     let (finished, _) = assemble(
         bundle,
         &weights,
         golden,
         (Vec::new(), None),
-        Vec::new(),
+        vec![(form.member().to_owned(), graph)],
         out,
     )?;
     Ok(save(out, finished.as_bytes())?)
@@ -392,9 +395,14 @@ impl<'a> Work<'a> {
     }
 }
 
-fn config(bundle: &Bundle) -> VitConfig {
-    let arch = &bundle.manifest().arch;
-    VitConfig {
+fn config(bundle: &Bundle) -> Result<VitConfig, QuantizeError> {
+    let Some(arch) = bundle.manifest().arch() else {
+        return Err(QuantizeError::Manifest {
+            path: bundle.path().to_owned(),
+            reason: "it is an imported graph; quantise the graph before it is imported".to_owned(),
+        });
+    };
+    Ok(VitConfig {
         dim: arch.dim,
         depth: arch.depth,
         heads: arch.heads,
@@ -408,5 +416,5 @@ fn config(bundle: &Bundle) -> VitConfig {
             Gelu::Tanh
         },
         eps: arch.eps,
-    }
+    })
 }
