@@ -27,6 +27,7 @@
 #![deny(missing_docs)]
 
 mod error;
+mod figures;
 mod keys;
 mod manifest;
 mod read;
@@ -35,10 +36,14 @@ mod signature;
 mod write;
 
 pub use error::BundleError;
+pub use figures::{
+    AnomalyFigures, ClassFigures, GraphFigures, GraphRun, QualityFigures, ScoreFigures,
+    VariantFigures,
+};
 pub use keys::{PublicKey, SecretKey};
 pub use manifest::{
     ArchSpec, GoldenSpec, Manifest, MemberSpec, Pooling, PreprocessSpec, Provenance, SCHEMA,
-    ScoreFigures, VariantFigures, VariantSpec,
+    VariantSpec,
 };
 pub use read::Bundle;
 pub use save::save;

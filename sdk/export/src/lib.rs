@@ -29,5 +29,5 @@ pub use export::{EncoderExport, ExportReport, export_encoder, random_bundle};
 pub use onnx::{ActivationScales, OnnxForm, encoder_onnx, encoder_onnx_as};
 pub use quantise::{
     Gate, GateMetric, GateReport, LayerReport, QuantizeError, QuantizeOptions, QuantizeReport,
-    quantize, round_to_int8,
+    Written, quantize, round_to_int8,
 };

@@ -23,8 +23,9 @@ use crate::vision::{Frame, Image, Skipped, decode_all};
 use std::path::PathBuf;
 
 pub use ssl_edge_bundle::{
-    ArchSpec, Bundle, BundleError, GoldenSpec, Manifest, MemberSpec, Pooling, PreprocessSpec,
-    Provenance, PublicKey, ScoreFigures, SecretKey, VariantFigures, VariantSpec, save,
+    AnomalyFigures, ArchSpec, Bundle, BundleError, ClassFigures, GoldenSpec, GraphFigures,
+    GraphRun, Manifest, MemberSpec, Pooling, PreprocessSpec, Provenance, PublicKey, QualityFigures,
+    ScoreFigures, SecretKey, VariantFigures, VariantSpec, save,
 };
 pub use ssl_edge_runtime::{
     Embedding, Encoder, EngineKind, Options, Place, Precision, Processor, Products, RuntimeError,

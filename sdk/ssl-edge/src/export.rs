@@ -20,7 +20,7 @@ use std::path::Path;
 
 pub use ssl_edge_export::{
     ExportError, ExportReport, Gate, GateMetric, GateReport, LayerReport, OnnxForm, QuantizeError,
-    QuantizeOptions, QuantizeReport, quantize, random_bundle, round_to_int8,
+    QuantizeOptions, QuantizeReport, Written, quantize, random_bundle, round_to_int8,
 };
 
 /// How to pack a run.
