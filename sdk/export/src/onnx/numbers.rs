@@ -292,11 +292,11 @@ mod tests {
 
     /// The node that makes each value.
     fn makers(graph: &GraphProto) -> BTreeMap<&str, &NodeProto> {
-        let outputs = |node| {
-            let NodeProto { output, .. } = node;
-            output.iter().map(move |name| (name.as_str(), node))
-        };
-        graph.node.iter().flat_map(outputs).collect()
+        let mut makers = BTreeMap::new();
+        for node in &graph.node {
+            makers.extend(node.output.iter().map(|name| (name.as_str(), node)));
+        }
+        makers
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use ssl_edge_bundle::{Bundle, BundleWriter, GoldenSpec, GraphFigures, GraphRun};
-use ssl_edge_runtime::{Encoder, EngineKind, Options};
+use ssl_edge_runtime::{Embedding, Encoder, EngineKind, Options};
 
 use super::measure::median;
 use super::yardstick::Yardstick;
@@ -68,7 +68,9 @@ fn open(bundle: &Bundle, graph: &[u8], threads: usize) -> Result<Encoder, Quanti
 }
 
 fn run(encoder: &Encoder, yardstick: &Yardstick<'_>) -> Result<GraphRun, QuantizeError> {
-    let embed = |input: &[f32]| Ok(encoder.embed_preprocessed(input, 1)?.remove(0));
+    let embed = |input: &[f32]| -> Result<Embedding, QuantizeError> {
+        Ok(encoder.embed_preprocessed(input, 1)?.remove(0))
+    };
     let mut quality = yardstick.nearness(&embed)?;
     yardstick.verdicts(&embed, &mut quality)?;
     let mut times = Vec::new();

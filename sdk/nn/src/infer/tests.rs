@@ -159,7 +159,7 @@ fn int8_layers_give_the_same_bits_on_every_architecture() {
             all.extend(case.apply(isa, false));
             all.extend(case.apply(isa, true));
         }
-        assert_eq!(checksum(&all), 0, "{isa}");
+        assert_eq!(checksum(&all), 0x9D8F_96BC_F7C2_2F4E, "{isa}");
     }
 }
 
@@ -189,7 +189,8 @@ fn the_int8_encoder_gives_the_same_bits_on_every_architecture_that_fuses_product
         };
         let (cls, patches) = run(&config, &int8, options, &images);
         assert!(cls.iter().all(|v| v.is_finite()));
-        assert_eq!(checksum(cls.iter().chain(&patches)), 0, "{isa}");
+        let found = checksum(cls.iter().chain(&patches));
+        assert_eq!(found, 0x78F9_979A_9088_DDB6, "{isa}");
     }
 }
 

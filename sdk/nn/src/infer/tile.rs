@@ -69,6 +69,10 @@ pub(super) enum Form {
     /// Activations as i8, four values of k together: `sdot` and plain loops.
     Signed4,
     /// Activations as i8, two values of k together: `smull` and `smlal`.
+    #[cfg_attr(
+        not(target_arch = "aarch64"),
+        allow(dead_code, reason = "only kernels for 64-bit Arm take it")
+    )]
     Signed2,
     /// Activations as i16, two values of k together: `vpmaddwd`.
     Wide2,
