@@ -101,6 +101,9 @@ pub struct GraphFigures {
     pub member: String,
     /// Its size.
     pub bytes: u64,
+    /// Whether tokens that skip a branch stayed f32 in a graph with calibrated ranges, because a gate did not hold otherwise.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub float_residuals: bool,
     /// What ran it, and how near it came; `None` where nothing could run it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<GraphRun>,

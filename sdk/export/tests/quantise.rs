@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use ssl_edge_bundle::{Bundle, BundleWriter, GoldenSpec, Pooling};
+use ssl_edge_bundle::{Bundle, BundleWriter, GoldenSpec, GraphFigures, Pooling};
 use ssl_edge_export::{
     Gate, OnnxForm, QuantizeError, QuantizeOptions, QuantizeReport, quantize, random_bundle,
     round_to_int8,
@@ -326,6 +326,37 @@ fn layers_go_back_to_f32_until_the_gate_holds() {
             .all(|name| variant.float_layers.iter().any(|l| l == name))
     );
     assert!(open(&out, Precision::Int8).is_ok());
+}
+
+#[test]
+fn residuals_of_the_calibrated_graph_go_back_to_f32_until_the_gate_holds() {
+    let made = made();
+    let bundle = Bundle::open(&made.path("f32.sslb")).unwrap();
+    let graph = |report: &QuantizeReport, index: usize| report.figures.graphs[index].clone();
+    let cosine = |graph: &GraphFigures| graph.run.as_ref().unwrap().quality.cosine_mean;
+    let plain = graph(&made.report, 1);
+    assert!(!plain.float_residuals);
+    let gate = Gate {
+        bound: 1.0 - (1.0 - cosine(&plain)) * 0.6,
+        ..Gate::DEFAULT[0]
+    };
+    let strict = QuantizeOptions {
+        gates: vec![gate],
+        onnx: vec![OnnxForm::Qdq],
+        eval: None,
+        parts: None,
+        ..options(&made.path("frames"))
+    };
+    let out = made.path("residuals.sslb");
+    let report = quantize(&bundle, &strict, &out, &mut |_| ()).unwrap();
+    let found = graph(&report, 0);
+    assert!(found.float_residuals && cosine(&found) >= gate.bound);
+    assert!(found.bytes < plain.bytes, "12 pairs less");
+    assert!(
+        report
+            .html()
+            .contains("the tokens that skip a branch stayed f32")
+    );
 }
 
 #[test]

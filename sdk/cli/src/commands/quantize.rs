@@ -154,9 +154,13 @@ pub(crate) fn human(report: &QuantizeReport) -> String {
 fn graph(graph: &GraphFigures) -> String {
     let size = graph.bytes as f64 / 1e6;
     let member = &graph.member;
+    let residuals = match graph.float_residuals {
+        true => ", tokens that skip a branch in f32",
+        false => "",
+    };
     match (&graph.run, &graph.not_run) {
         (Some(run), _) => format!(
-            "\n{member}: {size:.1} MB, through {} {:.1} ms, mean cosine to f32 {:.5}, worst 1 % {:.5}",
+            "\n{member}: {size:.1} MB, through {} {:.1} ms, mean cosine to f32 {:.5}, worst 1 % {:.5}{residuals}",
             run.engine, run.ms, run.quality.cosine_mean, run.quality.cosine_worst
         ),
         (None, reason) => format!(

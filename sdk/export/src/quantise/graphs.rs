@@ -8,7 +8,7 @@ use ssl_edge_runtime::{Embedding, Encoder, EngineKind, Options};
 
 use super::measure::median;
 use super::yardstick::Yardstick;
-use super::{QuantizeError, TOLERANCE_OF_GRAPHS};
+use super::{Gate, QuantizeError, TOLERANCE_OF_GRAPHS};
 use crate::onnx::OnnxForm;
 
 const RUNS: usize = 5;
@@ -20,6 +20,12 @@ pub(super) struct Graph {
 }
 
 impl Graph {
+    /// Whether it was run and a gate does not hold.
+    pub(super) fn fails(&self, gates: &[Gate]) -> bool {
+        let run = self.figures.run.as_ref();
+        run.is_some_and(|run| gates.iter().any(|gate| !gate.holds(&run.quality)))
+    }
+
     /// Runs a graph of `form` on everything that the variant was measured on.
     ///
     /// # Errors
@@ -34,6 +40,7 @@ impl Graph {
         let mut figures = GraphFigures {
             member: form.member().to_owned(),
             bytes: bytes.len() as u64,
+            float_residuals: false,
             run: None,
             not_run: None,
         };

@@ -114,7 +114,7 @@ pub fn quantize(
     };
     let work = Work::new(bench, &weights, options, progress)?;
     let found = work.search(&gates, options, progress)?;
-    let graphs = work.graphs(bundle, &weights, &found, &options.onnx, progress)?;
+    let graphs = work.graphs(bundle, &weights, &found, &gates, &options.onnx, progress)?;
     let mut figures = work.figures(&found)?;
     figures.graphs = graphs.iter().map(|graph| graph.figures.clone()).collect();
     let mut report = work.report(&gates, &found, figures.clone(), out);

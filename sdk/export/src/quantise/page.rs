@@ -173,20 +173,26 @@ impl QuantizeReport {
                 a.learned, a.good, a.bad
             );
         }
+        if let Some(run) = f.graphs.iter().find_map(|graph| graph.run.as_ref()) {
+            let _ = write!(
+                notes,
+                " Graphs were run by {} with {} threads, and neither by TensorRT nor by ONNX Runtime.",
+                escape(&run.engine),
+                f.threads
+            );
+        }
         for graph in &f.graphs {
             let member = escape(&graph.member);
-            let _ = match (&graph.run, &graph.not_run) {
-                (Some(run), _) => write!(
+            if graph.float_residuals {
+                let _ = write!(
                     notes,
-                    " {member} was run by {} here; TensorRT and ONNX Runtime were not.",
-                    escape(&run.engine)
-                ),
-                (None, reason) => write!(
-                    notes,
-                    " <b>{member} was not run</b>: {}.",
-                    escape(reason.as_deref().unwrap_or("no engine"))
-                ),
-            };
+                    " In {member} the tokens that skip a branch stayed f32, since a gate did not hold otherwise."
+                );
+            }
+            if let Some(reason) = &graph.not_run {
+                let reason = escape(reason);
+                let _ = write!(notes, " <b>{member} was not run</b>: {reason}.");
+            }
         }
         notes
     }
@@ -227,21 +233,20 @@ impl QuantizeReport {
                 [format!("{name}, f32"), "int8".into(), "change".into()]
             })
             .collect();
-        let heads = std::iter::once("class").chain(titles.iter().flatten().map(String::as_str));
+        let titles = titles.iter().flatten().map(String::as_str);
+        let heads = ["class", "frames"].into_iter().chain(titles);
         let rows = (0..first.classes.len()).map(|class| {
             let name = self.class_names.get(class).cloned();
             let name = plain(name.unwrap_or_else(|| format!("class {class}")));
+            let frames = plain(first.classes[class].frames.to_string());
             let cells = shown.iter().filter_map(|score| score.classes.get(class));
-            std::iter::once(name)
+            [name, frames]
+                .into_iter()
                 .chain(cells.flat_map(recall_cells))
                 .collect()
         });
-        let frames: Vec<String> = first.classes.iter().map(|c| c.frames.to_string()).collect();
-        let note = format!(
-            "Share of each class's frames that are told right; changes in points. 20-NN judged {} frames of the classes in this order.",
-            frames.join(", ")
-        );
-        section("Recall of every class", &table(heads, rows), &note)
+        let note = "Share of each class's frames that are told right; changes in points. Frames are those that 20-NN judged.";
+        section("Recall of every class", &table(heads, rows), note)
     }
 
     fn layers_table(&self) -> String {
@@ -267,7 +272,8 @@ fn gate_cell(gate: &GateReport) -> Cell {
 }
 
 fn recall_cells(class: &ClassFigures) -> [Cell; 3] {
-    let change = 100.0 * (class.recall - class.f32_recall);
+    // Rounded, and never a negative zero.
+    let change = (1000.0 * (class.recall - class.f32_recall)).round() / 10.0 + 0.0;
     let percent = |share: f64| plain(format!("{:.1} %", 100.0 * share));
     let coloured = Cell {
         text: format!("{change:+.1}"),

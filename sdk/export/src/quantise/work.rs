@@ -13,7 +13,7 @@ use super::model::Mixture;
 use super::report::{GateReport, LayerReport, QuantizeReport};
 use super::yardstick::Yardstick;
 use super::{Gate, QuantizeError, QuantizeOptions};
-use crate::onnx::{OnnxForm, encoder_onnx_as};
+use crate::onnx::{ActivationScales, OnnxForm, encoder_onnx_as};
 
 /// Held-out frames that each layer is tried on alone.
 const PROBES: usize = 8;
@@ -168,28 +168,40 @@ impl<'a> Work<'a> {
         })
     }
 
-    /// The mixture as graphs, each measured beside f32.
+    /// The mixture as graphs, each measured beside f32. Where a graph with calibrated ranges keeps a gate only without ranges for the tokens that skip a
+    /// branch, it has none.
     pub(super) fn graphs(
         &self,
         bundle: &Bundle,
         float: &EncoderWeights,
         found: &Found,
+        gates: &[Gate],
         forms: &[OnnxForm],
         progress: &mut dyn FnMut(&str),
     ) -> Result<Vec<Graph>, QuantizeError> {
         let is_int8 = |name: &str| !found.float_layers.iter().any(|layer| layer == name);
-        let scales = self.mixture.scales(is_int8);
-        let all = OnnxForm::ALL.iter().filter(|form| forms.contains(form));
-        all.map(|form| {
-            progress(&format!("measuring {}", form.member()));
+        let mut scales = self.mixture.scales(is_int8);
+        let mut graphs = Vec::new();
+        for form in OnnxForm::ALL.iter().filter(|form| forms.contains(form)) {
             let weights = match form {
                 OnnxForm::F16 => float,
                 _ => &found.weights,
             };
-            let graph = encoder_onnx_as(self.bench.config, weights, &scales, *form)?;
-            Graph::measure(bundle, *form, graph, self.bench.threads, &self.yardstick)
-        })
-        .collect()
+            let measure = |scales: &ActivationScales| {
+                let graph = encoder_onnx_as(self.bench.config, weights, scales, *form)?;
+                Graph::measure(bundle, *form, graph, self.bench.threads, &self.yardstick)
+            };
+            progress(&format!("measuring {}", form.member()));
+            let mut graph = measure(&scales)?;
+            if *form == OnnxForm::Qdq && graph.fails(gates) {
+                progress("a gate does not hold; tokens that skip a branch go back to f32");
+                scales.retain(|name, _| !name.ends_with(".residual"));
+                graph = measure(&scales)?;
+                graph.figures.float_residuals = true;
+            }
+            graphs.push(graph);
+        }
+        Ok(graphs)
     }
 
     pub(super) fn report(
