@@ -28,6 +28,6 @@ pub use error::ExportError;
 pub use export::{EncoderExport, ExportReport, export_encoder, random_bundle};
 pub use onnx::{ActivationScales, OnnxForm, encoder_onnx, encoder_onnx_as};
 pub use quantise::{
-    Gate, GateMetric, GateReport, LayerReport, QuantizeError, QuantizeOptions, QuantizeReport,
-    Written, quantize, round_to_int8,
+    Gate, GateFailure, GateMetric, GateReport, LayerReport, QuantizeError, QuantizeOptions,
+    QuantizeReport, Written, quantize, round_to_int8,
 };

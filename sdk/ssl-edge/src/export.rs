@@ -19,8 +19,9 @@ use ssl_edge_train::{TrainError, encoder_of};
 use std::path::Path;
 
 pub use ssl_edge_export::{
-    ExportError, ExportReport, Gate, GateMetric, GateReport, LayerReport, OnnxForm, QuantizeError,
-    QuantizeOptions, QuantizeReport, Written, quantize, random_bundle, round_to_int8,
+    ExportError, ExportReport, Gate, GateFailure, GateMetric, GateReport, LayerReport, OnnxForm,
+    QuantizeError, QuantizeOptions, QuantizeReport, Written, quantize, random_bundle,
+    round_to_int8,
 };
 
 /// How to pack a run.

@@ -84,12 +84,12 @@ pub(crate) fn run(args: &ExportArgs, format: Format) -> Result<()> {
     let result = quantize(&bundle, &options, &args.out, &mut |line| note(line));
     let told = match &result {
         Ok(report) => Some(report),
-        Err(QuantizeError::Gate { report, .. }) => Some(&**report),
+        Err(QuantizeError::Gate(failure)) => Some(&failure.report),
         Err(_) => None,
     };
     if let (Some(report), Some(folder)) = (told, &args.quantize.report) {
         report.write(folder)?;
-        note(&format!(
+        note(format!(
             "the report is {}",
             folder.join("report.html").display()
         ));

@@ -68,27 +68,8 @@ pub enum QuantizeError {
         needs: &'static str,
     },
     /// A gate does not hold.
-    #[error(
-        "{path} was not written: gate {gate} does not hold for {variant}, it is at {value:.6} with {float_layers} layers in f32; layer {layer} hurts most (alone in int8 it costs {loss:.1e} of the mean cosine): allow more f32 layers, widen the gate or calibrate with more frames"
-    )]
-    Gate {
-        /// The bundle that would have been written.
-        path: PathBuf,
-        /// `int8`, or the member with the graph that it does not hold for.
-        variant: String,
-        /// The gate.
-        gate: String,
-        /// What was measured.
-        value: f64,
-        /// The layer that hurts most of those in int8.
-        layer: String,
-        /// Mean cosine that it costs alone.
-        loss: f64,
-        /// Layers that were given back to f32.
-        float_layers: usize,
-        /// Everything that was measured.
-        report: Box<QuantizeReport>,
-    },
+    #[error(transparent)]
+    Gate(Box<GateFailure>),
     /// The report could not be written.
     #[error("cannot write the report {path}: {source}; choose another folder")]
     Report {
@@ -97,6 +78,30 @@ pub enum QuantizeError {
         /// The operating system's reason.
         source: std::io::Error,
     },
+}
+
+/// A gate that does not hold, and everything that was measured.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{path} was not written: gate {gate} does not hold for {variant}, it is at {value:.6} with {float_layers} layers in f32; layer {layer} hurts most (alone in int8 it costs {loss:.1e} of the mean cosine): allow more f32 layers, widen the gate or calibrate with more frames"
+)]
+pub struct GateFailure {
+    /// The bundle that would have been written.
+    pub path: PathBuf,
+    /// `int8`, or the member with the graph that it does not hold for.
+    pub variant: String,
+    /// The gate.
+    pub gate: String,
+    /// What was measured.
+    pub value: f64,
+    /// The layer that hurts most of those in int8.
+    pub layer: String,
+    /// Mean cosine that it costs alone.
+    pub loss: f64,
+    /// Layers that were given back to f32.
+    pub float_layers: usize,
+    /// All figures.
+    pub report: QuantizeReport,
 }
 
 impl From<candle_core::Error> for QuantizeError {

@@ -26,7 +26,7 @@ use ssl_edge_nn::infer::EncoderWeights;
 use ssl_edge_nn::{Gelu, VitConfig};
 use ssl_edge_runtime::{Encoder, Options, Precision};
 
-pub use error::QuantizeError;
+pub use error::{GateFailure, QuantizeError};
 pub use gates::{Gate, GateMetric};
 pub use report::{GateReport, LayerReport, QuantizeReport, Written};
 
@@ -120,7 +120,7 @@ pub fn quantize(
     let mut report = work.report(&gates, &found, figures.clone(), out);
     if let Some(failed) = report.gates.iter().find(|gate| gate.holds == Some(false)) {
         let (layer, loss) = work.worst_layer(&found);
-        return Err(QuantizeError::Gate {
+        return Err(QuantizeError::Gate(Box::new(GateFailure {
             path: out.to_owned(),
             variant: failed.variant.clone(),
             gate: failed.gate.clone(),
@@ -128,8 +128,8 @@ pub fn quantize(
             layer,
             loss,
             float_layers: found.float_layers.len(),
-            report: Box::new(report),
-        });
+            report,
+        })));
     }
     let golden = work.bench.golden(bundle, &found.weights)?;
     let told = (found.float_layers, Some(figures));

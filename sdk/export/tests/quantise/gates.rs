@@ -1,7 +1,9 @@
 //! Gates: what goes back to f32 for their sake, and what is said where they do not hold.
 
 use ssl_edge_bundle::{Bundle, GraphFigures};
-use ssl_edge_export::{Gate, OnnxForm, QuantizeError, QuantizeOptions, QuantizeReport, quantize};
+use ssl_edge_export::{
+    Gate, GateFailure, OnnxForm, QuantizeError, QuantizeOptions, QuantizeReport, quantize,
+};
 use ssl_edge_runtime::Precision;
 
 use super::{made, open, options};
@@ -20,16 +22,16 @@ fn a_gate_that_does_not_hold_names_the_worst_layer_and_writes_nothing() {
     let mut lines = Vec::new();
     let mut progress = |line: &str| lines.push(line.to_owned());
     let error = quantize(&bundle, &impossible, &out, &mut progress).unwrap_err();
-    let QuantizeError::Gate {
+    let QuantizeError::Gate(failure) = &error else {
+        panic!("{error}")
+    };
+    let GateFailure {
         layer,
         float_layers,
         loss,
         report,
         ..
-    } = &error
-    else {
-        panic!("{error}")
-    };
+    } = &**failure;
     assert_eq!(*float_layers, 2);
     assert!(layer.starts_with("blocks.") && *loss > 0.0);
     assert!(error.to_string().contains(layer), "{error}");
