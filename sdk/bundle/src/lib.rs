@@ -28,6 +28,7 @@
 
 mod encoder;
 mod error;
+mod figures;
 mod graph;
 mod keys;
 mod manifest;
@@ -38,11 +39,15 @@ mod write;
 
 pub use encoder::EncoderSpec;
 pub use error::BundleError;
+pub use figures::{
+    AnomalyFigures, ClassFigures, GraphFigures, GraphRun, QualityFigures, ScoreFigures,
+    VariantFigures,
+};
 pub use graph::{ClsSource, GraphSpec, PatchSource};
 pub use keys::{PublicKey, SecretKey};
 pub use manifest::{
     ArchSpec, GoldenSpec, Manifest, MemberSpec, Pooling, PreprocessSpec, Provenance, SCHEMA,
-    ScoreFigures, VariantFigures, VariantSpec,
+    VariantSpec,
 };
 pub use read::Bundle;
 pub use save::save;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::encoder::SCHEMA_OF_GRAPHS;
-use crate::{EncoderSpec, GraphSpec};
+use crate::{EncoderSpec, GraphSpec, VariantFigures};
 
 /// Newest manifest schema that this version reads. A bundle is written with the oldest schema that can say what it is.
 pub const SCHEMA: u32 = 2;
@@ -150,51 +150,6 @@ pub struct VariantSpec {
     /// What was measured of it beside f32.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub figures: Option<VariantFigures>,
-}
-
-/// A variant beside f32, as measured when the bundle was made.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct VariantFigures {
-    /// Frames that the cosines were taken on.
-    pub frames: u64,
-    /// Mean cosine between the features of both.
-    pub cosine_mean: f64,
-    /// The cosine that 1 % of the frames are below.
-    pub cosine_worst: f64,
-    /// Accuracies on labelled frames, where there were any.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub scores: Vec<ScoreFigures>,
-    /// Size of the weights' member.
-    pub bytes: u64,
-    /// Size of the f32 weights' member.
-    pub f32_bytes: u64,
-    /// Median milliseconds for a frame.
-    pub ms: f64,
-    /// The same in f32.
-    pub f32_ms: f64,
-    /// Threads that were timed.
-    pub threads: u64,
-    /// Instruction set that was timed.
-    pub isa: String,
-    /// Bytes of packed weights and work memory.
-    pub memory: u64,
-    /// The same in f32.
-    pub f32_memory: u64,
-}
-
-/// An accuracy of a variant beside that of f32, both in 0..1.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ScoreFigures {
-    /// `knn`, or `fewshot-5` for five images of each class.
-    pub name: String,
-    /// Accuracy of the variant.
-    pub accuracy: f64,
-    /// Half of its 95 % interval.
-    pub ci95: f64,
-    /// Accuracy of f32.
-    pub f32_accuracy: f64,
-    /// Half of its 95 % interval.
-    pub f32_ci95: f64,
 }
 
 /// The path of a field, and why it cannot be.

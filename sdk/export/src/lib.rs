@@ -32,6 +32,6 @@ pub use export::{EncoderExport, ExportReport, export_encoder, random_bundle};
 pub use import::{GraphImport, ImportError, ImportReport, import_graph};
 pub use onnx::{ActivationScales, OnnxForm, encoder_onnx, encoder_onnx_as};
 pub use quantise::{
-    Gate, GateMetric, GateReport, LayerReport, QuantizeError, QuantizeOptions, QuantizeReport,
-    quantize, round_to_int8,
+    Gate, GateFailure, GateMetric, GateReport, LayerReport, QuantizeError, QuantizeOptions,
+    QuantizeReport, Written, quantize, round_to_int8,
 };

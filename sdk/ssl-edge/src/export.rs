@@ -20,8 +20,8 @@ use ssl_edge_train::{TrainError, encoder_of};
 use std::path::Path;
 
 pub use ssl_edge_export::{
-    ExportError, ExportReport, Gate, GateMetric, GateReport, GraphImport, ImportError,
-    ImportReport, LayerReport, OnnxForm, QuantizeError, QuantizeOptions, QuantizeReport,
+    ExportError, ExportReport, Gate, GateFailure, GateMetric, GateReport, GraphImport, ImportError,
+    ImportReport, LayerReport, OnnxForm, QuantizeError, QuantizeOptions, QuantizeReport, Written,
     import_graph, quantize, random_bundle, round_to_int8,
 };
 

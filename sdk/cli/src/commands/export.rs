@@ -7,7 +7,9 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use ssl_edge::encoder::{Bundle, Pooling};
-use ssl_edge::export::{ExportOptions, ExportReport, export_run, quantize, random_bundle};
+use ssl_edge::export::{
+    ExportOptions, ExportReport, QuantizeError, export_run, quantize, random_bundle,
+};
 use ssl_edge::train::VitConfig;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -79,10 +81,20 @@ pub(crate) fn run(args: &ExportArgs, format: Format) -> Result<()> {
             Bundle::open(&base)?
         }
     };
-    let report = quantize(&bundle, &options, &args.out, &mut |line| note(line))?;
-    if let Some(folder) = &args.quantize.report {
+    let result = quantize(&bundle, &options, &args.out, &mut |line| note(line));
+    let told = match &result {
+        Ok(report) => Some(report),
+        Err(QuantizeError::Gate(failure)) => Some(&failure.report),
+        Err(_) => None,
+    };
+    if let (Some(report), Some(folder)) = (told, &args.quantize.report) {
         report.write(folder)?;
+        note(format!(
+            "the report is {}",
+            folder.join("report.html").display()
+        ));
     }
+    let report = result?;
     format.print(&report, super::quantize::human)
 }
 

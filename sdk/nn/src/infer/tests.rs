@@ -137,6 +137,65 @@ fn an_int8_layer_gives_the_same_bits_on_every_instruction_set() {
     }
 }
 
+/// FNV-1a over the bits, least significant byte first.
+fn checksum<'a>(values: impl IntoIterator<Item = &'a f32>) -> u64 {
+    let bytes = values.into_iter().flat_map(|v| v.to_bits().to_le_bytes());
+    bytes.fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
+    })
+}
+
+/// The number was made by the plain loops on x86; every architecture must come to it.
+#[test]
+fn int8_layers_give_the_same_bits_on_every_architecture() {
+    for isa in available() {
+        let mut all = Vec::new();
+        for (rows, k, n) in SHAPES {
+            let case = Case {
+                weight: int8(n, k, 3),
+                bias: floats(n, 4),
+                x: floats(rows * k, 5),
+                rows,
+                k,
+            };
+            all.extend(case.apply(isa, false));
+            all.extend(case.apply(isa, true));
+        }
+        assert_eq!(checksum(&all), 0x9D8F_96BC_F7C2_2F4E, "{isa}");
+    }
+}
+
+/// Between the integer products everything is one rounding after another, and products of f32 are fused wherever the CPU can.
+#[test]
+fn the_int8_encoder_gives_the_same_bits_on_every_architecture_that_fuses_products() {
+    let config = config(64, 2, 4, Gelu::Tanh);
+    let mut params = Params::new();
+    Vit::init(&config, &mut params, "", &mut ChaCha8Rng::seed_from_u64(1)).unwrap();
+    let tensors = params.to_map();
+    // Not the random weights themselves: those went through logarithms of the platform.
+    let plain = tensors.iter().enumerate().map(|(i, (name, tensor))| {
+        let offset = f32::from(u8::from(name.contains("norm") && name.ends_with("weight")));
+        let values = floats(tensor.elem_count(), i as u64).into_iter();
+        let values: Vec<f32> = values.map(|v| v * 0.25 + offset).collect();
+        let tensor = Tensor::from_vec(values, tensor.dims(), &Device::Cpu).unwrap();
+        (name.clone(), tensor)
+    });
+    let float = EncoderWeights::from_tensors(&plain.collect()).unwrap();
+    let int8 = rounded(&float, &config);
+    let images = floats(2 * 3 * 32 * 40, 2);
+    let fused = |isa: &Isa| *isa != Isa::Portable || cfg!(target_arch = "aarch64");
+    for isa in available().into_iter().filter(fused) {
+        let options = PackedOptions {
+            isa,
+            ..PackedOptions::default()
+        };
+        let (cls, patches) = run(&config, &int8, options, &images);
+        assert!(cls.iter().all(|v| v.is_finite()));
+        let found = checksum(cls.iter().chain(&patches));
+        assert_eq!(found, 0x78F9_979A_9088_DDB6, "{isa}");
+    }
+}
+
 #[test]
 fn an_f32_layer_equals_sums_in_f64() {
     for (rows, k, n) in SHAPES {
