@@ -7,7 +7,7 @@ use crate::pointer::{
 };
 use crate::status::{Failure, ssl_edge_status};
 use sdk::encoder::{
-    Bundle, Encoder, EngineKind, Limit, Options, Precision, PublicKey, RuntimeError, feature_of,
+    Bundle, Encoder, EngineKind, Limit, Options, Precision, PublicKey, RuntimeError,
 };
 use std::ffi::c_char;
 use std::mem::offset_of;
@@ -206,6 +206,7 @@ fn sdk_options(options: &ssl_edge_encoder_options) -> Result<Options, Failure> {
         engine,
         threads: options.threads as usize,
         precision,
+        ..Options::default()
     })
 }
 

@@ -26,10 +26,10 @@ use crate::vision::{Frame, Image, Skipped, decode_all};
 use std::path::PathBuf;
 
 pub use ssl_edge_bundle::{
-    AnomalyFigures, ArchSpec, Bundle, BundleError, ClassFigures, ClsSource, EncoderSpec, GoldenSpec,
-    GraphFigures, GraphRun, GraphSpec, Manifest, MemberSpec, PatchSource, Pooling, PreprocessSpec,
-    Provenance, PublicKey, QualityFigures, ScoreFigures, SecretKey, VariantFigures, VariantSpec,
-    save,
+    AnomalyFigures, ArchSpec, Bundle, BundleError, ClassFigures, ClsSource, EncoderSpec,
+    GoldenSpec, GraphFigures, GraphRun, GraphSpec, Manifest, MemberSpec, PatchSource, Pooling,
+    PreprocessSpec, Provenance, PublicKey, QualityFigures, ScoreFigures, SecretKey, VariantFigures,
+    VariantSpec, save,
 };
 pub use ssl_edge_runtime::{
     CancelToken, Embedding, Encoder, EngineKind, GoldenVectors, GraphChoice, GraphError, GraphPort,
