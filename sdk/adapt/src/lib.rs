@@ -39,6 +39,7 @@ mod blocks;
 mod calibrate;
 mod candidate;
 mod choose;
+mod container;
 mod device;
 pub mod drift;
 mod error;

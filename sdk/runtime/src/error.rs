@@ -6,7 +6,7 @@ use ssl_edge_bundle::BundleError;
 use ssl_edge_plugin::PluginError;
 use ssl_edge_vision::FrameError;
 
-use crate::{EngineKind, Precision};
+use crate::{EngineKind, Interruption, Precision, Reached};
 
 /// Why a bundle could not be opened or a frame not embedded.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +75,18 @@ pub enum RuntimeError {
         engine: EngineKind,
         /// What went wrong.
         reason: String,
+    },
+    /// The call was given up before it was done; see [`crate::Limit`].
+    #[error(
+        "engine {engine} gave up because {reason}: {reached}; the encoder is ready for other frames. Give it more time, more threads, or a smaller encoder"
+    )]
+    Interrupted {
+        /// The engine.
+        engine: EngineKind,
+        /// Why.
+        reason: Interruption,
+        /// How far it came.
+        reached: Reached,
     },
     /// The engine does not reproduce the golden vectors.
     #[error(

@@ -8,8 +8,10 @@
 //! | [`encoder`] | open a bundle (`.sslb`), choose an engine, turn frames into embeddings |
 //! | [`feature`] | what a job sees of a frame: poolings, and a texture descriptor |
 //! | [`job`] | teach classes from a handful of frames, fit, inspect, save (`.sslj`) |
-//! | [`anomaly`] | good parts only: anomaly scores, heat maps, golden compare, drift |
+//! | [`anomaly`] | good parts only: anomaly scores, heat maps |
 //! | [`surface`] | what a job sees of the surface of good parts |
+//! | [`golden`] | frames beside golden parts, position by position (`.sslg`) |
+//! | [`drift`] | watches a line: what changed, and what is to be done |
 //! | [`eval`] | k-NN and few-shot accuracy of embeddings, baselines beside them |
 //! | `train` | feature `train`: pretrain encoders on unlabelled images with DINO or MAE |
 //! | `export` | feature `train`: make a bundle from a run, or from random weights |
@@ -66,12 +68,14 @@
 #![forbid(unsafe_code)]
 
 pub mod anomaly;
+pub mod drift;
 pub mod encoder;
 mod error;
 pub mod eval;
 #[cfg(feature = "train")]
 pub mod export;
 pub mod feature;
+pub mod golden;
 pub mod job;
 pub mod surface;
 #[cfg(feature = "train")]

@@ -12,6 +12,7 @@ mod eval;
 mod explain;
 mod file;
 mod forget;
+mod golden_file;
 mod job;
 mod killed;
 mod knn;

@@ -10,7 +10,7 @@ use ssl_edge_plugin::{
 };
 
 use super::native::config;
-use super::{Engine, EngineKind, Shape, Tokens};
+use super::{Engine, EngineKind, Shape, Tokens, arch};
 use crate::{Options, Place, RuntimeError};
 
 /// Name of the engine in the file name of its plug-in.
@@ -82,7 +82,7 @@ impl Cuda {
         let plugin = Plugin::find(NAME, options.plugin.as_deref()).map_err(unusable)?;
         let manifest = bundle.manifest();
         let shape = Shape::of(manifest);
-        let config = config(&manifest.arch);
+        let config = config(arch(manifest).map_err(load)?);
         let bytes = bundle
             .member(WEIGHTS)
             .ok_or_else(|| load("it has no weights".to_owned()))?;

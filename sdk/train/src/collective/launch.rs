@@ -33,6 +33,21 @@ pub fn launched() -> Result<Option<Launch>> {
     launched_from(|name| std::env::var(name).ok())
 }
 
+/// Processes of this run on this machine, as Open MPI, PyTorch's launchers and MPICH say; 1 where none of them does.
+pub(crate) fn processes_here() -> usize {
+    processes_here_from(|name| std::env::var(name).ok())
+}
+
+fn processes_here_from(get: impl Fn(&str) -> Option<String>) -> usize {
+    let names = [
+        "OMPI_COMM_WORLD_LOCAL_SIZE",
+        "LOCAL_WORLD_SIZE",
+        "MPI_LOCALNRANKS",
+    ];
+    let number = |name: &str| get(name)?.trim().parse().ok();
+    names.into_iter().find_map(number).unwrap_or(1).max(1)
+}
+
 fn launched_from(get: impl Fn(&str) -> Option<String>) -> Result<Option<Launch>> {
     for [rank, world] in VARIABLES {
         let (Some(rank_text), Some(world_text)) = (get(rank), get(world)) else {
@@ -155,6 +170,15 @@ mod tests {
             launched_with(&[("RANK", "1"), ("SLURM_PROCID", "0")]).unwrap(),
             None
         );
+    }
+
+    #[test]
+    fn processes_beside_this_one_are_counted() {
+        let with = |value: &'static str| {
+            processes_here_from(move |name| (name == "LOCAL_WORLD_SIZE").then(|| value.into()))
+        };
+        assert_eq!(["4", "0", "x"].map(with), [4, 1, 1]);
+        assert_eq!(processes_here_from(|_| None), 1);
     }
 
     #[test]

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub(crate) use average::{average_gradients, gather_f64, same_on_all};
+pub(crate) use launch::processes_here;
 pub use launch::{Launch, connect, launched};
 #[cfg(feature = "mpi")]
 pub use mpi::Mpi;

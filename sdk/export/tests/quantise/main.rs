@@ -1,12 +1,13 @@
 //! An int8 variant from frames to the engine: what is written, what it promises, and when nothing is written.
 
+mod gates;
+
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use ssl_edge_bundle::{Bundle, BundleWriter, GoldenSpec, Pooling};
 use ssl_edge_export::{
-    Gate, OnnxForm, QuantizeError, QuantizeOptions, QuantizeReport, quantize, random_bundle,
-    round_to_int8,
+    OnnxForm, QuantizeOptions, QuantizeReport, quantize, random_bundle, round_to_int8,
 };
 use ssl_edge_runtime::{Encoder, EngineKind, Options, Precision, RuntimeError};
 use ssl_edge_vision::{Station, Surface};
@@ -30,10 +31,18 @@ fn options(frames: &Path) -> QuantizeOptions {
     QuantizeOptions {
         frames: 16,
         eval: Some(frames.to_owned()),
+        parts: Some(frames.with_file_name("parts")),
         threads: 2,
         onnx: OnnxForm::ALL.to_vec(),
         ..QuantizeOptions::new(frames)
     }
+}
+
+/// Good surfaces and others.
+fn parts(folder: &Path, station: &Station) {
+    let surfaces = [Surface::Clean, Surface::Crack];
+    station.write(folder, &surfaces, 10, SIZE, 1).unwrap();
+    std::fs::rename(folder.join("clean"), folder.join("good")).unwrap();
 }
 
 fn made() -> &'static Made {
@@ -45,6 +54,7 @@ fn made() -> &'static Made {
         let surfaces = [Surface::Clean, Surface::Scratch, Surface::Stain];
         let station = Station::new(1);
         station.write(&frames, &surfaces, 14, SIZE, 0).unwrap();
+        parts(&folder.path().join("parts"), &station);
         let bundle = Bundle::open(&base).unwrap();
         let mut lines = Vec::new();
         let out = folder.path().join("int8.sslb");
@@ -71,14 +81,20 @@ fn open(path: &Path, precision: Precision) -> Result<Encoder, RuntimeError> {
 fn the_variant_is_near_f32_smaller_and_another_encoder() {
     let made = made();
     let f = &made.report.figures;
-    assert!(f.cosine_mean > 0.999 && f.cosine_worst > 0.998, "{f:?}");
+    let q = &f.quality;
+    assert!(q.cosine_mean > 0.999 && q.cosine_worst > 0.998, "{f:?}");
     assert!(
         f.bytes * 3 < f.f32_bytes && f.memory < f.f32_memory,
         "{f:?}"
     );
-    let names: Vec<&str> = f.scores.iter().map(|s| s.name.as_str()).collect();
+    let names: Vec<&str> = q.scores.iter().map(|s| s.name.as_str()).collect();
     assert_eq!(names, ["knn", "fewshot-1", "fewshot-5", "fewshot-10"]);
-    assert!(f.scores.iter().all(|s| s.ci95 > 0.0 || s.accuracy == 1.0));
+    assert!(q.scores.iter().all(|s| s.ci95 > 0.0 || s.accuracy == 1.0));
+    assert!(q.scores.iter().all(|s| s.classes.len() == 3));
+    assert_eq!(q.scores[0].classes[0].frames, 7);
+    let area = q.anomaly.unwrap();
+    assert_eq!((area.learned, area.good, area.bad), (5, 5, 10));
+    assert!((area.auroc - area.f32_auroc).abs() < 0.1, "{area:?}");
     assert!(f.ms > 0.0 && f.f32_ms > 0.0);
 
     let path = made.path("int8.sslb");
@@ -87,7 +103,9 @@ fn the_variant_is_near_f32_smaller_and_another_encoder() {
         open(&path, Precision::Int8).unwrap(),
     );
     assert_eq!(int8.precision(), Precision::Int8);
-    assert_eq!(int8.hash(), made.report.encoder_hash);
+    let written = made.report.written.unwrap();
+    assert_eq!(int8.hash(), written.encoder_hash);
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), written.bytes);
     assert_ne!(int8.hash(), float.hash(), "jobs are for one precision");
     let before = open(&made.path("f32.sslb"), Precision::F32).unwrap();
     assert_eq!(float.hash(), before.hash(), "and f32 jobs stay valid");
@@ -105,10 +123,17 @@ fn the_manifest_and_the_report_say_what_was_measured() {
     let bundle = Bundle::open(&made.path("int8.sslb")).unwrap();
     let variant = &bundle.manifest().variants["int8"];
     let (kept, told) = (variant.figures.as_ref().unwrap(), &made.report.figures);
-    assert!((kept.cosine_worst - told.cosine_worst).abs() < 1e-12);
-    assert_eq!((kept.bytes, kept.frames), (told.bytes, told.frames));
-    for (kept, told) in kept.scores.iter().zip(&told.scores) {
-        assert!(kept.name == told.name && (kept.accuracy - told.accuracy).abs() < 1e-12);
+    assert_eq!(
+        (kept.bytes, kept.quality.frames, kept.graphs.len()),
+        (told.bytes, told.quality.frames, 3)
+    );
+    let near = |a: f64, b: f64| (a - b).abs() < 1e-12;
+    assert!(near(kept.quality.cosine_worst, told.quality.cosine_worst));
+    let [kept_area, told_area] = [kept, told].map(|f| f.quality.anomaly.unwrap().auroc);
+    assert!(near(kept_area, told_area));
+    for (kept, told) in kept.quality.scores.iter().zip(&told.quality.scores) {
+        assert!(kept.name == told.name && near(kept.accuracy, told.accuracy));
+        assert!(near(kept.classes[2].recall, told.classes[2].recall));
     }
     assert!(variant.float_layers.is_empty());
     assert_eq!(made.report.layers.len(), 24);
@@ -129,8 +154,52 @@ fn the_manifest_and_the_report_say_what_was_measured() {
     }
     assert!(json.contains(&format!(
         "\"cosine_mean\": {}",
-        made.report.figures.cosine_mean
+        made.report.figures.quality.cosine_mean
     )));
+    let graphs: Vec<&str> = told.graphs.iter().map(|g| g.member.as_str()).collect();
+    assert_eq!(
+        graphs,
+        ["encoder.int8.onnx", "encoder.qdq.onnx", "encoder.f16.onnx"]
+    );
+    for graph in &told.graphs {
+        let run = graph.run.as_ref().unwrap();
+        assert_eq!(run.engine, "tract");
+        assert!(run.quality.cosine_mean > 0.995 && run.quality.cosine_mean < 1.0);
+        assert_eq!(run.quality.scores.len(), 4);
+        assert!(run.quality.anomaly.is_some() && run.ms > 0.0);
+        assert!(html.contains(&graph.member));
+    }
+    assert_eq!(made.report.gates.len(), 2 * 4);
+    assert!(
+        made.report
+            .gates
+            .iter()
+            .all(|gate| gate.holds == Some(true))
+    );
+    assert_eq!(made.report.class_names, ["clean", "scratch", "stain"]);
+    assert!(html.contains("<td>scratch</td>"));
+    let manifest = serde_json::to_string(bundle.manifest()).unwrap();
+    assert!(
+        !manifest.contains("scratch"),
+        "classes are counted, not named"
+    );
+}
+
+/// Nothing is fetched, and every element that is opened is closed.
+#[test]
+fn the_page_stands_alone() {
+    let html = made().report.html();
+    for word in [
+        "<script", "<link", "<img", "src=", "url(", "@import", "http",
+    ] {
+        assert!(!html.contains(word), "{word}");
+    }
+    for tag in ["table", "section", "p", "main", "td", "tr", "div"] {
+        let opened =
+            html.matches(&format!("<{tag}>")).count() + html.matches(&format!("<{tag} ")).count();
+        assert_eq!(opened, html.matches(&format!("</{tag}>")).count(), "{tag}");
+        assert!(opened > 0, "{tag}");
+    }
 }
 
 /// The graphs through tract, which has an interpreter of its own for all of their operators.
@@ -177,100 +246,6 @@ fn quantising_twice_gives_the_same_weights() {
         bundle.manifest().variant_hash("int8")
     );
     assert_eq!(again.manifest().variants.len(), 1);
-}
-
-#[test]
-fn a_gate_that_does_not_hold_names_the_worst_layer_and_writes_nothing() {
-    let made = made();
-    let bundle = Bundle::open(&made.path("f32.sslb")).unwrap();
-    let out = made.path("never.sslb");
-    std::fs::write(&out, "what was there").unwrap();
-    let impossible = QuantizeOptions {
-        gates: vec!["cosine>=0.9999999".parse::<Gate>().unwrap()],
-        float_layers: Some(2),
-        ..options(&made.path("frames"))
-    };
-    let mut lines = Vec::new();
-    let mut progress = |line: &str| lines.push(line.to_owned());
-    let error = quantize(&bundle, &impossible, &out, &mut progress).unwrap_err();
-    let QuantizeError::Gate {
-        layer,
-        float_layers,
-        loss,
-        ..
-    } = &error
-    else {
-        panic!("{error}")
-    };
-    assert_eq!(*float_layers, 2);
-    assert!(layer.starts_with("blocks.") && *loss > 0.0);
-    assert!(error.to_string().contains(layer), "{error}");
-    let back: Vec<_> = lines
-        .iter()
-        .filter(|l| l.contains("goes back to f32"))
-        .collect();
-    assert_eq!(back.len(), 2, "{lines:?}");
-    assert_eq!(std::fs::read_to_string(&out).unwrap(), "what was there");
-}
-
-#[test]
-fn layers_go_back_to_f32_until_the_gate_holds() {
-    let made = made();
-    let bundle = Bundle::open(&made.path("f32.sslb")).unwrap();
-    let plain = made.report.figures.cosine_mean;
-    let out = made.path("mixed.sslb");
-    let gate = Gate {
-        bound: 1.0 - (1.0 - plain) * 0.6,
-        ..Gate::DEFAULT[0]
-    };
-    let strict = QuantizeOptions {
-        gates: vec![gate],
-        float_layers: Some(23),
-        ..options(&made.path("frames"))
-    };
-    let report = quantize(&bundle, &strict, &out, &mut |_| ()).unwrap();
-    assert!(report.figures.cosine_mean >= gate.bound);
-    let variant = Bundle::open(&out).unwrap().manifest().variants["int8"].clone();
-    let float: Vec<&str> = report
-        .layers
-        .iter()
-        .filter(|layer| layer.precision == "f32")
-        .map(|layer| layer.name.as_str())
-        .collect();
-    assert!(!float.is_empty() && float.len() < 24);
-    assert!(
-        float
-            .iter()
-            .all(|name| variant.float_layers.iter().any(|l| l == name))
-    );
-    assert!(open(&out, Precision::Int8).is_ok());
-}
-
-#[test]
-fn what_is_missing_is_named() {
-    let made = made();
-    let bundle = Bundle::open(&made.path("f32.sslb")).unwrap();
-    let out = made.path("never2.sslb");
-    let run = |options: &QuantizeOptions| {
-        let error = quantize(&bundle, options, &out, &mut |_| ()).unwrap_err();
-        error.to_string()
-    };
-    let unlabelled = QuantizeOptions {
-        gates: vec!["knn<=0.5".parse().unwrap()],
-        eval: None,
-        ..options(&made.path("frames"))
-    };
-    let message = run(&unlabelled);
-    assert!(
-        message.contains("knn<=0.5") && message.contains("--eval"),
-        "{message}"
-    );
-    let few = run(&options(&made.path("frames").join("clean")));
-    assert!(
-        few.contains("clean has 14 usable images") && few.contains("32"),
-        "{few}"
-    );
-    assert!(!out.exists());
 }
 
 #[test]
