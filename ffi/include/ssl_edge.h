@@ -270,6 +270,11 @@ enum ssl_edge_engine
      * The bundle's ONNX graph, run by tract.
      */
     SSL_EDGE_ENGINE_ONNX = 2,
+    /**
+     * An NVIDIA GPU through the plug-in libssl_edge_cuda, in f16: searched in the folders of the environment variable SSL_EDGE_PLUGIN_PATH, beside this
+     * library, and beside the program.
+     */
+    SSL_EDGE_ENGINE_CUDA = 3,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L

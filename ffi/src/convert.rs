@@ -18,9 +18,10 @@ impl From<RuntimeError> for Failure {
             ) => Status::UntrustedBundle,
             RuntimeError::Bundle(_) => Status::InvalidBundle,
             RuntimeError::Frame(_) => Status::InvalidFrame,
-            RuntimeError::EngineUnavailable { .. } | RuntimeError::Load { .. } => {
-                Status::EngineUnavailable
-            }
+            RuntimeError::EngineUnavailable { .. }
+            | RuntimeError::Load { .. }
+            | RuntimeError::Plugin { .. }
+            | RuntimeError::Device { .. } => Status::EngineUnavailable,
             RuntimeError::SelfTest { .. } => Status::GoldenMismatch,
             RuntimeError::Threads { .. } => Status::InvalidArgument,
             _ => Status::Internal,

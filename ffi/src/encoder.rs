@@ -19,6 +19,9 @@ pub enum ssl_edge_engine {
     Native = 1,
     /// The bundle's ONNX graph, run by tract.
     Onnx = 2,
+    /// An NVIDIA GPU through the plug-in libssl_edge_cuda, in f16: searched in the folders of the environment variable SSL_EDGE_PLUGIN_PATH, beside this
+    /// library, and beside the program.
+    Cuda = 3,
 }
 
 /// How to open an encoder.
@@ -130,6 +133,7 @@ fn sdk_options(options: &ssl_edge_encoder_options) -> Result<Options, Failure> {
     let engine = match options.engine {
         engine if engine == ssl_edge_engine::Native as u32 => EngineKind::Native,
         engine if engine == ssl_edge_engine::Onnx as u32 => EngineKind::Onnx,
+        engine if engine == ssl_edge_engine::Cuda as u32 => EngineKind::Cuda,
         engine => {
             let text = format!("options.engine is {engine}; set it to a value of ssl_edge_engine");
             return Err(Failure::new(ssl_edge_status::InvalidArgument, text));

@@ -77,7 +77,12 @@ fn misuse_is_refused_and_leaves_outputs_alone() {
     for linkage in Linkage::ALL {
         let path = compile(&package().join("tests/c/misuse.c"), linkage, folder.path());
         assert_eq!(
-            succeed(program(&path).args(&bundles).arg(folder.path())),
+            succeed(
+                program(&path)
+                    .args(&bundles)
+                    .arg(folder.path())
+                    .env("SSL_EDGE_PLUGIN_PATH", folder.path().join("text.sslj"))
+            ),
             "ok\n"
         );
     }

@@ -60,6 +60,11 @@ static void opening(const char *bundle, const char *folder) {
     char path[4096];
     EXPECT(OK, ssl_edge_encoder_options_init(&options, sizeof options));
 
+    /* The program is run with a plug-in that is a text. */
+    options.engine = SSL_EDGE_ENGINE_CUDA;
+    REFUSED(ENGINE_UNAVAILABLE, "text.sslj cannot be loaded", ssl_edge_encoder_open(bundle, &options, &encoder));
+    options.engine = SSL_EDGE_ENGINE_NATIVE;
+
     REFUSED(IO, "nowhere.sslb", ssl_edge_encoder_open("nowhere.sslb", &options, &encoder));
     snprintf(path, sizeof path, "%s/cut.sslb", folder);
     REFUSED(INVALID_BUNDLE, "cut.sslb", ssl_edge_encoder_open(path, &options, &encoder));

@@ -17,6 +17,9 @@ pub(crate) struct EncoderArgs {
     /// What runs the encoder
     #[arg(long, value_enum, default_value = "native")]
     pub(crate) engine: Engine,
+    /// The library of engine cuda, or its folder; else SSL_EDGE_PLUGIN_PATH and the program's folder are searched
+    #[arg(long, value_name = "PATH")]
+    pub(crate) plugin: Option<PathBuf>,
     /// Refuse the bundle unless this public key signed it
     #[arg(long, value_name = "KEY.pub.pem")]
     pub(crate) require_signature: Option<PathBuf>,
@@ -34,6 +37,8 @@ pub(crate) enum Engine {
     Native,
     /// The bundle's ONNX graph through tract, on the CPU
     Onnx,
+    /// An NVIDIA GPU through the plug-in libssl_edge_cuda, in f16
+    Cuda,
 }
 
 /// The precisions that can be asked for.
@@ -61,6 +66,7 @@ impl Engine {
         match self {
             Engine::Native => EngineKind::Native,
             Engine::Onnx => EngineKind::Onnx,
+            Engine::Cuda => EngineKind::Cuda,
         }
     }
 }
@@ -73,6 +79,7 @@ impl EncoderArgs {
             engine: self.engine.kind(),
             threads: self.threads.count(),
             precision: self.precision.precision(),
+            plugin: self.plugin.clone(),
         };
         let bundle = match &self.require_signature {
             Some(key) => Bundle::open_signed(&self.bundle, &PublicKey::read(key)?)?,

@@ -1,6 +1,6 @@
 //! An open bundle that embeds frames.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ssl_edge_bundle::{Bundle, Manifest, PreprocessSpec};
 use ssl_edge_nn::compute::{Precision as Products, Processor};
@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// How to run an encoder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// What runs it.
     pub engine: EngineKind,
@@ -20,6 +20,8 @@ pub struct Options {
     pub threads: usize,
     /// What it computes with; int8 needs a bundle that was made with it.
     pub precision: Precision,
+    /// The library of the engine where it is one of its own, or its folder; else it is searched for, see [`EngineKind::Cuda`].
+    pub plugin: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -29,6 +31,7 @@ impl Default for Options {
             engine: EngineKind::Native,
             threads: 0,
             precision: Precision::F32,
+            plugin: None,
         }
     }
 }
@@ -49,6 +52,19 @@ impl Default for Place {
             processor: Processor::Cpu,
             precision: Products::F32,
         }
+    }
+}
+
+impl Place {
+    /// An engine that runs on GPUs alone takes the first one, in f16, where no place was asked for.
+    fn of_engine(self, engine: EngineKind) -> Self {
+        if engine == EngineKind::Cuda && self == Self::default() {
+            return Self {
+                processor: Processor::Cuda(0),
+                precision: Products::F16,
+            };
+        }
+        self
     }
 }
 
@@ -106,6 +122,7 @@ impl Encoder {
             engine: options.engine,
             reason,
         };
+        let place = place.of_engine(options.engine);
         let manifest = bundle.manifest().clone();
         let preprocess = preprocess(&manifest.preprocess).map_err(load)?;
         let engine = build(bundle, options, place)?;

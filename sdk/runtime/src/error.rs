@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use ssl_edge_bundle::BundleError;
+use ssl_edge_plugin::PluginError;
 use ssl_edge_vision::FrameError;
 
 use crate::{EngineKind, Precision};
@@ -38,6 +39,14 @@ pub enum RuntimeError {
         precision: Precision,
         /// Why it is not there, and the remedy.
         reason: String,
+    },
+    /// The plug-in of the engine cannot be used.
+    #[error("engine {engine} is not available: {source}")]
+    Plugin {
+        /// The engine.
+        engine: EngineKind,
+        /// Where it was looked for, what does not fit, or what it refuses.
+        source: PluginError,
     },
     /// The processor that was asked for cannot be used.
     #[error("{reason}")]

@@ -28,8 +28,8 @@ pub use ssl_edge_bundle::{
     ScoreFigures, SecretKey, VariantFigures, VariantSpec, save,
 };
 pub use ssl_edge_runtime::{
-    Embedding, Encoder, EngineKind, Options, Place, Precision, Processor, Products, RuntimeError,
-    SelfTest, l2_normalize,
+    Embedding, Encoder, EngineKind, Options, Place, PluginDevice, PluginError, PluginReport,
+    Precision, Processor, Products, Refusal, RuntimeError, SelfTest, inspect_plugin, l2_normalize,
 };
 
 /// Files that are decoded and embedded together: enough for any thread pool, little enough for memory.

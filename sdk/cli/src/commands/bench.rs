@@ -7,7 +7,9 @@ use anyhow::{Context, Result};
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
-use ssl_edge::encoder::{Bundle, Encoder, Options, Place, Pooling, Processor, Products};
+use ssl_edge::encoder::{
+    Bundle, Encoder, EngineKind, Options, Place, Pooling, Processor, Products,
+};
 use ssl_edge::export::{random_bundle, round_to_int8};
 use ssl_edge::train::collective::{TIMEOUT, connect};
 use ssl_edge::train::{ComputeConfig, MethodName, VitConfig, bench_step};
@@ -65,6 +67,9 @@ pub(crate) struct EncodeArgs {
     /// What runs the encoder
     #[arg(long, value_enum, default_value = "native")]
     engine: Engine,
+    /// The library of engine cuda, or its folder; else SSL_EDGE_PLUGIN_PATH and the program's folder are searched
+    #[arg(long, value_name = "PATH")]
+    plugin: Option<std::path::PathBuf>,
     /// What it computes with
     #[arg(long, value_enum, default_value = "f32")]
     precision: EncodePrecision,
@@ -84,7 +89,7 @@ enum EncodePrecision {
     Int8,
     /// bf16 products, on an NVIDIA GPU
     Bf16,
-    /// f16 products, on an Apple GPU
+    /// f16 weights and products, with engine cuda, or on an Apple GPU
     F16,
 }
 
@@ -234,9 +239,13 @@ fn encode(args: &EncodeArgs) -> Result<Report> {
                 PrecisionArg::F32.precision()
             }
         },
+        plugin: args.plugin.clone(),
     };
     let place = Place {
-        processor: args.device.unwrap_or_default(),
+        processor: args.device.unwrap_or(match options.engine {
+            EngineKind::Cuda => Processor::Cuda(0),
+            _ => Processor::Cpu,
+        }),
         precision: match args.precision {
             EncodePrecision::Bf16 => Products::Bf16,
             EncodePrecision::F16 => Products::F16,

@@ -268,6 +268,7 @@ fn a_precision_that_is_not_there_is_an_error_with_the_reason() {
         engine: EngineKind::Onnx,
         threads: 1,
         precision: Precision::Int8,
+        ..Options::default()
     };
     let error = Encoder::open(&made.path("int8.sslb"), &options)
         .map(|_| ())

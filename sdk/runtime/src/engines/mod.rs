@@ -9,8 +9,11 @@ use std::sync::Arc;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use ssl_edge_bundle::{Bundle, Manifest};
 
+pub use cuda::{PluginReport, inspect_plugin};
+
 use crate::{Options, Place, RuntimeError};
 
+mod cuda;
 mod device;
 mod native;
 #[cfg(feature = "onnx")]
@@ -24,6 +27,10 @@ pub enum EngineKind {
     Native,
     /// The ONNX graph through tract, on the CPU. Needs feature `onnx`.
     Onnx,
+    /// NVIDIA GPUs through the plug-in `libssl_edge_cuda`: [`Options::plugin`], or the first that is found in the folders of `SSL_EDGE_PLUGIN_PATH`, beside
+    /// this library or beside the program. It runs the f32 variant with weights and products in f16 and sums in f32, on the first GPU, unless a
+    /// [`Place`] says otherwise.
+    Cuda,
 }
 
 /// Which numbers the encoder's linear layers are computed with. Features of different precisions are not mixed: each has a hash of its own.
@@ -128,7 +135,7 @@ impl FromStr for Precision {
 }
 
 impl EngineKind {
-    /// The engines of this build.
+    /// The engines of this build. Those of plug-ins are not among them: whether they are there shows when they are opened, or in [`inspect_plugin`].
     pub fn available() -> &'static [Self] {
         if cfg!(feature = "onnx") {
             &[Self::Native, Self::Onnx]
@@ -137,11 +144,12 @@ impl EngineKind {
         }
     }
 
-    /// `native` or `onnx`.
+    /// `native`, `onnx` or `cuda`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
             Self::Onnx => "onnx",
+            Self::Cuda => "cuda",
         }
     }
 }
@@ -156,10 +164,10 @@ impl FromStr for EngineKind {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        [Self::Native, Self::Onnx]
+        [Self::Native, Self::Onnx, Self::Cuda]
             .into_iter()
             .find(|kind| kind.name() == name)
-            .ok_or_else(|| format!("unknown engine {name:?}; use native or onnx"))
+            .ok_or_else(|| format!("unknown engine {name:?}; use native, onnx or cuda"))
     }
 }
 
@@ -175,7 +183,7 @@ pub(crate) fn build(
         reason,
     };
     check_precision(bundle, options)?;
-    if place != Place::default() {
+    if options.engine != EngineKind::Cuda && place != Place::default() {
         return on_device(bundle, options, place);
     }
     match options.engine {
@@ -191,6 +199,7 @@ pub(crate) fn build(
         }
         #[cfg(not(feature = "onnx"))]
         EngineKind::Onnx => Err(unavailable(EngineKind::Onnx)),
+        EngineKind::Cuda => Ok(Box::new(cuda::Cuda::load(bundle, options, place)?)),
     }
 }
 

@@ -63,6 +63,8 @@ fn launched_from(get: impl Fn(&str) -> Option<String>) -> Result<Option<Launch>>
 
 /// The ranks that this process is one of: those of MPI where a launcher started several processes, else [`Solo`].
 ///
+/// With feature `nccl` their sums are made by NCCL, each rank on the GPU with its number on its machine; ranks that cannot are an error.
+///
 /// A rank waits for the others for `timeout` in each call; see `Mpi` for what follows.
 ///
 /// # Errors
@@ -89,7 +91,25 @@ fn over_mpi(launch: Launch, timeout: Duration) -> Result<Box<dyn Collective>> {
             ),
         });
     }
+    #[cfg(feature = "nccl")]
+    return super::nccl::over_nccl(Box::new(ranks), timeout);
+    #[cfg(not(feature = "nccl"))]
     Ok(Box::new(ranks))
+}
+
+/// Number of this process among those on its machine, where the launcher says so.
+#[cfg(feature = "nccl")]
+pub(super) fn local_rank() -> Option<usize> {
+    const NAMES: [&str; 4] = [
+        "OMPI_COMM_WORLD_LOCAL_RANK",
+        "LOCAL_RANK",
+        "MPI_LOCALRANKID",
+        "SLURM_LOCALID",
+    ];
+    let value = NAMES
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok())?;
+    value.trim().parse().ok()
 }
 
 #[cfg(not(feature = "mpi"))]
