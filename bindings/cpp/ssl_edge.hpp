@@ -12,6 +12,7 @@
 #include "ssl_edge.h"
 
 #include <array>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -204,6 +205,18 @@ public:
         if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
         std::vector<float> embedding(dim);
         status = ssl_edge_encoder_embed(raw_.get(), frame.raw(), embedding.data(), embedding.size());
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        return embedding;
+    }
+
+    /// As `embed`, but gives up with SSL_EDGE_STATUS_TIMED_OUT when the time is over. A time below zero is none.
+    Result<std::vector<float>> embed_within(const Frame &frame, std::chrono::microseconds time) const {
+        std::size_t dim = 0;
+        auto status = ssl_edge_encoder_dim(raw_.get(), &dim);
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        std::vector<float> embedding(dim);
+        const auto us = static_cast<std::uint64_t>(time.count() > 0 ? time.count() : 0);
+        status = ssl_edge_encoder_embed_within(raw_.get(), frame.raw(), us, embedding.data(), embedding.size());
         if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
         return embedding;
     }

@@ -157,6 +157,9 @@ enum ssl_edge_status
      * The job was changed since the monitor was made.
      */
     SSL_EDGE_STATUS_JOB_CHANGED = 26,
+     * The time given for the frame was over before it was done. The error text says how far it came; the encoder is ready for other frames.
+     */
+    SSL_EDGE_STATUS_TIMED_OUT = 27,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -292,6 +295,11 @@ enum ssl_edge_engine
      * The bundle's ONNX graph, run by tract.
      */
     SSL_EDGE_ENGINE_ONNX = 2,
+    /**
+     * An NVIDIA GPU through the plug-in libssl_edge_cuda, in f16: searched in the folders of the environment variable SSL_EDGE_PLUGIN_PATH, beside this
+     * library, and beside the program.
+     */
+    SSL_EDGE_ENGINE_CUDA = 3,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -1145,6 +1153,23 @@ ssl_edge_status ssl_edge_encoder_embed(const struct ssl_edge_encoder *encoder,
                                        const struct ssl_edge_frame *frame,
                                        float *embedding,
                                        size_t capacity);
+
+/**
+ * As ssl_edge_encoder_embed, but gives up when the time is over, with SSL_EDGE_STATUS_TIMED_OUT: while calls of other threads have their turn,
+ * and while the engine runs (the native engine looks at the clock every few dozen tokens of a block, the onnx engine between operations). The
+ * buffer is then as it was, and the encoder as if the call had not been.
+ *
+ * @param encoder     an open encoder
+ * @param frame       the pixels
+ * @param timeout_us  microseconds from this call on
+ * @param embedding   a buffer
+ * @param capacity    values that fit into the buffer, at least what ssl_edge_encoder_dim says
+ */
+ssl_edge_status ssl_edge_encoder_embed_within(const struct ssl_edge_encoder *encoder,
+                                              const struct ssl_edge_frame *frame,
+                                              uint64_t timeout_us,
+                                              float *embedding,
+                                              size_t capacity);
 
 /**
  * Fills a verdict with zeros and its size.

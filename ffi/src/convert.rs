@@ -21,8 +21,10 @@ impl From<RuntimeError> for Failure {
             RuntimeError::EngineUnavailable { .. }
             | RuntimeError::PrecisionUnavailable { .. }
             | RuntimeError::Device { .. }
-            | RuntimeError::Load { .. } => Status::EngineUnavailable,
+            | RuntimeError::Load { .. }
+            | RuntimeError::Plugin { .. } => Status::EngineUnavailable,
             RuntimeError::SelfTest { .. } => Status::GoldenMismatch,
+            RuntimeError::Interrupted { .. } => Status::TimedOut,
             RuntimeError::Threads { .. } => Status::InvalidArgument,
             _ => Status::Internal,
         };

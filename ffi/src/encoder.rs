@@ -7,11 +7,12 @@ use crate::pointer::{
 };
 use crate::status::{Failure, ssl_edge_status};
 use sdk::encoder::{
-    Bundle, Encoder, EngineKind, Options, Precision, PublicKey, RuntimeError, feature_of,
+    Bundle, Encoder, EngineKind, Limit, Options, Precision, PublicKey, RuntimeError,
 };
 use std::ffi::c_char;
 use std::mem::offset_of;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// What computes the embeddings; the value of ssl_edge_encoder_options.engine.
 #[repr(u32)]
@@ -21,6 +22,9 @@ pub enum ssl_edge_engine {
     Native = 1,
     /// The bundle's ONNX graph, run by tract.
     Onnx = 2,
+    /// An NVIDIA GPU through the plug-in libssl_edge_cuda, in f16: searched in the folders of the environment variable SSL_EDGE_PLUGIN_PATH, beside this
+    /// library, and beside the program.
+    Cuda = 3,
 }
 
 /// What an encoder computes with; the value of ssl_edge_encoder_options.precision. Embeddings of different precisions are not mixed: each has a
@@ -164,6 +168,7 @@ fn sdk_options(options: &ssl_edge_encoder_options) -> Result<Options, Failure> {
     let engine = match options.engine {
         engine if engine == ssl_edge_engine::Native as u32 => EngineKind::Native,
         engine if engine == ssl_edge_engine::Onnx as u32 => EngineKind::Onnx,
+        engine if engine == ssl_edge_engine::Cuda as u32 => EngineKind::Cuda,
         engine => {
             let text = format!("options.engine is {engine}; set it to a value of ssl_edge_engine");
             return Err(Failure::new(ssl_edge_status::InvalidArgument, text));
@@ -201,6 +206,7 @@ fn sdk_options(options: &ssl_edge_encoder_options) -> Result<Options, Failure> {
         engine,
         threads: options.threads as usize,
         precision,
+        ..Options::default()
     })
 }
 
@@ -333,7 +339,7 @@ fn describe(encoder: &Encoder) -> Result<ssl_edge_encoder_info, Failure> {
         self_test_tolerance: self_test.tolerance,
         ..ssl_edge_encoder_info::defaults()
     };
-    let name = &manifest.arch.name;
+    let name = manifest.name();
     let cut = name.floor_char_boundary(info.arch.len() - 1);
     for (to, from) in info
         .arch
@@ -380,16 +386,48 @@ pub unsafe extern "C" fn ssl_edge_encoder_embed(
     embedding: *mut f32,
     capacity: usize,
 ) -> ssl_edge_status {
-    guard(|| {
-        // SAFETY: each pointer is NULL or what its type says, for the time of this call; `embedding` has room for `capacity` values.
-        let (encoder, frame) = unsafe { (reference(encoder, "encoder")?, frame::borrow(frame)?) };
-        encoder.with(|encoder| {
-            // SAFETY: as above.
-            let output = unsafe {
-                OutputBuffer::new(embedding, capacity, encoder.feature_dim(), "embedding")
-            }?;
-            output.write(&feature_of(encoder, &frame)?);
-            Ok(())
-        })
+    // SAFETY: by the contract of this function.
+    guard(|| unsafe { embed(encoder, frame, &Limit::default(), embedding, capacity) })
+}
+
+/// As ssl_edge_encoder_embed, but gives up when the time is over, with SSL_EDGE_STATUS_TIMED_OUT: while calls of other threads have their turn,
+/// and while the engine runs (the native engine looks at the clock every few dozen tokens of a block, the onnx engine between operations). The
+/// buffer is then as it was, and the encoder as if the call had not been.
+///
+/// @param encoder     an open encoder
+/// @param frame       the pixels
+/// @param timeout_us  microseconds from this call on
+/// @param embedding   a buffer
+/// @param capacity    values that fit into the buffer, at least what ssl_edge_encoder_dim says
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ssl_edge_encoder_embed_within(
+    encoder: *const ssl_edge_encoder,
+    frame: *const ssl_edge_frame,
+    timeout_us: u64,
+    embedding: *mut f32,
+    capacity: usize,
+) -> ssl_edge_status {
+    let limit = Limit::within(Duration::from_micros(timeout_us));
+    // SAFETY: by the contract of this function.
+    guard(|| unsafe { embed(encoder, frame, &limit, embedding, capacity) })
+}
+
+/// # Safety
+/// Each pointer is NULL or what its type says, for the time of this call; `embedding` has room for `capacity` values.
+unsafe fn embed(
+    encoder: *const ssl_edge_encoder,
+    frame: *const ssl_edge_frame,
+    limit: &Limit,
+    embedding: *mut f32,
+    capacity: usize,
+) -> Result<(), Failure> {
+    // SAFETY: by the contract of this function.
+    let (encoder, frame) = unsafe { (reference(encoder, "encoder")?, frame::borrow(frame)?) };
+    encoder.with(|encoder| {
+        // SAFETY: as above.
+        let output =
+            unsafe { OutputBuffer::new(embedding, capacity, encoder.feature_dim(), "embedding") }?;
+        output.write(&encoder.feature(&encoder.embed_within(&frame, limit)?));
+        Ok(())
     })
 }

@@ -61,6 +61,8 @@ pub enum ssl_edge_status {
     InvalidGolden = 25,
     /// The job was changed since the monitor was made.
     JobChanged = 26,
+    /// The time given for the frame was over before it was done. The error text says how far it came; the encoder is ready for other frames.
+    TimedOut = 27,
 }
 
 /// A failed call: the status that it returns and the text that it leaves.

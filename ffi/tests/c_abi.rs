@@ -112,7 +112,12 @@ fn misuse_is_refused_and_leaves_outputs_alone() {
     for linkage in Linkage::ALL {
         let path = compile(&package().join("tests/c/misuse.c"), linkage, folder.path());
         assert_eq!(
-            succeed(program(&path).args(&bundles).arg(folder.path())),
+            succeed(
+                program(&path)
+                    .args(&bundles)
+                    .arg(folder.path())
+                    .env("SSL_EDGE_PLUGIN_PATH", folder.path().join("text.sslj"))
+            ),
             "ok\n"
         );
     }
@@ -306,6 +311,7 @@ fn valid_argument(function: &Function, idx: usize) -> String {
         ("double", "cost") => "1.0",
         ("int64_t", "unix_time") => "0",
         ("uint64_t", "sample_id") => "sample_id",
+        ("uint64_t", "timeout_us") => "UINT64_MAX",
         _ => panic!(
             "{}: say here what a valid `{kind} {name}` is",
             function.name

@@ -38,6 +38,11 @@ static void opening(const char *bundle, const char *folder) {
     char path[4096];
     EXPECT(OK, ssl_edge_encoder_options_init(&options, sizeof options));
 
+    /* The program is run with a plug-in that is a text. */
+    options.engine = SSL_EDGE_ENGINE_CUDA;
+    REFUSED(ENGINE_UNAVAILABLE, "text.sslj cannot be loaded", ssl_edge_encoder_open(bundle, &options, &encoder));
+    options.engine = SSL_EDGE_ENGINE_NATIVE;
+
     REFUSED(IO, "nowhere.sslb", ssl_edge_encoder_open("nowhere.sslb", &options, &encoder));
     snprintf(path, sizeof path, "%s/cut.sslb", folder);
     REFUSED(INVALID_BUNDLE, "cut.sslb", ssl_edge_encoder_open(path, &options, &encoder));
@@ -131,7 +136,13 @@ static void frames(const ssl_edge_encoder *encoder) {
     REFUSED(BUFFER_TOO_SMALL, "needed", ssl_edge_encoder_embed(encoder, &frame, embedding, dim - 1));
     REFUSED(BUFFER_TOO_SMALL, "needed", ssl_edge_encoder_embed(encoder, &frame, embedding, 0));
     REFUSED(INVALID_ARGUMENT, "embedding", ssl_edge_encoder_embed(encoder, &frame, embedding, SIZE_MAX));
+    REFUSED(TIMED_OUT, "0 of 1 frames", ssl_edge_encoder_embed_within(encoder, &frame, 0, embedding, dim));
+    REFUSED(BUFFER_TOO_SMALL, "needed", ssl_edge_encoder_embed_within(encoder, &frame, UINT64_MAX, embedding, dim - 1));
     for (size_t i = 0; i < dim; ++i) CHECK(embedding[i] == 42.0f);
+    static float in_time[4096], alone[4096];
+    EXPECT(OK, ssl_edge_encoder_embed_within(encoder, &frame, UINT64_MAX, in_time, dim));
+    EXPECT(OK, ssl_edge_encoder_embed(encoder, &frame, alone, dim));
+    CHECK(memcmp(in_time, alone, dim * sizeof(float)) == 0);
     free(embedding);
 }
 

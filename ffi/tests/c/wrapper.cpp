@@ -103,6 +103,8 @@ int main(int argc, char **argv) {
     const ssl_edge::Frame frame(SSL_EDGE_PIXEL_FORMAT_GRAY8, pixels.data(), pixels.size(), 100, 100, 80);
     const auto embedding = encoder.embed(frame.with_roi(10, 10, 50, 50)).value();
     CHECK(embedding.size() == encoder.info().value().dim);
+    CHECK(encoder.embed_within(frame, std::chrono::microseconds(0)).error().status() == SSL_EDGE_STATUS_TIMED_OUT);
+    CHECK(encoder.embed_within(frame.with_roi(10, 10, 50, 50), std::chrono::hours(1)).value() == embedding);
     CHECK(encoder.embed(frame.with_roi(60, 0, 50, 50)).error().status() == SSL_EDGE_STATUS_INVALID_FRAME);
 
     // grey as luma without colour: NV12 in full range, its chroma where the caller says, is the grey frame

@@ -21,9 +21,12 @@ pub(crate) struct EncoderArgs {
 /// How to run a bundle.
 #[derive(Args)]
 pub(crate) struct EngineArgs {
-    /// What runs the encoder
-    #[arg(long, value_enum, default_value = "native")]
-    engine: Engine,
+    /// What runs the encoder; native by default, and onnx for imported graphs, which it alone runs
+    #[arg(long, value_enum)]
+    engine: Option<Engine>,
+    /// The library of engine cuda, or its folder; else SSL_EDGE_PLUGIN_PATH and the program's folder are searched
+    #[arg(long, value_name = "PATH")]
+    plugin: Option<PathBuf>,
     /// Refuse the bundle unless this public key signed it
     #[arg(long, value_name = "KEY.pub.pem")]
     require_signature: Option<PathBuf>,
@@ -41,6 +44,8 @@ pub(crate) enum Engine {
     Native,
     /// The bundle's ONNX graph through tract, on the CPU
     Onnx,
+    /// An NVIDIA GPU through the plug-in libssl_edge_cuda, in f16
+    Cuda,
 }
 
 /// The precisions that can be asked for.
@@ -68,6 +73,7 @@ impl Engine {
         match self {
             Engine::Native => EngineKind::Native,
             Engine::Onnx => EngineKind::Onnx,
+            Engine::Cuda => EngineKind::Cuda,
         }
     }
 }
@@ -83,14 +89,16 @@ impl EngineArgs {
     /// Opens a bundle; this runs its golden vectors.
     pub(crate) fn open(&self, bundle: &Path) -> Result<Encoder> {
         self.threads.apply();
-        let options = Options {
-            engine: self.engine.kind(),
-            threads: self.threads.count(),
-            precision: self.precision.precision(),
-        };
         let bundle = match &self.require_signature {
             Some(key) => Bundle::open_signed(bundle, &PublicKey::read(key)?)?,
             None => Bundle::open(bundle)?,
+        };
+        let own = EngineKind::of(bundle.manifest());
+        let options = Options {
+            engine: self.engine.map_or(own, Engine::kind),
+            threads: self.threads.count(),
+            precision: self.precision.precision(),
+            plugin: self.plugin.clone(),
         };
         Ok(Encoder::from_bundle(&bundle, &options)?)
     }

@@ -66,6 +66,8 @@ pub struct FewshotScore {
     pub mean: f64,
     /// 1.96 standard errors of the mean.
     pub ci95: f64,
+    /// What every class was taken for, over all draws.
+    pub confusion: Confusion,
 }
 
 /// A row's index and class.
@@ -83,7 +85,7 @@ pub fn fewshot(
     let classes = images_of_classes(set, &options.shots, options.draws)?;
     let mut scores = Vec::new();
     for &shots in &options.shots {
-        let draws: Vec<Vec<f64>> = (0..options.draws)
+        let draws: Vec<Vec<Confusion>> = (0..options.draws)
             .into_par_iter()
             .map(|draw| {
                 let (support, queries) =
@@ -91,17 +93,21 @@ pub fn fewshot(
                 options
                     .heads
                     .iter()
-                    .map(|&head| accuracy(set, &support, &queries, head))
+                    .map(|&head| judged(set, &support, &queries, head))
                     .collect()
             })
             .collect::<Result<_, AdaptError>>()?;
         for (i, &head) in options.heads.iter().enumerate() {
-            let (mean, ci95) = interval(draws.iter().map(|heads| heads[i]));
+            let balanced = |heads: &Vec<Confusion>| heads[i].accuracies().map_or(0.0, |(_, b)| b);
+            let (mean, ci95) = interval(draws.iter().map(balanced));
+            let mut confusion = Confusion::new(set.n_classes());
+            draws.iter().for_each(|heads| confusion.merge(&heads[i]));
             scores.push(FewshotScore {
                 head,
                 shots,
                 mean,
                 ci95,
+                confusion,
             });
         }
     }
@@ -201,13 +207,13 @@ pub(super) fn below(rng: &mut ChaCha8Rng, n: usize) -> usize {
     }
 }
 
-/// Balanced accuracy on the queries of a head fitted on the support.
-fn accuracy(
+/// What a head that is fitted on the support takes the queries for.
+fn judged(
     set: &LabelledSet,
     support: &[LabelledRow],
     queries: &[LabelledRow],
     head: HeadChoice,
-) -> Result<f64, AdaptError> {
+) -> Result<Confusion, AdaptError> {
     let (rows, labels): (Vec<&[f32]>, Vec<usize>) = support
         .iter()
         .map(|&(row, label)| (set.row(row), label))
@@ -227,7 +233,7 @@ fn accuracy(
         let seen = view.of(set.row(row), layout.parts());
         confusion.add(label, argmax(&candidate.head.scores(&seen)));
     }
-    Ok(confusion.accuracies().map_or(0.0, |(_, balanced)| balanced))
+    Ok(confusion)
 }
 
 /// Mean and 1.96 standard errors.

@@ -9,11 +9,13 @@ mod embed;
 mod eval;
 mod export;
 mod golden;
+mod import;
 mod inspect;
 mod job;
 mod pretrain;
 mod quantize;
 mod quickstart;
+mod report;
 
 use crate::output::Format;
 use anyhow::Result;
@@ -29,6 +31,8 @@ pub(crate) enum Command {
     Pretrain(Box<pretrain::PretrainArgs>),
     /// Pack a run, or random weights, into a bundle
     Export(Box<export::ExportArgs>),
+    /// Make a bundle of an ONNX graph that another program wrote
+    Import(Box<import::ImportArgs>),
     /// Inspect, verify and sign bundles
     #[command(subcommand)]
     Bundle(bundle::BundleCommand),
@@ -52,6 +56,8 @@ pub(crate) enum Command {
     /// Time training steps and encoders on random data
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// Say how an encoder runs here: engine, speed, memory, self-test
+    Report(report::ReportArgs),
     /// Show what this machine offers
     Doctor(doctor::DoctorArgs),
 }
@@ -63,6 +69,7 @@ impl Command {
             Command::Quickstart(args) => quickstart::run(args, format),
             Command::Pretrain(args) => pretrain::run(args, format),
             Command::Export(args) => export::run(args, format),
+            Command::Import(args) => import::run(args, format),
             Command::Bundle(command) => bundle::run(command, format),
             Command::Embed(args) => embed::run(args, format),
             Command::Eval(command) => eval::run(command, format),
@@ -72,6 +79,7 @@ impl Command {
             Command::Golden(command) => golden::run(command, format),
             Command::Drift(args) => drift::run(args, format),
             Command::Bench(command) => bench::run(command, format),
+            Command::Report(args) => report::run(args, format),
             Command::Doctor(args) => doctor::run(args, format),
         }
     }

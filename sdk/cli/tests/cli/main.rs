@@ -9,8 +9,11 @@ mod disk_full;
 mod drift;
 mod golden;
 mod grow;
+mod import;
 #[cfg(target_os = "linux")]
 mod memory;
+#[cfg(all(target_os = "linux", not(any(feature = "cuda", feature = "mpi"))))]
+mod needed;
 mod pipeline;
 mod quantize;
 mod support;
