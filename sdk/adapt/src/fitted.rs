@@ -25,7 +25,10 @@ pub struct FitOptions {
     pub search: bool,
     /// λ of the linear heads; `None` chooses it: by shrinkage for [`HeadKind::Lda`], by leave-one-out for the others.
     pub lambda: Option<f64>,
-    /// Share of frames of the taught kinds that may be called unknown; 0 turns the flag off.
+    /// Share of frames of the taught kinds that may be called unlike what was taught, by all tests together ([`Job::false_alarms`]); below 1, and 0
+    /// turns the tests off. Where the job looks at surfaces too, each of its two tests gets half.
+    ///
+    /// [`Job::false_alarms`]: crate::Job::false_alarms
     pub unknown_rate: f64,
 }
 

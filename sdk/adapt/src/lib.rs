@@ -43,6 +43,7 @@ mod device;
 pub mod drift;
 mod error;
 pub mod eval;
+mod extrapolate;
 mod file;
 mod fitted;
 pub mod golden;
@@ -63,7 +64,7 @@ pub use fitted::{Confusion, FitOptions, FitReport};
 pub use head::HeadKind;
 pub use history::{Action, Record};
 pub use job::{
-    Class, ClassId, EncoderId, Explanation, Job, Migration, Sample, SampleId, SampleMeta,
+    Class, ClassId, EncoderId, Explanation, FalseAlarms, Job, Migration, Sample, SampleId, SampleMeta,
     SampleTokens, Verdict,
 };
 pub use parts::{Layout, Part};

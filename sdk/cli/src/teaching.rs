@@ -19,7 +19,8 @@ pub(crate) struct FitArgs {
     /// Parts of the features that the head sees: cls, mean, salient, texture
     #[arg(long, value_delimiter = ',', value_name = "PART,…")]
     features: Option<Vec<String>>,
-    /// Share of frames of the taught kinds that may be called unknown; 0 turns that off
+    /// Share of frames of the taught kinds that may be called unlike what was taught, by all tests together (unknown, and unlike the surface of good
+    /// parts); 0 turns them off
     #[arg(long, default_value_t = 0.05, value_name = "SHARE")]
     unknown_rate: f64,
 }
@@ -115,9 +116,20 @@ pub(crate) struct Summary {
     suspects: Vec<String>,
     needs_more: Option<String>,
     unknown_rate: Option<f64>,
+    false_alarms: Option<Alarms>,
     surface: Option<String>,
     surface_notes: Vec<String>,
     compared: Vec<Compared>,
+}
+
+/// False alarms of all tests together.
+#[derive(Serialize)]
+struct Alarms {
+    allowed: f64,
+    tests: usize,
+    /// What is certain if frames to come are like those taught.
+    promised: f64,
+    extrapolated: bool,
 }
 
 #[derive(Serialize)]
@@ -133,6 +145,27 @@ struct Compared {
     head: &'static str,
     features: Vec<String>,
     loo_accuracy: f64,
+}
+
+impl Alarms {
+    fn human(&self) -> String {
+        let tests = match self.tests {
+            1 => "",
+            _ => ", half of them unknown and half unlike the surface of good parts",
+        };
+        let rests = match (self.extrapolated, self.promised > self.allowed) {
+            (true, _) => format!(
+                "; that is extrapolated: samples this few are certain of no less than {}",
+                percent(self.promised)
+            ),
+            (false, true) => format!("; the samples are certain of no less than {}", percent(self.promised)),
+            (false, false) => ", as far as the samples stand for them".into(),
+        };
+        format!(
+            "\nfalse alarms: at most {} of frames of the taught kinds{tests}{rests}",
+            percent(self.allowed)
+        )
+    }
 }
 
 impl Summary {
@@ -186,6 +219,12 @@ impl Summary {
                 .needs_more
                 .map(|class| job.classes()[class].name.clone()),
             unknown_rate: fit.unknown.promised,
+            false_alarms: job.false_alarms().map(|of| Alarms {
+                allowed: of.allowed,
+                tests: of.tests,
+                promised: of.promised,
+                extrapolated: of.extrapolated,
+            }),
             surface: job.surface().map(Into::into),
             surface_notes: job
                 .surface_report()
@@ -222,9 +261,9 @@ impl Summary {
         if let Some(note) = self.alone("texture") {
             text.push_str(&note);
         }
-        text.push_str(&match self.unknown_rate {
-            Some(rate) => format!("\nunknown: at most {} of frames of the taught kinds, as far as the samples stand for them", percent(rate)),
-            None => "\nunknown: never (no class has two samples, or the rate is 0)".into(),
+        text.push_str(&match &self.false_alarms {
+            Some(alarms) => alarms.human(),
+            None => "\nno frame is called unlike what was taught (no class has two samples, or the rate is 0)".into(),
         });
         for note in &self.surface_notes {
             text.push_str(&format!("\nsurface: {note}"));

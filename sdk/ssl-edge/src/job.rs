@@ -24,7 +24,7 @@ use std::path::PathBuf;
 
 pub use ssl_edge_adapt::{
     Action, AdaptError, Class, ClassId, Confusion, DeviceHead, DeviceInput, DeviceOptions,
-    DeviceParity, EncoderId, Explanation, FitOptions, FitReport, HeadKind, Job, Layout, Migration,
+    DeviceParity, EncoderId, Explanation, FalseAlarms, FitOptions, FitReport, HeadKind, Job, Layout, Migration,
     Part, Record, Reliability, Sample, SampleId, SampleMeta, Tried, UnknownRule, Verdict,
 };
 

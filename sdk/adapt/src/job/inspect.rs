@@ -77,12 +77,17 @@ impl Job {
             layout: &self.layout,
         };
         let ids: Vec<SampleId> = self.samples.iter().map(|sample| sample.id).collect();
-        let fitted = Fitted::fit(&problem, &ids, options, self.choice.as_ref())?;
-        self.choice = fitted.choice();
+        let tests = if self.has_good_tokens() { 2.0 } else { 1.0 };
+        let options = FitOptions {
+            unknown_rate: options.unknown_rate / tests,
+            ..options.clone()
+        };
+        let fitted = Fitted::fit(&problem, &ids, &options, self.choice.as_ref())?;
         let fitted = Fitted {
             normal: self.fit_surface(options.unknown_rate)?,
             ..fitted
         };
+        self.choice = fitted.choice();
         let report = fitted.report.clone();
         self.record(Action::Fit {
             head: report.head,

@@ -2,11 +2,13 @@
 //!
 //! `change.rs` has what alters it, `inspect.rs` fitting and verdicts, `merge.rs` what joins jobs and moves them to another encoder.
 
+mod alarms;
 mod change;
 mod inspect;
 mod merge;
 mod surface;
 
+pub use alarms::FalseAlarms;
 pub use inspect::{Explanation, Verdict};
 pub use merge::Migration;
 pub use surface::SampleTokens;

@@ -121,16 +121,21 @@ impl Job {
         Ok(())
     }
 
+    /// Whether there is a surface to learn.
+    pub(super) fn has_good_tokens(&self) -> bool {
+        self.good_tokens().next().is_some()
+    }
+
+    fn good_tokens(&self) -> impl Iterator<Item = &SampleTokens> {
+        let good = |sample: &&Sample| self.class(sample.class).is_ok_and(|class| class.good);
+        let samples = self.samples.iter().filter(good);
+        samples.filter_map(|sample| sample.tokens.as_ref())
+    }
+
     /// The surface of all good samples that have tokens, with false alarms on at most `rate` of good frames; `None` without such samples or
     /// with a rate of 0.
     pub(super) fn fit_surface(&self, rate: f64) -> Result<Option<Normal>, AdaptError> {
-        let good = |sample: &&Sample| self.class(sample.class).is_ok_and(|class| class.good);
-        let tokens: Vec<&SampleTokens> = self
-            .samples
-            .iter()
-            .filter(good)
-            .filter_map(|sample| sample.tokens.as_ref())
-            .collect();
+        let tokens: Vec<&SampleTokens> = self.good_tokens().collect();
         if tokens.is_empty() || rate == 0.0 {
             return Ok(None);
         }

@@ -1,5 +1,6 @@
 //! Tests of the public interface against independent oracles.
 
+mod alarms;
 mod anomaly;
 mod change;
 mod choose;
