@@ -5,16 +5,17 @@
 //! | 8 | magic `SSLEJOB\0` |
 //! | 4 | version, little-endian |
 //! | 8 | length L of the payload, little-endian |
-//! | L | payload: [`Payload`] in postcard's wire format |
+//! | L | payload: [`Payload`] and, from version 2 on, [`Extension`], in postcard's wire format |
 //! | 4 | CRC-32 (IEEE) of all bytes before, little-endian |
 //!
+//! A file of version 1 is read as one whose extension is empty; saving it makes it one of version 2. Enums in the payload only grow at their ends.
 //! Magic, version, length and CRC stay where they are in every version.
 
 use crate::error::{AdaptError, check_embedding};
 use crate::fitted::Fitted;
 use crate::head::HeadKind;
 use crate::history::Record;
-use crate::job::{Class, EncoderId, Job, Sample};
+use crate::job::{Class, EncoderId, IgnoreMask, Job, Sample};
 use crate::parts::{Layout, Selection};
 use crate::safe_write::safe_write;
 use serde::{Deserialize, Serialize};
@@ -25,7 +26,7 @@ use std::io::Read;
 use std::path::Path;
 
 const MAGIC: [u8; 8] = *b"SSLEJOB\0";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER: usize = 20;
 const CRC: usize = 4;
 
@@ -42,6 +43,12 @@ struct Payload<'a> {
     choice: Option<Cow<'a, (HeadKind, Selection)>>,
     revision: u64,
     history: Cow<'a, [Record]>,
+}
+
+/// What version 2 added.
+#[derive(Default, Serialize, Deserialize)]
+struct Extension<'a> {
+    ignore: Option<Cow<'a, IgnoreMask>>,
 }
 
 impl Job {
@@ -68,7 +75,10 @@ impl Job {
         bytes.extend_from_slice(&MAGIC);
         bytes.extend_from_slice(&VERSION.to_le_bytes());
         bytes.extend_from_slice(&[0; 8]);
-        let encoded = postcard::to_extend(&payload, bytes);
+        let extension = Extension {
+            ignore: self.ignore.as_ref().map(Cow::Borrowed),
+        };
+        let encoded = postcard::to_extend(&(payload, extension), bytes);
         let mut bytes = encoded.map_err(|error| AdaptError::FileDamaged {
             path: path.to_owned(),
             why: error.to_string(),
@@ -85,18 +95,24 @@ impl Job {
     ///
     /// [`AdaptError::Io`], [`AdaptError::NotAJob`], [`AdaptError::FileVersion`], [`AdaptError::FileLength`], [`AdaptError::FileDamaged`].
     pub fn load(path: &Path) -> Result<Self, AdaptError> {
-        let content = read(path)?;
+        let (version, content) = read(path)?;
         let damaged = |why: String| AdaptError::FileDamaged {
             path: path.to_owned(),
             why,
         };
         let (payload, rest) = postcard::take_from_bytes::<Payload>(&content[HEADER..])
             .map_err(|error| damaged(format!("content: {error}")))?;
+        let (extension, rest) = match version {
+            1 => (Extension::default(), rest),
+            _ => postcard::take_from_bytes::<Extension>(rest)
+                .map_err(|error| damaged(format!("content: {error}")))?,
+        };
         if !rest.is_empty() {
             return Err(damaged(format!("{} bytes behind the content", rest.len())));
         }
         check(&payload).map_err(damaged)?;
-        Ok(Self::restore(payload))
+        check_extension(&extension, &payload).map_err(damaged)?;
+        Ok(Self::restore(payload, extension))
     }
 
     /// Loads the job at `path`, applies `change`, and saves it: no other process that does the same comes between. The lock is a file beside the
@@ -117,12 +133,13 @@ impl Job {
         Ok(out)
     }
 
-    fn restore(payload: Payload) -> Self {
+    fn restore(payload: Payload, extension: Extension) -> Self {
         let mut job = Self::empty(payload.encoder, payload.layout.into_owned());
         job.classes = payload.classes.into_owned();
         job.next_class = payload.next_class;
         job.next_sample = payload.next_sample;
         job.surface = payload.surface.map(Cow::into_owned);
+        job.ignore = extension.ignore.map(Cow::into_owned);
         job.choice = payload.choice.map(Cow::into_owned);
         job.revision = payload.revision;
         job.history = payload.history.into_owned();
@@ -163,8 +180,8 @@ fn lock(path: &Path) -> Result<File, AdaptError> {
     }
 }
 
-/// Header and payload of the file at `path`, length and CRC checked.
-fn read(path: &Path) -> Result<Vec<u8>, AdaptError> {
+/// Version of the file at `path`, and its header and payload, length and CRC checked.
+fn read(path: &Path) -> Result<(u32, Vec<u8>), AdaptError> {
     let io = |source| AdaptError::Io {
         action: "read",
         path: path.to_owned(),
@@ -217,14 +234,14 @@ fn read(path: &Path) -> Result<Vec<u8>, AdaptError> {
         });
     }
     let version = u32::from_le_bytes([v0, v1, v2, v3]);
-    if version != VERSION {
+    if !(1..=VERSION).contains(&version) {
         return Err(AdaptError::FileVersion {
             path: path.to_owned(),
             found: version,
             supported: VERSION,
         });
     }
-    Ok(content)
+    Ok((version, content))
 }
 
 /// Whether `payload` is a job that this crate's functions could have made; if not, what does not hold.
@@ -304,6 +321,15 @@ fn check(payload: &Payload) -> Result<(), String> {
         .fitted
         .as_ref()
         .map_or(Ok(()), |fitted| check_fitted(fitted, payload))
+}
+
+fn check_extension(extension: &Extension, payload: &Payload) -> Result<(), String> {
+    match &extension.ignore {
+        Some(mask) if !mask.is_sound() || payload.surface.is_none() => {
+            Err("its ignore mask is none".into())
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_fitted(fitted: &Fitted, payload: &Payload) -> Result<(), String> {

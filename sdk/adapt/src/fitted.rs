@@ -261,10 +261,7 @@ fn report(
     tried: Vec<Tried>,
 ) -> FitReport {
     let n_classes = support.n_classes();
-    let temperature = match &candidate.calibration {
-        Some(calibration) => calibration.temperature,
-        None => default_temperature(candidate.kind),
-    };
+    let temperature = candidate.temperature();
     let mut confusion = Confusion::new(n_classes);
     let mut suspects: Vec<(f64, SampleId)> = Vec::new();
     for (i, row) in candidate.loo_scores.chunks_exact(n_classes).enumerate() {
@@ -328,14 +325,4 @@ pub(crate) fn argmax(scores: &[f64]) -> usize {
         }
     }
     best
-}
-
-/// Used when no class has two samples, so that nothing is known about the scores' reliability: for heads whose scores differ by about 1 between
-/// a sample's own class and another one, a quarter of that; for cosines DINO's 0.07; logits as they are.
-fn default_temperature(head: HeadKind) -> f64 {
-    match head {
-        HeadKind::Prototype => 0.07,
-        HeadKind::Logistic => 1.0,
-        _ => 0.25,
-    }
 }

@@ -64,10 +64,10 @@ pub use fitted::{Confusion, FitOptions, FitReport};
 pub use head::HeadKind;
 pub use history::{Action, Record};
 pub use job::{
-    Class, ClassId, EncoderId, Explanation, FalseAlarms, Job, Migration, Sample, SampleId, SampleMeta,
+    Class, ClassId, EncoderId, Explanation, FalseAlarms, IgnoreMask, Job, Migration, Remade, Sample, SampleId, SampleMeta,
     SampleTokens, Verdict,
 };
 pub use parts::{Layout, Part};
-pub use reliability::{Reliability, wilson};
+pub use reliability::{Reliability, binomial_band, wilson};
 pub use support::Support;
 pub use unknown::{UnknownRule, leave_one_out_distances};

@@ -1,12 +1,12 @@
 //! What `calibrate` and `job` share: how to fit, who teaches, and what is said of a fitted job.
 
 use crate::output::{Table, percent};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use ssl_edge::anomaly::NormalReport;
 use ssl_edge::job::{Class, FitOptions, FitReport, Job};
-use ssl_edge::surface::{ENCODER, PIXELS};
+use ssl_edge::surface::{ENCODER, IgnoreMask, PIXELS, read_ignore_mask};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -81,6 +81,11 @@ impl Surface {
     }
 }
 
+/// The ignore mask in a picture.
+pub(crate) fn ignore_mask(file: &Path) -> Result<IgnoreMask> {
+    read_ignore_mask(file).with_context(|| format!("{} cannot be the ignore mask", file.display()))
+}
+
 /// The class with this name.
 pub(crate) fn class_named<'j>(job: &'j Job, name: &str) -> Result<&'j Class> {
     if let Some(class) = job.class_named(name) {
@@ -119,7 +124,17 @@ pub(crate) struct Summary {
     false_alarms: Option<Alarms>,
     surface: Option<String>,
     surface_notes: Vec<String>,
+    ignored: Option<Ignored>,
     compared: Vec<Compared>,
+}
+
+/// The region that the surface leaves out.
+#[derive(Serialize)]
+struct Ignored {
+    /// Of the frame.
+    share: f64,
+    mask_width: usize,
+    mask_height: usize,
 }
 
 /// False alarms of all tests together.
@@ -230,6 +245,14 @@ impl Summary {
                 .surface_report()
                 .map(NormalReport::notes)
                 .unwrap_or_default(),
+            ignored: job.ignore().map(|mask| {
+                let [mask_height, mask_width] = mask.size();
+                Ignored {
+                    share: mask.share(),
+                    mask_width,
+                    mask_height,
+                }
+            }),
             compared: fit
                 .tried
                 .iter()
@@ -267,6 +290,14 @@ impl Summary {
         });
         for note in &self.surface_notes {
             text.push_str(&format!("\nsurface: {note}"));
+        }
+        if let Some(ignored) = &self.ignored {
+            text.push_str(&format!(
+                "\nignored: {} of the frame (a mask of {} x {} pixels), for the surface; the head and the distance see whole frames",
+                percent(ignored.share),
+                ignored.mask_width,
+                ignored.mask_height
+            ));
         }
         if let Some(class) = &self.needs_more {
             text.push_str(&format!("\ntwo more samples of `{class}` would help most"));

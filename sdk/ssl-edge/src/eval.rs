@@ -19,7 +19,7 @@ pub use ssl_edge_adapt::eval::{
     FewshotOptions, FewshotScore, HeadChoice, KnnScore, LabelledSet, OpensetOptions, OpensetScore,
     fewshot, knn_accuracy, openset,
 };
-pub use ssl_edge_adapt::{AdaptError, Layout, Part};
+pub use ssl_edge_adapt::{AdaptError, Layout, Part, Reliability, binomial_band, wilson};
 
 /// Features of the images of a [`ClassFolder`].
 #[derive(Clone, Debug)]

@@ -72,6 +72,7 @@ pub mod eval;
 pub mod export;
 pub mod feature;
 pub mod job;
+mod migrate;
 pub mod surface;
 #[cfg(feature = "train")]
 pub mod train;

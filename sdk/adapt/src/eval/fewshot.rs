@@ -4,12 +4,14 @@
 //! The same seed draws the same supports for any features with the same labels, so that encoders are compared on equal terms.
 
 use super::LabelledSet;
+use crate::calibrate::softmax;
 use crate::candidate::Candidate;
 use crate::choose::Problem;
 use crate::error::AdaptError;
 use crate::fitted::{Confusion, argmax};
 use crate::head::HeadKind;
 use crate::parts::{Layout, View};
+use crate::reliability::Reliability;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
@@ -66,6 +68,16 @@ pub struct FewshotScore {
     pub mean: f64,
     /// 1.96 standard errors of the mean.
     pub ci95: f64,
+    /// Mean expected calibration error on the queries, of scores with the temperature that leave-one-out on the support gives.
+    pub ece: f64,
+    /// Mean Brier score of the same, 0 (best) to 2.
+    pub brier: f64,
+}
+
+/// One head on the queries of one draw.
+struct Drawn {
+    accuracy: f64,
+    reliability: Reliability,
 }
 
 /// A row's index and class.
@@ -83,7 +95,7 @@ pub fn fewshot(
     let classes = images_of_classes(set, &options.shots, options.draws)?;
     let mut scores = Vec::new();
     for &shots in &options.shots {
-        let draws: Vec<Vec<f64>> = (0..options.draws)
+        let draws: Vec<Vec<Drawn>> = (0..options.draws)
             .into_par_iter()
             .map(|draw| {
                 let (support, queries) =
@@ -91,17 +103,23 @@ pub fn fewshot(
                 options
                     .heads
                     .iter()
-                    .map(|&head| accuracy(set, &support, &queries, head))
+                    .map(|&head| drawn(set, &support, &queries, head))
                     .collect()
             })
             .collect::<Result<_, AdaptError>>()?;
         for (i, &head) in options.heads.iter().enumerate() {
-            let (mean, ci95) = interval(draws.iter().map(|heads| heads[i]));
+            let (mean, ci95) = interval(draws.iter().map(|heads| heads[i].accuracy));
+            let over_draws = |f: fn(&Reliability) -> f64| {
+                let sum: f64 = draws.iter().map(|heads| f(&heads[i].reliability)).sum();
+                sum / draws.len() as f64
+            };
             scores.push(FewshotScore {
                 head,
                 shots,
                 mean,
                 ci95,
+                ece: over_draws(|of| of.ece),
+                brier: over_draws(|of| of.brier),
             });
         }
     }
@@ -201,13 +219,13 @@ pub(super) fn below(rng: &mut ChaCha8Rng, n: usize) -> usize {
     }
 }
 
-/// Balanced accuracy on the queries of a head fitted on the support.
-fn accuracy(
+/// A head fitted on the support, on the queries.
+fn drawn(
     set: &LabelledSet,
     support: &[LabelledRow],
     queries: &[LabelledRow],
     head: HeadChoice,
-) -> Result<f64, AdaptError> {
+) -> Result<Drawn, AdaptError> {
     let (rows, labels): (Vec<&[f32]>, Vec<usize>) = support
         .iter()
         .map(|&(row, label)| (set.row(row), label))
@@ -222,12 +240,24 @@ fn accuracy(
         layout,
     };
     let (view, candidate) = head.fit(&problem)?;
+    let temperature = candidate.temperature();
     let mut confusion = Confusion::new(n_classes);
+    let mut probabilities = Vec::with_capacity(queries.len());
     for &(row, label) in queries {
         let seen = view.of(set.row(row), layout.parts());
-        confusion.add(label, argmax(&candidate.head.scores(&seen)));
+        let scores = candidate.head.scores(&seen);
+        confusion.add(label, argmax(&scores));
+        probabilities.push((softmax(&scores, temperature), label));
     }
-    Ok(confusion.accuracies().map_or(0.0, |(_, balanced)| balanced))
+    // Every class has more images than shots, so that there are queries.
+    let nothing = Reliability {
+        ece: 0.0,
+        brier: 0.0,
+    };
+    Ok(Drawn {
+        accuracy: confusion.accuracies().map_or(0.0, |(_, balanced)| balanced),
+        reliability: Reliability::of(probabilities).unwrap_or(nothing),
+    })
 }
 
 /// Mean and 1.96 standard errors.

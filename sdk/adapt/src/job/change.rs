@@ -1,6 +1,6 @@
 //! What alters a job. Every change is recorded, and the last ones can be taken back; a fit after it is a fresh fit of what is there.
 
-use super::{Class, ClassId, Job, Sample, SampleId, SampleMeta};
+use super::{Class, ClassId, IgnoreMask, Job, Sample, SampleId, SampleMeta};
 use crate::error::{AdaptError, check_embedding};
 use crate::history::{Action, Record};
 
@@ -18,6 +18,7 @@ pub(crate) enum Undo {
     AddSample(SampleId),
     Relabel(SampleId, ClassId),
     RemovedSample(Sample),
+    Ignore(Option<IgnoreMask>),
 }
 
 impl Job {
@@ -289,6 +290,7 @@ impl Job {
                 }
             }
             Undo::RemovedSample(sample) => self.insert(sample),
+            Undo::Ignore(mask) => self.ignore = mask,
         }
         self.record(Action::Undo { revision });
         self.fitted = None;
@@ -364,7 +366,7 @@ impl Job {
         });
     }
 
-    fn changed(&mut self, action: Action, undo: Undo) {
+    pub(super) fn changed(&mut self, action: Action, undo: Undo) {
         self.record(action);
         if self.undo.len() == UNDO {
             self.undo.remove(0);

@@ -1,5 +1,6 @@
 //! Fitting a job, and its verdicts.
 
+use super::surface::judge;
 use super::{ClassId, Job, Sample, SampleId};
 use crate::anomaly::{NormalReport, NormalVerdict, TokenGrid};
 use crate::calibrate::softmax;
@@ -170,7 +171,9 @@ impl Job {
         let anomaly = match (&fitted.normal, tokens) {
             (None, _) => None,
             (Some(_), None) => return Err(AdaptError::TokensNeeded),
-            (Some(normal), Some(tokens)) => Some(normal.inspect(tokens)?),
+            (Some(normal), Some(tokens)) => {
+                Some(judge(normal, self.ignore.as_ref(), tokens)?)
+            }
         };
         let anomalous = anomaly.as_ref().is_some_and(|anomaly| anomaly.anomalous);
         let any_good = self.classes.iter().any(|class| class.good);

@@ -4,13 +4,15 @@
 
 mod alarms;
 mod change;
+mod ignore;
 mod inspect;
 mod merge;
 mod surface;
 
 pub use alarms::FalseAlarms;
+pub use ignore::IgnoreMask;
 pub use inspect::{Explanation, Verdict};
-pub use merge::Migration;
+pub use merge::{Migration, Remade};
 pub use surface::SampleTokens;
 
 use crate::error::AdaptError;
@@ -91,6 +93,8 @@ pub struct Job {
     pub(crate) fitted: Option<Fitted>,
     /// What patch tokens are made of.
     pub(crate) surface: Option<String>,
+    /// Where patch tokens do not count.
+    pub(crate) ignore: Option<IgnoreMask>,
     /// Head and parts of the last fit.
     pub(crate) choice: Option<(HeadKind, Selection)>,
     pub(crate) revision: u64,
@@ -128,6 +132,7 @@ impl Job {
     pub fn clone_empty(&self) -> Self {
         Self {
             surface: self.surface.clone(),
+            ignore: self.ignore.clone(),
             ..Self::empty(self.encoder, self.layout.clone())
         }
     }
@@ -142,6 +147,7 @@ impl Job {
             next_sample: 0,
             fitted: None,
             surface: None,
+            ignore: None,
             choice: None,
             revision: 0,
             history: Vec::new(),

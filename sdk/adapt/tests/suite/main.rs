@@ -13,6 +13,7 @@ mod eval;
 mod explain;
 mod file;
 mod forget;
+mod ignore;
 mod job;
 mod killed;
 mod knn;

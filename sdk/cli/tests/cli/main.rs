@@ -10,4 +10,5 @@ mod grow;
 mod pipeline;
 mod quantize;
 mod support;
+mod surface;
 mod usage;

@@ -82,6 +82,9 @@ struct Score {
     shots: usize,
     mean: f64,
     ci95: f64,
+    /// Of the scores on the queries, with the job's temperature.
+    ece: f64,
+    brier: f64,
 }
 
 /// Features of one kind.
@@ -127,6 +130,8 @@ pub(crate) fn run(args: &FewshotArgs, format: Format) -> Result<()> {
             shots: score.shots,
             mean: score.mean,
             ci95: score.ci95,
+            ece: score.ece,
+            brier: score.brier,
         }));
     }
     let report = Report {
@@ -188,7 +193,9 @@ fn human(report: &Report, shots: &[usize]) -> String {
         .map(|&shots| format!("{shots} shot{}", if shots == 1 { "" } else { "s" }))
         .collect();
     let mut columns = vec!["features", "pooling", "head"];
-    columns.extend(heads.iter().map(String::as_str));
+    for head in &heads {
+        columns.extend([head.as_str(), "ECE", "Brier"]);
+    }
     let mut table = Table::new(&columns);
     let mut rows: Vec<(&str, Option<&str>, &str)> = Vec::new();
     for score in &report.results {
@@ -204,17 +211,17 @@ fn human(report: &Report, shots: &[usize]) -> String {
             row.2.to_owned(),
         ];
         let of_row = |score: &&Score| (score.features, score.pooling, score.head) == row;
-        cells.extend(
-            report
-                .results
-                .iter()
-                .filter(of_row)
-                .map(|score| format!("{:.1} ± {:.1}", 100.0 * score.mean, 100.0 * score.ci95)),
-        );
+        for score in report.results.iter().filter(of_row) {
+            cells.extend([
+                format!("{:.1} ± {:.1}", 100.0 * score.mean, 100.0 * score.ci95),
+                format!("{:.1}", 100.0 * score.ece),
+                format!("{:.3}", score.brier),
+            ]);
+        }
         table.row(cells);
     }
     format!(
-        "{}\n{} images of {} classes, {} draws; balanced accuracy in %, ± 1.96 standard errors",
+        "{}\n{} images of {} classes, {} draws; balanced accuracy in %, ± 1.96 standard errors; ECE: calibration error in %, Brier score from 0 to 2",
         table.render(),
         report.images,
         report.classes,
