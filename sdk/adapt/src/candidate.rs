@@ -45,6 +45,29 @@ impl Candidate {
     }
 }
 
+/// The head alone, without leave-one-out, and its λ: the one given, or the one that needs no search.
+pub(crate) fn head_alone(
+    kind: HeadKind,
+    support: &Support,
+    lambda: Option<f64>,
+) -> Result<(Head, Option<f64>), AdaptError> {
+    Ok(match kind {
+        HeadKind::Discriminant | HeadKind::Lda | HeadKind::Ridge => {
+            let problem = Closed::new(kind, support, || Cow::Owned(Statistics::of(support)))?;
+            let lambda = lambda.or(problem.shrinkage());
+            let lambda = lambda.unwrap_or(problem.unit());
+            (Head::Linear(problem.solve(lambda)), Some(lambda))
+        }
+        HeadKind::Logistic => {
+            let problem = LogisticProblem::new(support)?;
+            let lambda = lambda.unwrap_or(0.01 * problem.unit());
+            (Head::Linear(problem.solve(lambda)), Some(lambda))
+        }
+        HeadKind::Prototype => (Head::Prototype(Prototype::fit(support)), None),
+        HeadKind::Knn => (Head::Knn(Knn::fit(support)), None),
+    })
+}
+
 /// Used when no class has two samples, so that nothing is known about the scores' reliability: for heads whose scores differ by about 1 between
 /// a sample's own class and another one, a quarter of that; for cosines DINO's 0.07; logits as they are.
 fn default_temperature(head: HeadKind) -> f64 {

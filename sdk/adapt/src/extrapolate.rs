@@ -69,8 +69,7 @@ fn log_normal(scores: &[f64], rate: f64) -> f64 {
     let mean = scores.iter().map(log).sum::<f64>() / n;
     let squares = scores.iter().map(|s| (log(s) - mean).powi(2)).sum::<f64>();
     let freedom = scores.len() - 1 + PRIOR_FREEDOM;
-    let variance =
-        (PRIOR_FREEDOM as f64 * PRIOR_SPREAD * PRIOR_SPREAD + squares) / freedom as f64;
+    let variance = (PRIOR_FREEDOM as f64 * PRIOR_SPREAD * PRIOR_SPREAD + squares) / freedom as f64;
     (mean + student_quantile(rate, freedom) * (variance * (1.0 + 1.0 / n)).sqrt()).exp()
 }
 
@@ -139,7 +138,10 @@ mod tests {
             count += usize::from(draw(&mut rng) > limit(&scores, rate).0);
         }
         let share = f64::from(count as u32) / f64::from(trials);
-        (share, 4.5 * (rate * (1.0 - rate) / f64::from(trials)).sqrt())
+        (
+            share,
+            4.5 * (rate * (1.0 - rate) / f64::from(trials)).sqrt(),
+        )
     }
 
     #[test]
@@ -164,7 +166,10 @@ mod tests {
     fn a_tail_keeps_the_rate_of_exponential_scores() {
         for (seed, n, rate) in [(1, 12, 0.01), (2, 20, 0.025), (3, 60, 0.002)] {
             let (share, band) = alarms(n, rate, seed, |rng| 3.0 - uniform(rng).ln());
-            assert!(share <= rate + band && share >= 0.6 * rate - band, "{n} {rate}: {share}");
+            assert!(
+                share <= rate + band && share >= 0.6 * rate - band,
+                "{n} {rate}: {share}"
+            );
         }
     }
 
@@ -199,7 +204,9 @@ mod tests {
         let (value, source) = limit(&[0.0, 1.0, 1.0], 0.01);
         assert!(value > 1.0 && value.is_finite() && source == ThresholdSource::Prediction);
         // A larger rate, a lower limit.
-        let limits: Vec<f64> = [0.01, 0.05, 0.1].map(|rate| limit(&[1.0, 1.2, 1.5], rate).0).into();
+        let limits: Vec<f64> = [0.01, 0.05, 0.1]
+            .map(|rate| limit(&[1.0, 1.2, 1.5], rate).0)
+            .into();
         assert!(limits.is_sorted_by(|a, b| a > b), "{limits:?}");
     }
 }

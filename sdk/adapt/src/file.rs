@@ -11,11 +11,12 @@
 //! A file of version 1 is read as one whose extension is empty; saving it makes it one of version 2. Enums in the payload only grow at their ends.
 //! Magic, version, length and CRC stay where they are in every version.
 
+use crate::augment::Augmentation;
 use crate::error::{AdaptError, check_embedding};
 use crate::fitted::Fitted;
 use crate::head::HeadKind;
 use crate::history::Record;
-use crate::job::{Class, EncoderId, IgnoreMask, Job, Sample};
+use crate::job::{Class, EncoderId, IgnoreMask, Job, Sample, SampleId};
 use crate::parts::{Layout, Selection};
 use crate::safe_write::safe_write;
 use serde::{Deserialize, Serialize};
@@ -49,6 +50,9 @@ struct Payload<'a> {
 #[derive(Default, Serialize, Deserialize)]
 struct Extension<'a> {
     ignore: Option<Cow<'a, IgnoreMask>>,
+    /// Copies of the samples that have some, by rising id.
+    copies: Vec<(SampleId, Cow<'a, [Vec<f32>]>)>,
+    augmentation: Option<Augmentation>,
 }
 
 impl Job {
@@ -77,6 +81,13 @@ impl Job {
         bytes.extend_from_slice(&[0; 8]);
         let extension = Extension {
             ignore: self.ignore.as_ref().map(Cow::Borrowed),
+            copies: self
+                .samples
+                .iter()
+                .filter(|sample| !sample.copies.is_empty())
+                .map(|sample| (sample.id, Cow::Borrowed(sample.copies.as_slice())))
+                .collect(),
+            augmentation: self.report().and_then(|report| report.augmentation),
         };
         let encoded = postcard::to_extend(&(payload, extension), bytes);
         let mut bytes = encoded.map_err(|error| AdaptError::FileDamaged {
@@ -144,10 +155,16 @@ impl Job {
         job.revision = payload.revision;
         job.history = payload.history.into_owned();
         job.set_samples(payload.samples.into_owned());
+        for (id, copies) in extension.copies {
+            if let Ok(index) = job.samples.binary_search_by_key(&id, |sample| sample.id) {
+                job.samples[index].copies = copies.into_owned();
+            }
+        }
         let rows = job.samples.iter().map(|sample| sample.embedding.as_slice());
         job.fitted = payload.fitted.map(|fitted| {
             let mut fitted = fitted.into_owned();
             fitted.see(rows, job.layout.parts());
+            fitted.report.augmentation = extension.augmentation;
             fitted
         });
         job
@@ -324,6 +341,20 @@ fn check(payload: &Payload) -> Result<(), String> {
 }
 
 fn check_extension(extension: &Extension, payload: &Payload) -> Result<(), String> {
+    let rising = extension.copies.is_sorted_by(|a, b| a.0 < b.0);
+    for (id, copies) in &extension.copies {
+        let known = payload
+            .samples
+            .binary_search_by_key(id, |sample| sample.id)
+            .is_ok();
+        if !known || !rising || copies.is_empty() {
+            return Err(format!("copies of sample {} have no place", id.0));
+        }
+        for copy in copies.iter() {
+            let what = || format!("a copy of sample {}", id.0);
+            check_embedding(what, copy, payload.encoder.dim).map_err(|error| error.to_string())?;
+        }
+    }
     match &extension.ignore {
         Some(mask) if !mask.is_sound() || payload.surface.is_none() => {
             Err("its ignore mask is none".into())

@@ -1,6 +1,7 @@
 //! A fitted head with all that leave-one-out says about it.
 
 use crate::anomaly::Normal;
+use crate::augment::{self, Augmentation};
 use crate::calibrate::softmax;
 use crate::candidate::Candidate;
 use crate::choose::{Problem, Tried};
@@ -79,6 +80,9 @@ pub struct FitReport {
     pub unknown: UnknownRule,
     /// What [`FitOptions::search`] compared, the reference first.
     pub tried: Vec<Tried>,
+    /// Whether copies of the samples make the head better; `None` if there are none.
+    #[serde(skip)]
+    pub augmentation: Option<Augmentation>,
 }
 
 /// Counts of (true class, predicted class), classes in the job's order.
@@ -185,13 +189,21 @@ impl Fitted {
             let (view, candidate) = problem.fit(kind, &selection, options.lambda)?;
             (view, candidate, Vec::new())
         };
+        let (candidate, augmentation) = match augment::with_copies(problem, &view, &candidate)? {
+            Some((with, found)) if found.kept => (with, Some(found)),
+            found => (candidate, found.map(|(_, found)| found)),
+        };
         let seen = problem.seen(&view);
         let support = problem.support(&seen)?;
         let unit = support.normalised();
         let distances = some_nearest_others(&unit, |sample| support.evaluable(sample));
         let unknown = UnknownRule::new(distances, options.unknown_rate)?;
         let parts = problem.layout.parts();
-        let report = report(&support, ids, &candidate, &view, parts, unknown, tried);
+        let report = FitReport {
+            tried,
+            augmentation,
+            ..report(&support, ids, &candidate, &view, parts, unknown)
+        };
         Ok(Self {
             units: unit.data,
             view,
@@ -228,6 +240,7 @@ impl Fitted {
             needs_more: None,
             unknown: UnknownRule::new(distances, unknown_rate)?,
             tried: Vec::new(),
+            augmentation: None,
         };
         Ok(Self {
             units: unit.data,
@@ -258,7 +271,6 @@ fn report(
     view: &View,
     parts: &[Part],
     unknown: UnknownRule,
-    tried: Vec<Tried>,
 ) -> FitReport {
     let n_classes = support.n_classes();
     let temperature = candidate.temperature();
@@ -297,7 +309,8 @@ fn report(
         confusion,
         suspects: suspects.into_iter().map(|(_, id)| id).collect(),
         unknown,
-        tried,
+        tried: Vec::new(),
+        augmentation: None,
     }
 }
 

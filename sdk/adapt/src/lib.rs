@@ -35,6 +35,7 @@
 #![deny(missing_docs)]
 
 pub mod anomaly;
+mod augment;
 mod blocks;
 mod calibrate;
 mod candidate;
@@ -57,6 +58,7 @@ mod safe_write;
 mod support;
 mod unknown;
 
+pub use augment::Augmentation;
 pub use choose::Tried;
 pub use device::{DeviceHead, DeviceInput, DeviceOptions, DeviceParity};
 pub use error::AdaptError;
@@ -64,8 +66,8 @@ pub use fitted::{Confusion, FitOptions, FitReport};
 pub use head::HeadKind;
 pub use history::{Action, Record};
 pub use job::{
-    Class, ClassId, EncoderId, Explanation, FalseAlarms, IgnoreMask, Job, Migration, Remade, Sample, SampleId, SampleMeta,
-    SampleTokens, Verdict,
+    Class, ClassId, EncoderId, Explanation, FalseAlarms, IgnoreMask, Job, Migration, Remade,
+    Sample, SampleId, SampleMeta, SampleTokens, Verdict,
 };
 pub use parts::{Layout, Part};
 pub use reliability::{Reliability, binomial_band, wilson};

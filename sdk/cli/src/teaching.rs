@@ -39,6 +39,15 @@ impl FitArgs {
     }
 }
 
+/// Whether copies of the frames are taught too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Augment {
+    /// Turned, mirrored, dimmed and brightened copies, used where leave-one-out shows that they help
+    Auto,
+    /// None
+    Off,
+}
+
 /// Who teaches, and what is kept of the frames.
 #[derive(Args)]
 pub(crate) struct OperatorArgs {
@@ -48,6 +57,9 @@ pub(crate) struct OperatorArgs {
     /// Keep pictures of the frames with this shorter side, so that the job can move to another encoder; 0 keeps none
     #[arg(long, default_value_t = 0, value_name = "PIXELS")]
     pub(crate) thumbnails: u32,
+    /// Copies of the frames for the head: ten times the work of teaching; they must prove to help before they are used
+    #[arg(long, value_enum, default_value = "off", value_name = "WHEN")]
+    pub(crate) augment: Augment,
 }
 
 impl OperatorArgs {
@@ -126,6 +138,16 @@ pub(crate) struct Summary {
     surface_notes: Vec<String>,
     ignored: Option<Ignored>,
     compared: Vec<Compared>,
+    augmentation: Option<Copies>,
+}
+
+/// Copies of the samples, and whether the head was fitted with them.
+#[derive(Serialize)]
+struct Copies {
+    copies: usize,
+    gained: usize,
+    lost: usize,
+    kept: bool,
 }
 
 /// The region that the surface leaves out.
@@ -173,7 +195,10 @@ impl Alarms {
                 "; that is extrapolated: samples this few are certain of no less than {}",
                 percent(self.promised)
             ),
-            (false, true) => format!("; the samples are certain of no less than {}", percent(self.promised)),
+            (false, true) => format!(
+                "; the samples are certain of no less than {}",
+                percent(self.promised)
+            ),
             (false, false) => ", as far as the samples stand for them".into(),
         };
         format!(
@@ -253,6 +278,12 @@ impl Summary {
                     mask_height,
                 }
             }),
+            augmentation: fit.augmentation.map(|found| Copies {
+                copies: found.copies,
+                gained: found.gained,
+                lost: found.lost,
+                kept: found.kept,
+            }),
             compared: fit
                 .tried
                 .iter()
@@ -280,6 +311,15 @@ impl Summary {
         });
         if let Some(head) = self.head {
             text.push_str(&format!("\nhead {head} on {}", self.features.join(" + ")));
+        }
+        if let Some(found) = &self.augmentation {
+            text.push_str(&format!(
+                "\n{} turned, mirrored and relit copies of the samples {}: samples left out gain {} right ones and lose {}",
+                found.copies,
+                if found.kept { "are used" } else { "are not used" },
+                found.gained,
+                found.lost
+            ));
         }
         if let Some(note) = self.alone("texture") {
             text.push_str(&note);

@@ -17,16 +17,17 @@
 use crate::Error;
 use crate::anomaly::FrameTokens;
 use crate::encoder::{Embedding, Encoder, embed_files};
-use crate::feature::{feature_of_parts, layout};
+use crate::feature::{feature_of_parts, features_of_copies, layout};
 use crate::surface::surface_tokens;
 use crate::vision::{ClassFolder, Frame, Image, Skipped, encode_png};
 use std::path::PathBuf;
 
 pub use crate::migrate::{Moved, SurfaceMove, migrate};
 pub use ssl_edge_adapt::{
-    Action, AdaptError, Class, ClassId, Confusion, DeviceHead, DeviceInput, DeviceOptions,
-    DeviceParity, EncoderId, Explanation, FalseAlarms, FitOptions, FitReport, HeadKind, IgnoreMask, Job, Layout, Migration,
-    Part, Record, Reliability, Sample, SampleId, SampleMeta, Tried, UnknownRule, Verdict,
+    Action, AdaptError, Augmentation, Class, ClassId, Confusion, DeviceHead, DeviceInput,
+    DeviceOptions, DeviceParity, EncoderId, Explanation, FalseAlarms, FitOptions, FitReport,
+    HeadKind, IgnoreMask, Job, Layout, Migration, Part, Record, Reliability, Sample, SampleId,
+    SampleMeta, Tried, UnknownRule, Verdict,
 };
 
 /// A job taught from a folder.
@@ -53,6 +54,8 @@ pub struct CalibrateOptions {
     pub thumbnails: u32,
     /// Kind of patch tokens that the job looks at ([`surface`](crate::surface)); `None` for none.
     pub surface: Option<String>,
+    /// Whether features of [`copies`](crate::augment::copies) of the frames are kept with the samples, for the head to use where they prove to help.
+    pub augment: bool,
     /// Region of the frames that the surface leaves out; [`calibrate`] gives it to the job.
     pub ignore: Option<IgnoreMask>,
 }
@@ -264,7 +267,13 @@ pub fn teach(
         };
         let thumbnail = thumbnail(image, options.thumbnails);
         match teach_seen(job, classes[*class], &seen, meta, thumbnail) {
-            Ok(_) => taught[*class] += 1,
+            Ok(id) => {
+                taught[*class] += 1;
+                if options.augment && !takes_embeddings(job) {
+                    let copies = features_of_copies(encoder, image, job.layout().parts())?;
+                    job.set_sample_copies(id, copies)?;
+                }
+            }
             Err(error @ Error::Job(AdaptError::Duplicate { .. })) => {
                 taught[*class] += 1;
                 twice.push(Skipped {

@@ -65,6 +65,7 @@
 #![forbid(unsafe_code)]
 
 pub mod anomaly;
+pub mod augment;
 pub mod encoder;
 mod error;
 pub mod eval;

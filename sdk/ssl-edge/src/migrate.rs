@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::anomaly::{TILES, frame_tokens};
 use crate::encoder::Encoder;
-use crate::feature::{feature_of_parts, layout};
+use crate::feature::{feature_of_parts, features_of_copies, layout};
 use crate::surface::ENCODER;
 use crate::vision::{Image, decode_bytes};
 use ssl_edge_adapt::{EncoderId, FitOptions, Job, Migration, Remade, Sample, SampleTokens};
@@ -59,6 +59,10 @@ pub fn migrate(encoder: &Encoder, job: &Job, options: &FitOptions) -> Result<Mov
         Ok::<_, Error>(Remade {
             feature: feature_of_parts(&embedding, &picture.frame(), layout.parts())?,
             tokens: tokens(encoder, job, sample, &picture, &mut surface)?,
+            copies: match sample.copies.is_empty() {
+                true => Vec::new(),
+                false => features_of_copies(encoder, &picture, layout.parts())?,
+            },
         })
     })?;
     Ok(Moved { migration, surface })
@@ -71,7 +75,10 @@ fn picture(sample: &Sample) -> Result<Image, Error> {
             source_of_sample: sample.meta.source.clone(),
         });
     }
-    Ok(decode_bytes(&sample.thumbnail, Path::new(&sample.meta.source))?)
+    Ok(decode_bytes(
+        &sample.thumbnail,
+        Path::new(&sample.meta.source),
+    )?)
 }
 
 fn tokens(

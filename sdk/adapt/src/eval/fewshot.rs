@@ -4,6 +4,7 @@
 //! The same seed draws the same supports for any features with the same labels, so that encoders are compared on equal terms.
 
 use super::LabelledSet;
+use crate::augment::with_copies;
 use crate::calibrate::softmax;
 use crate::candidate::Candidate;
 use crate::choose::Problem;
@@ -23,14 +24,26 @@ pub enum HeadChoice {
     Auto,
     /// One head, on the preferred parts.
     One(HeadKind),
+    /// One head, on the preferred parts, with copies of the support.
+    Augmented {
+        /// The head.
+        kind: HeadKind,
+        /// Whether copies are used in any case, or where a job would keep them.
+        always: bool,
+    },
 }
 
 impl HeadChoice {
     /// Name in tables and JSON.
-    pub fn name(self) -> &'static str {
+    pub fn name(self) -> String {
         match self {
-            Self::Auto => "auto",
-            Self::One(kind) => kind.name(),
+            Self::Auto => "auto".into(),
+            Self::One(kind) => kind.name().into(),
+            Self::Augmented { kind, always: true } => format!("{}+copies", kind.name()),
+            Self::Augmented {
+                kind,
+                always: false,
+            } => format!("{}+copies if kept", kind.name()),
         }
     }
 
@@ -40,6 +53,14 @@ impl HeadChoice {
                 .choose()
                 .map(|choice| (choice.view, choice.candidate)),
             Self::One(kind) => problem.fit(kind, problem.layout.preferred(), None),
+            Self::Augmented { kind, always } => {
+                let (view, plain) = problem.fit(kind, problem.layout.preferred(), None)?;
+                let candidate = match with_copies(problem, &view, &plain)? {
+                    Some((candidate, found)) if always || found.kept => candidate,
+                    _ => plain,
+                };
+                Ok((view, candidate))
+            }
         }
     }
 }
@@ -230,6 +251,13 @@ fn drawn(
         .iter()
         .map(|&(row, label)| (set.row(row), label))
         .unzip();
+    let copies: Vec<&[Vec<f32>]> = match set.copies {
+        [] => Vec::new(),
+        all => support
+            .iter()
+            .map(|&(row, _)| all[row].as_slice())
+            .collect(),
+    };
     let whole = Layout::single(set.dim);
     let layout = set.layout.unwrap_or(&whole);
     let n_classes = set.n_classes();
@@ -238,6 +266,7 @@ fn drawn(
         labels: &labels,
         n_classes,
         layout,
+        copies: &copies,
     };
     let (view, candidate) = head.fit(&problem)?;
     let temperature = candidate.temperature();

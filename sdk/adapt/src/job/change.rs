@@ -210,10 +210,32 @@ impl Job {
             meta,
             thumbnail,
             tokens: None,
+            copies: Vec::new(),
         });
         self.changed(action, Undo::AddSample(id));
         self.fitted = None;
         Ok(id)
+    }
+
+    /// Keeps features of copies of a sample's frame, each `[dim]`, in place of those that it has. The job must be fitted again, and takes copies for
+    /// the head where they prove to help.
+    ///
+    /// # Errors
+    ///
+    /// No such sample; a feature of another length or with a value that is not finite.
+    pub fn set_sample_copies(
+        &mut self,
+        id: SampleId,
+        copies: Vec<Vec<f32>>,
+    ) -> Result<(), AdaptError> {
+        let index = self.sample_index(id)?;
+        for (copy, feature) in copies.iter().enumerate() {
+            let what = || format!("copy {copy} of sample {}", id.0);
+            check_embedding(what, feature, self.encoder.dim)?;
+        }
+        self.samples[index].copies = copies;
+        self.fitted = None;
+        Ok(())
     }
 
     /// Gives a sample another label. The job must be fitted again.

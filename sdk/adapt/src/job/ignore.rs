@@ -141,7 +141,8 @@ impl IgnoreMask {
                 at = end;
             }
         }
-        let side = |index, tokens, pixels| first(index + 1, tokens, pixels) - first(index, tokens, pixels);
+        let side =
+            |index, tokens, pixels| first(index + 1, tokens, pixels) - first(index, tokens, pixels);
         let keep: Vec<bool> = (0..rows * cols)
             .map(|i| {
                 let pixels = side(i / cols, rows, height) * side(i % cols, cols, width);
@@ -167,7 +168,10 @@ impl IgnoreMask {
 
     /// Whether [`Self::new`] could have made it.
     pub(crate) fn is_sound(&self) -> bool {
-        let sides = self.size.iter().all(|&side| (1..=MAX_SIDE).contains(&(side as usize)));
+        let sides = self
+            .size
+            .iter()
+            .all(|&side| (1..=MAX_SIDE).contains(&(side as usize)));
         let inside = self.spans.iter().all(|span| {
             span.row < self.size[0] && span.start < span.end && span.end <= self.size[1]
         });
@@ -179,7 +183,10 @@ impl IgnoreMask {
     }
 
     fn ignored_pixels(&self) -> u64 {
-        let lengths = self.spans.iter().map(|span| u64::from(span.end - span.start));
+        let lengths = self
+            .spans
+            .iter()
+            .map(|span| u64::from(span.end - span.start));
         lengths.sum()
     }
 }
@@ -204,7 +211,10 @@ impl Job {
                     range: "none in a job that looks at no surface (the head sees whole frames); set a surface first",
                 });
             }
-            let tokens = self.samples.iter().filter_map(|sample| sample.tokens.as_ref());
+            let tokens = self
+                .samples
+                .iter()
+                .filter_map(|sample| sample.tokens.as_ref());
             for [rows, cols] in tokens.map(SampleTokens::grid_size) {
                 mask.keep_tokens([rows, cols])?;
             }

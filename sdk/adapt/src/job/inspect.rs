@@ -71,11 +71,13 @@ impl Job {
             .iter()
             .map(|s| s.embedding.as_slice())
             .collect();
+        let copies: Vec<&[Vec<f32>]> = self.samples.iter().map(|s| s.copies.as_slice()).collect();
         let problem = Problem {
             rows: &rows,
             labels: &labels,
             n_classes: self.classes.len(),
             layout: &self.layout,
+            copies: &copies,
         };
         let ids: Vec<SampleId> = self.samples.iter().map(|sample| sample.id).collect();
         let tests = if self.has_good_tokens() { 2.0 } else { 1.0 };
@@ -171,9 +173,7 @@ impl Job {
         let anomaly = match (&fitted.normal, tokens) {
             (None, _) => None,
             (Some(_), None) => return Err(AdaptError::TokensNeeded),
-            (Some(normal), Some(tokens)) => {
-                Some(judge(normal, self.ignore.as_ref(), tokens)?)
-            }
+            (Some(normal), Some(tokens)) => Some(judge(normal, self.ignore.as_ref(), tokens)?),
         };
         let anomalous = anomaly.as_ref().is_some_and(|anomaly| anomaly.anomalous);
         let any_good = self.classes.iter().any(|class| class.good);

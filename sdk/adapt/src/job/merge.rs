@@ -25,6 +25,8 @@ pub struct Remade {
     /// Its patch tokens, if the job looks at surfaces: those that it has where they do not depend on the encoder, or new ones; `None` if there are
     /// none to be had.
     pub tokens: Option<SampleTokens>,
+    /// Features of copies of the frame.
+    pub copies: Vec<Vec<f32>>,
 }
 
 impl Job {
@@ -92,6 +94,7 @@ impl Job {
             )?;
             let index = merged.sample_index(id)?;
             merged.samples[index].tokens.clone_from(&sample.tokens);
+            merged.samples[index].copies.clone_from(&sample.copies);
             added += 1;
         }
         merged.record(Action::MergeJob { samples: added });
@@ -144,15 +147,22 @@ impl Job {
         job.history = self.history.clone();
         job.operator = self.operator.clone();
         for sample in &self.samples {
-            let Remade { feature, tokens } = remake(sample)?;
-            crate::error::check_embedding(
-                || format!("sample {} (`{}`)", sample.id.0, sample.meta.source),
-                &feature,
-                encoder.dim,
-            )?;
+            let Remade {
+                feature,
+                tokens,
+                copies,
+            } = remake(sample)?;
+            for values in std::iter::once(&feature).chain(&copies) {
+                crate::error::check_embedding(
+                    || format!("sample {} (`{}`)", sample.id.0, sample.meta.source),
+                    values,
+                    encoder.dim,
+                )?;
+            }
             job.insert(Sample {
                 embedding: feature,
                 tokens,
+                copies,
                 ..sample.clone()
             });
         }

@@ -78,6 +78,9 @@ pub struct Sample {
     pub thumbnail: Vec<u8>,
     /// Its patch tokens, if the job looks at surfaces.
     pub tokens: Option<SampleTokens>,
+    /// Features of turned, mirrored and dimmed copies of the frame, `[K][dim]`; a head may be fitted on them too ([`Augmentation`](crate::Augmentation)).
+    #[serde(skip)]
+    pub copies: Vec<Vec<f32>>,
 }
 
 /// Classes, samples and the head fitted on them. Reading is thread-safe; changing needs exclusive access.

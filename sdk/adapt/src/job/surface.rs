@@ -158,7 +158,12 @@ impl Job {
             .collect::<Result<Vec<_>, _>>()?;
         let keep = grids
             .iter()
-            .map(|grid| self.ignore.as_ref().map(|mask| mask.keep_of(grid)).transpose())
+            .map(|grid| {
+                self.ignore
+                    .as_ref()
+                    .map(|mask| mask.keep_of(grid))
+                    .transpose()
+            })
             .collect::<Result<Vec<_>, _>>()?;
         let frames = grids
             .into_iter()

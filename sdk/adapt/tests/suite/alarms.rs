@@ -13,9 +13,9 @@ const FEATURE: usize = 12;
 /// Feature and tokens of a frame. `spread` says how unlike each other frames are, `defect` puts a token there that no good frame has.
 fn frame(rng: &mut ChaCha8Rng, spread: f64, defect: bool) -> (Vec<f32>, Vec<f32>) {
     // Frames differ in how rough they are, as parts do.
-    let rough = 0.05 * (spread * normal(rng)).exp();
+    let rough = 0.4 * (spread * normal(rng)).exp();
     let feature = (0..FEATURE)
-        .map(|j| (f64::from(u8::from(j == 0)) + 2.0 * rough * normal(rng)) as f32)
+        .map(|j| (f64::from(u8::from(j == 0)) + 0.25 * rough * normal(rng)) as f32)
         .collect();
     let mut tokens: Vec<f32> = (0..SIZE[0] * SIZE[1] * TOKEN)
         .map(|i| ((i % TOKEN) as f64 + 1.0 + rough * normal(rng)) as f32)
@@ -105,7 +105,11 @@ fn together_they_keep_the_rate() {
         }
         let share = |count: usize| count as f64 / JOBS as f64;
         let band = |rate: f64| 3.0 * (rate * (1.0 - rate) / JOBS as f64).sqrt();
-        assert!(share(alarms) <= rate + band(rate), "{n} {rate}: {}", share(alarms));
+        assert!(
+            share(alarms) <= rate + band(rate),
+            "{n} {rate}: {}",
+            share(alarms)
+        );
         assert!(rate <= promised + 1e-12, "{n} {rate}: {promised}");
         assert!(share(found) > 0.95, "{n} {rate}: {} found", share(found));
     }

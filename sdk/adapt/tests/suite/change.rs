@@ -125,6 +125,7 @@ fn every_action_is_recorded_with_its_operator() {
             Ok(Remade {
                 feature: vec![s.embedding[0]],
                 tokens: None,
+                copies: Vec::new(),
             })
         })
         .unwrap();

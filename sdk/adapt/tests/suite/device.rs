@@ -265,9 +265,8 @@ fn heads_that_a_device_does_not_run_are_named_with_the_remedy() {
 fn costs_decide_on_the_device_too() {
     let all = Data::clusters(72, &[400, 400, 400], 24, 0.25);
     let taught = |i: usize| i % 400 < 12;
-    let pick = |wanted: bool| -> Vec<usize> {
-        (0..1200).filter(|i| taught(*i) == wanted).collect()
-    };
+    let pick =
+        |wanted: bool| -> Vec<usize> { (0..1200).filter(|i| taught(*i) == wanted).collect() };
     let data = Data {
         rows: pick(true).iter().map(|i| all.rows[*i].clone()).collect(),
         labels: pick(true).iter().map(|i| all.labels[*i]).collect(),

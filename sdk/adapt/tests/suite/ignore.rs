@@ -9,6 +9,9 @@ use std::path::Path;
 
 const SIZE: [usize; 2] = [4, 6];
 const DIM: usize = 5;
+/// Bits of the class's probability and of the surface's score that the program that wrote the file of version 1 gave on the frame of the test.
+const V1_SCORE: u32 = 0x3f65_3c6a;
+const V1_ANOMALY: u64 = 0x3fd6_31d4_4000_0000;
 
 /// Tokens of a good part; those of `scratched` cells are unlike all good ones.
 fn tokens(seed: u8, scratched: &[usize]) -> Vec<f32> {
@@ -84,7 +87,12 @@ fn tokens_are_kept_as_counting_pixels_says() {
             let mask = IgnoreMask::new(&ignored, [height, width]).unwrap();
             let counted: Vec<bool> = ignored.iter().map(|ignored| !ignored).collect();
             let want = token_mask(&counted, [height, width], [rows, cols]).unwrap();
-            assert_eq!(mask.keep_tokens([rows, cols]).unwrap(), want);
+            match mask.keep_tokens([rows, cols]) {
+                Ok(keep) => assert_eq!(keep, want),
+                Err(error) => {
+                    assert!(matches!(error, AdaptError::AllMasked { .. }) && !want.contains(&true));
+                }
+            }
             let n = ignored.iter().filter(|ignored| **ignored).count();
             assert_eq!(mask.share(), n as f64 / ignored.len() as f64);
         }
@@ -154,7 +162,9 @@ fn what_is_ignored_neither_alarms_nor_teaches() {
     assert!(there.ok == Some(true) && !there.anomaly.unwrap().anomalous);
     assert!([3, 9, 15, 21].iter().all(|&cell| heat.values[cell] == 0.0));
     assert_eq!(
-        heat.keep.as_ref().map(|keep| keep.iter().filter(|k| !**k).count()),
+        heat.keep
+            .as_ref()
+            .map(|keep| keep.iter().filter(|k| !**k).count()),
         Some(4)
     );
     let elsewhere = judge(&job, &[2]);

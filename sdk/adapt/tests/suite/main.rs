@@ -2,6 +2,7 @@
 
 mod alarms;
 mod anomaly;
+mod augment;
 mod change;
 mod choose;
 mod common;

@@ -238,7 +238,10 @@ fn a_move_that_fails_says_why() {
         Err(AdaptError::UnknownSample { id: sample.id.0 })
     });
     assert!(matches!(lost, AdaptError::UnknownSample { id: 0 }));
-    let long = with(Layout::single(2), |sample| Ok(plain(sample.embedding.clone()))).to_string();
+    let long = with(Layout::single(2), |sample| {
+        Ok(plain(sample.embedding.clone()))
+    })
+    .to_string();
     assert!(
         long.contains("sample 0") && long.contains("4 values where 2"),
         "{long}"
@@ -256,5 +259,6 @@ fn plain(feature: Vec<f32>) -> Remade {
     Remade {
         feature,
         tokens: None,
+        copies: Vec::new(),
     }
 }

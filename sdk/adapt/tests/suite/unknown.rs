@@ -134,9 +134,17 @@ fn false_alarms_keep_the_promise() {
         let share = |count: usize| count as f64 / JOBS as f64;
         let band = |rate: f64| 3.0 * (rate * (1.0 - rate) / JOBS as f64).sqrt();
         let range = 0.4 * promised - band(promised)..=promised + band(promised);
-        assert!(range.contains(&share(small)), "{n} {rate}: {}", share(small));
+        assert!(
+            range.contains(&share(small)),
+            "{n} {rate}: {}",
+            share(small)
+        );
         let range = 0.2 * rate - band(rate)..=rate + band(rate);
-        assert!(range.contains(&share(alarms)), "{n} {rate}: {}", share(alarms));
+        assert!(
+            range.contains(&share(alarms)),
+            "{n} {rate}: {}",
+            share(alarms)
+        );
     }
 }
 

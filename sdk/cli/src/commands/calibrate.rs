@@ -2,7 +2,7 @@
 
 use crate::data::{EncoderArgs, check_any_left, scan_classes};
 use crate::output::Format;
-use crate::teaching::{FitArgs, OperatorArgs, Summary, Surface, ignore_mask};
+use crate::teaching::{Augment, FitArgs, OperatorArgs, Summary, Surface, ignore_mask};
 use anyhow::{Context, Result};
 use clap::Args;
 use ssl_edge::job::{CalibrateOptions, calibrate};
@@ -47,6 +47,7 @@ pub(crate) fn run(args: &CalibrateArgs, format: Format) -> Result<()> {
         by: args.operator.by.clone(),
         thumbnails: args.operator.thumbnails,
         surface: surface.kind(),
+        augment: args.operator.augment == Augment::Auto,
         ignore: args.ignore.as_deref().map(ignore_mask).transpose()?,
     };
     let taught = calibrate(&encoder, &folder, &options)

@@ -5,7 +5,7 @@ mod edit;
 
 use crate::data::{EncoderArgs, check_any_left, scan_classes};
 use crate::output::{Format, Table};
-use crate::teaching::{FitArgs, OperatorArgs, Summary};
+use crate::teaching::{Augment, FitArgs, OperatorArgs, Summary};
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -174,6 +174,7 @@ fn run_teach(args: &TeachArgs, format: Format) -> Result<()> {
         unix_time: operator.unix_time(),
         by: operator.by.clone(),
         thumbnails: operator.thumbnails,
+        augment: operator.augment == Augment::Auto,
         ..CalibrateOptions::default()
     };
     change(&args.change, format, |job| {

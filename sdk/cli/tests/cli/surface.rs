@@ -63,18 +63,27 @@ impl Taught {
 fn verdicts(bundle: &str, job: &str, image: &str) -> Vec<Value> {
     let args = ["inspect", "--bundle", bundle, "--job", job, image, "--json"];
     let lines = succeed(&args).stdout;
-    let lines = lines.lines().map(|line| serde_json::from_str(line).unwrap());
+    let lines = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap());
     lines.collect()
 }
 
 #[test]
 fn a_region_does_not_count() {
     let taught = Taught::new(6);
-    let (fine, black, wide) = (taught.at("m.png"), taught.at("black.png"), taught.at("w.png"));
+    let (fine, black, wide) = (
+        taught.at("m.png"),
+        taught.at("black.png"),
+        taught.at("w.png"),
+    );
     mask(fine.as_ref(), [96, 96], false);
     mask(black.as_ref(), [96, 96], true);
     mask(wide.as_ref(), [96, 48], false);
-    fail(&taught.calibrate(&["--ignore", &black]), &["black.png", "ignores"]);
+    fail(
+        &taught.calibrate(&["--ignore", &black]),
+        &["black.png", "ignores"],
+    );
     fail(
         &taught.calibrate(&["--ignore", &wide]),
         &["shape", "96 x 48", "48 x 48"],
@@ -85,14 +94,29 @@ fn a_region_does_not_count() {
     );
     let report = json(&taught.calibrate(&["--ignore", &fine]));
     let ignored = &report["ignored"];
-    assert_eq!((&ignored["mask_width"], &ignored["mask_height"]), (&96.into(), &96.into()));
-    assert!((ignored["share"].as_f64().unwrap() - 1.0 / 3.0).abs() < 1e-9, "{ignored}");
+    assert_eq!(
+        (&ignored["mask_width"], &ignored["mask_height"]),
+        (&96.into(), &96.into())
+    );
+    assert!(
+        (ignored["share"].as_f64().unwrap() - 1.0 / 3.0).abs() < 1e-9,
+        "{ignored}"
+    );
     let alarms = &report["false_alarms"];
-    assert_eq!((&alarms["tests"], &alarms["allowed"]), (&2.into(), &0.05.into()));
+    assert_eq!(
+        (&alarms["tests"], &alarms["allowed"]),
+        (&2.into(), &0.05.into())
+    );
     assert_eq!(alarms["extrapolated"], true);
-    assert!((alarms["promised"].as_f64().unwrap() - 2.0 / 7.0).abs() < 1e-9, "{alarms}");
+    assert!(
+        (alarms["promised"].as_f64().unwrap() - 2.0 / 7.0).abs() < 1e-9,
+        "{alarms}"
+    );
     let shown = succeed(&["job", "show", &taught.job]).stdout;
-    assert!(shown.contains("ignored: 33.3 %") && shown.contains("extrapolated"), "{shown}");
+    assert!(
+        shown.contains("ignored: 33.3 %") && shown.contains("extrapolated"),
+        "{shown}"
+    );
 
     // A bright bar in the region changes nothing; beside it, it does.
     let clean = Station::new(0).photo(Surface::Clean, 48, 99);
@@ -111,14 +135,26 @@ fn a_region_does_not_count() {
         text(&file).to_owned()
     };
     let (inside, outside) = (photo("inside.png", 4), photo("outside.png", 30));
-    assert_eq!(verdicts(&taught.bundle, &taught.job, &inside)[0]["anomalous"], false);
-    assert_eq!(verdicts(&taught.bundle, &taught.job, &outside)[0]["anomalous"], true);
+    assert_eq!(
+        verdicts(&taught.bundle, &taught.job, &inside)[0]["anomalous"],
+        false
+    );
+    assert_eq!(
+        verdicts(&taught.bundle, &taught.job, &outside)[0]["anomalous"],
+        true
+    );
     let report = json(&["job", "edit", "ignore", &taught.job, "--all-counts"]);
     assert!(report["ignored"].is_null(), "{report}");
-    assert_eq!(verdicts(&taught.bundle, &taught.job, &inside)[0]["anomalous"], true);
+    assert_eq!(
+        verdicts(&taught.bundle, &taught.job, &inside)[0]["anomalous"],
+        true
+    );
     let report = json(&["job", "edit", "ignore", &taught.job, "--mask", &fine]);
     assert_eq!(report["ignored"]["mask_width"], 96);
-    assert_eq!(verdicts(&taught.bundle, &taught.job, &inside)[0]["anomalous"], false);
+    assert_eq!(
+        verdicts(&taught.bundle, &taught.job, &inside)[0]["anomalous"],
+        false
+    );
 }
 
 #[test]
@@ -126,38 +162,71 @@ fn a_job_moves_with_its_surface_where_it_can() {
     let taught = Taught::new(5);
     let other = text(&Shared::get().other_bundle()).to_owned();
     let moved = taught.at("moved.sslj");
-    let migrate = ["job", "migrate", &taught.job, "--bundle", &other, "--out", &moved];
+    let migrate = [
+        "job",
+        "migrate",
+        &taught.job,
+        "--bundle",
+        &other,
+        "--out",
+        &moved,
+    ];
     json(&taught.calibrate(&[]));
     fail(&migrate, &["no picture", "thumbnails"]);
     json(&taught.calibrate(&["--thumbnails", "24"]));
     let report = json(&migrate);
     assert_eq!(
-        (&report["surface_samples_kept"], &report["surface_samples_dropped"]),
+        (
+            &report["surface_samples_kept"],
+            &report["surface_samples_dropped"]
+        ),
         (&5.into(), &0.into())
     );
-    assert!(report["surface_move"].as_str().unwrap().contains("pixels"), "{report}");
-    let photo = fs::read_dir(taught.root.join("samples/good")).unwrap().next().unwrap();
+    assert!(
+        report["surface_move"].as_str().unwrap().contains("pixels"),
+        "{report}"
+    );
+    let photo = fs::read_dir(taught.root.join("samples/good"))
+        .unwrap()
+        .next()
+        .unwrap();
     let photo = text(&photo.unwrap().path()).to_owned();
     // Pixels are those of the frame, not of its small picture, under either encoder.
-    let seen = |bundle: &str, job: &str| verdicts(bundle, job, &photo)[0]["surface_p_value"].clone();
+    let seen =
+        |bundle: &str, job: &str| verdicts(bundle, job, &photo)[0]["surface_p_value"].clone();
     assert_eq!(seen(&other, &moved), seen(&taught.bundle, &taught.job));
 
     // The encoder looks at two tiles of 32 pixels; the frames have 48.
     json(&taught.calibrate(&["--thumbnails", "64", "--surface", "encoder"]));
     let report = json(&migrate);
     assert_eq!(
-        (&report["surface_samples_kept"], &report["surface_samples_dropped"]),
+        (
+            &report["surface_samples_kept"],
+            &report["surface_samples_dropped"]
+        ),
         (&0.into(), &5.into())
     );
     let text_of = report["surface_move"].as_str().unwrap();
-    assert!(text_of.contains("64") && text_of.contains("48") && text_of.contains("job teach"), "{text_of}");
+    assert!(
+        text_of.contains("64") && text_of.contains("48") && text_of.contains("job teach"),
+        "{text_of}"
+    );
     assert!(verdicts(&other, &moved, &photo)[0]["anomalous"].is_null());
     fs::remove_dir_all(taught.root.join("samples")).unwrap();
     let station = Station::new(0);
-    station.write(&taught.root.join("samples"), &[Surface::Clean], 3, 64, 0).unwrap();
-    fs::rename(taught.root.join("samples").join(Surface::Clean.name()), taught.root.join("samples/good")).unwrap();
+    station
+        .write(&taught.root.join("samples"), &[Surface::Clean], 3, 64, 0)
+        .unwrap();
+    fs::rename(
+        taught.root.join("samples").join(Surface::Clean.name()),
+        taught.root.join("samples/good"),
+    )
+    .unwrap();
     json(&taught.calibrate(&["--thumbnails", "64", "--surface", "encoder"]));
     let report = json(&migrate);
     assert_eq!(report["surface_samples_kept"], 3, "{report}");
-    assert!(report["surface_move"].as_str().unwrap().contains("anew"), "{report}");
+    assert!(
+        report["surface_move"].as_str().unwrap().contains("anew"),
+        "{report}"
+    );
 }

@@ -110,7 +110,10 @@ pub(crate) fn run(args: &AnomalyArgs, format: Format) -> Result<()> {
         bail!("--tiles is {}; it must be from 1 to 16", args.tiles);
     }
     if !(args.alarm_rate > 0.0 && args.alarm_rate < 1.0) {
-        bail!("--alarm-rate is {}; it must be above 0 and below 1", args.alarm_rate);
+        bail!(
+            "--alarm-rate is {}; it must be above 0 and below 1",
+            args.alarm_rate
+        );
     }
     let mut images = Images::scan(args)?;
     let encoder = args.encoder.open()?;

@@ -8,7 +8,9 @@ use serde::Serialize;
 use ssl_edge::encoder::Pooling;
 use ssl_edge::eval::{
     Features, FewshotOptions, HeadChoice, fewshot, image_features, part_features,
+    part_features_with_copies,
 };
+use ssl_edge::job::HeadKind;
 use ssl_edge::vision::{ClassFolder, hog_lbp, raw_pixels};
 use std::path::PathBuf;
 
@@ -48,6 +50,9 @@ pub(crate) struct FewshotArgs {
         value_name = "HEAD,…"
     )]
     heads: Vec<String>,
+    /// Also with turned, mirrored, dimmed and brightened copies of the support: always, and where a job would keep them; ten times the work
+    #[arg(long)]
+    augment: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -77,7 +82,7 @@ struct Report {
 #[derive(Serialize)]
 struct Score {
     features: &'static str,
-    head: &'static str,
+    head: String,
     pooling: Option<&'static str>,
     shots: usize,
     mean: f64,
@@ -104,7 +109,10 @@ pub(crate) fn run(args: &FewshotArgs, format: Format) -> Result<()> {
         .collect::<Result<Vec<_>>>()?;
     let folder = scan_classes(&args.data)?;
     let encoder = args.encoder.open()?;
-    let all = part_features(&encoder, &folder)?;
+    let all = match args.augment {
+        true => part_features_with_copies(&encoder, &folder)?,
+        false => part_features(&encoder, &folder)?,
+    };
     check_classes_left(&folder, &all.labels, &all.skipped)?;
     let kinds = kinds(
         &all,
@@ -167,6 +175,9 @@ fn kinds(
             });
         }
     }
+    if !all.copies.is_empty() {
+        kinds.extend(with_copies(all, poolings)?);
+    }
     kinds.push(Kind {
         name: "auto",
         pooling: Some("auto"),
@@ -187,6 +198,29 @@ fn kinds(
     Ok(kinds)
 }
 
+/// What a job sees, and the texture alone, with and without copies of the support.
+fn with_copies(all: &Features, poolings: &[PartPooling]) -> Result<Vec<Kind>> {
+    let kind = HeadKind::Lda;
+    let heads = [true, false].map(|always| HeadChoice::Augmented { kind, always });
+    let mut kinds = Vec::new();
+    for pooling in poolings {
+        let mut parts = pooling.parts.to_vec();
+        parts.push("texture");
+        kinds.push(("encoder+texture", pooling.name, parts));
+    }
+    kinds.push(("texture", "texture", vec!["texture"]));
+    let mut out = Vec::new();
+    for (name, pooling, parts) in kinds {
+        out.push(Kind {
+            name,
+            pooling: Some(pooling),
+            features: all.only(&parts)?,
+            heads: heads.to_vec(),
+        });
+    }
+    Ok(out)
+}
+
 fn human(report: &Report, shots: &[usize]) -> String {
     let heads: Vec<String> = shots
         .iter()
@@ -199,7 +233,7 @@ fn human(report: &Report, shots: &[usize]) -> String {
     let mut table = Table::new(&columns);
     let mut rows: Vec<(&str, Option<&str>, &str)> = Vec::new();
     for score in &report.results {
-        let row = (score.features, score.pooling, score.head);
+        let row = (score.features, score.pooling, score.head.as_str());
         if !rows.contains(&row) {
             rows.push(row);
         }
@@ -210,7 +244,7 @@ fn human(report: &Report, shots: &[usize]) -> String {
             row.1.unwrap_or("-").to_owned(),
             row.2.to_owned(),
         ];
-        let of_row = |score: &&Score| (score.features, score.pooling, score.head) == row;
+        let of_row = |score: &&Score| (score.features, score.pooling, score.head.as_str()) == row;
         for score in report.results.iter().filter(of_row) {
             cells.extend([
                 format!("{:.1} ± {:.1}", 100.0 * score.mean, 100.0 * score.ci95),

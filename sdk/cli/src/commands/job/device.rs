@@ -66,4 +66,3 @@ pub(super) fn run(args: &DeviceArgs, format: Format) -> Result<()> {
         )
     })
 }
-

@@ -3,9 +3,7 @@
 use super::images::{Images, Item};
 use anyhow::Result;
 use serde::Serialize;
-use ssl_edge::anomaly::{
-    AnomalySplit, GoodFrame, Normal, NormalOptions, Rates, ThresholdSource,
-};
+use ssl_edge::anomaly::{AnomalySplit, GoodFrame, Normal, NormalOptions, Rates, ThresholdSource};
 use ssl_edge::eval::binomial_band;
 use std::collections::BTreeSet;
 
@@ -118,7 +116,11 @@ impl Alarms {
             100.0 * self.false_alarm_rate,
             100.0 * self.false_alarm_band.1,
             if self.false_alarm_in_band { "" } else { " !" },
-            if self.threshold == "extrapolated" { " (e)" } else { "" }
+            if self.threshold == "extrapolated" {
+                " (e)"
+            } else {
+                ""
+            }
         )
     }
 }

@@ -1,0 +1,214 @@
+//! Copies of samples: kept where leave-one-out shows that they help, gone with their sample.
+
+use crate::common::{Data, encoder, meta, normal};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use ssl_edge_adapt::eval::{FewshotOptions, HeadChoice, LabelledSet, fewshot};
+use ssl_edge_adapt::{AdaptError, FitOptions, HeadKind, Job, SampleId};
+
+/// Ways in which a part may lie.
+const WAYS: usize = 16;
+const DIM: usize = 1 + WAYS;
+
+/// Features of two classes that differ in their first value, and whose parts lie in one of many ways: each way moves the feature far along an axis of
+/// its own. Copies show a sample in all other ways.
+fn sample(rng: &mut ChaCha8Rng, class: usize, way: usize) -> (Vec<f32>, Vec<Vec<f32>>) {
+    let plain: Vec<f64> = (0..DIM)
+        .map(|j| if j == 0 { class as f64 } else { 0.0 } + 0.3 * normal(rng))
+        .collect();
+    let turned = |way: usize| -> Vec<f32> {
+        let moved = plain.iter().enumerate();
+        moved
+            .map(|(j, x)| (x + if j == 1 + way { 3.0 } else { 0.0 }) as f32)
+            .collect()
+    };
+    let copies = (0..WAYS)
+        .filter(|other| *other != way)
+        .map(turned)
+        .collect();
+    (turned(way), copies)
+}
+
+/// A job of `n` samples a class; `helpful` copies show the other ways, the others say nothing of their sample.
+fn taught(seed: u8, n: usize, helpful: bool) -> Job {
+    let mut rng = ChaCha8Rng::from_seed([seed; 32]);
+    let mut job = Job::new(encoder(DIM));
+    let classes = ["a", "b"].map(|name| job.add_class(name).unwrap());
+    for i in 0..2 * n {
+        // No two samples lie alike.
+        let (class, way) = (i % 2, i % WAYS);
+        let (feature, mut copies) = sample(&mut rng, class, way);
+        if !helpful {
+            for copy in &mut copies {
+                copy.iter_mut()
+                    .for_each(|x| *x = 3.0 * normal(&mut rng) as f32);
+            }
+        }
+        let id = job.add_sample(classes[class], &feature, meta("x")).unwrap();
+        job.set_sample_copies(id, copies).unwrap();
+    }
+    job
+}
+
+fn fit(job: &mut Job, head: HeadKind) -> ssl_edge_adapt::FitReport {
+    let options = FitOptions {
+        head: Some(head),
+        ..FitOptions::default()
+    };
+    job.fit(&options).unwrap()
+}
+
+#[test]
+fn copies_that_help_are_kept_and_others_are_not() {
+    let mut rng = ChaCha8Rng::from_seed([200; 32]);
+    let tests: Vec<(usize, Vec<f32>)> = (0..400)
+        .map(|i| (i % 2, sample(&mut rng, i % 2, i / 2 % WAYS).0))
+        .collect();
+    for head in [
+        HeadKind::Lda,
+        HeadKind::Ridge,
+        HeadKind::Discriminant,
+        HeadKind::Logistic,
+    ] {
+        let mut job = taught(1, 8, true);
+        let mut plain = job.clone();
+        for id in plain.samples().iter().map(|s| s.id).collect::<Vec<_>>() {
+            plain.set_sample_copies(id, Vec::new()).unwrap();
+        }
+        let (with, without) = (fit(&mut job, head), fit(&mut plain, head));
+        assert_eq!(without.augmentation, None);
+        let found = with.augmentation.unwrap();
+        assert_eq!(found.copies, 16 * (WAYS - 1));
+        let right = |job: &Job| {
+            let hits = tests.iter().filter(|(class, feature)| {
+                job.inspect(feature).unwrap().class == job.classes()[*class].id
+            });
+            hits.count()
+        };
+        let (better, worse) = (right(&job), right(&plain));
+        println!("{head:?}: {found:?}, {better} against {worse} of 400");
+        assert!(found.kept && better > worse + 40, "{head:?}");
+        let mut blind = taught(2, 8, false);
+        let found = fit(&mut blind, head).augmentation.unwrap();
+        assert!(!found.kept, "{head:?}: {found:?}");
+    }
+}
+
+/// The rule errs for useless copies no more often than a fair coin lets it.
+#[test]
+fn useless_copies_are_seldom_kept() {
+    let mut kept = 0;
+    for seed in 0..40 {
+        kept += usize::from(
+            fit(&mut taught(seed, 6, false), HeadKind::Lda)
+                .augmentation
+                .unwrap()
+                .kept,
+        );
+    }
+    assert!(kept <= 4, "{kept} of 40");
+}
+
+#[test]
+fn a_sample_takes_its_copies_along() {
+    let mut job = taught(3, 5, true);
+    let (fresh, probe) = (fit(&mut job, HeadKind::Lda), vec![0.5; DIM]);
+    let verdict = job.inspect(&probe).unwrap();
+    let class = job.classes()[0].id;
+    let odd: Vec<f32> = (0..DIM).map(|j| j as f32).collect();
+    let id = job.add_sample(class, &odd, meta("odd")).unwrap();
+    job.set_sample_copies(id, vec![vec![9.0; DIM]; 3]).unwrap();
+    let more = fit(&mut job, HeadKind::Lda);
+    assert_eq!(
+        more.augmentation.unwrap().copies,
+        fresh.augmentation.unwrap().copies + 3
+    );
+    job.remove_sample(id).unwrap();
+    let again = fit(&mut job, HeadKind::Lda);
+    assert_eq!(again, fresh);
+    let now = job.inspect(&probe).unwrap();
+    assert_eq!(
+        (now.scores, now.distance),
+        (verdict.scores.clone(), verdict.distance)
+    );
+    job.undo().unwrap();
+    assert_eq!(job.sample(id).unwrap().copies.len(), 3);
+    assert_eq!(fit(&mut job, HeadKind::Lda), more);
+    // Merging and the file keep them.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.sslj");
+    job.save(&path).unwrap();
+    let loaded = Job::load(&path).unwrap();
+    assert_eq!(loaded.samples(), job.samples());
+    assert_eq!(loaded.report(), job.report());
+    let mut merged = job.clone_empty();
+    merged.merge(&loaded).unwrap();
+    assert_eq!(merged.samples()[3].copies, job.samples()[3].copies);
+}
+
+#[test]
+fn copies_that_do_not_fit_are_refused() {
+    let mut job = taught(4, 2, true);
+    let id = job.samples()[0].id;
+    let before = job.samples()[0].copies.clone();
+    for (copies, word) in [
+        (vec![vec![1.0; DIM], vec![1.0; DIM - 1]], "copy 1"),
+        (vec![vec![f32::NAN; DIM]], "copy 0"),
+    ] {
+        let error = job.set_sample_copies(id, copies).unwrap_err().to_string();
+        assert!(error.contains(word), "{error}");
+    }
+    assert_eq!(job.samples()[0].copies, before);
+    assert!(matches!(
+        job.set_sample_copies(SampleId(99), Vec::new()),
+        Err(AdaptError::UnknownSample { .. })
+    ));
+}
+
+#[test]
+fn fewshot_measures_with_and_without() {
+    let mut rng = ChaCha8Rng::from_seed([5; 32]);
+    let (mut rows, mut labels, mut copies) = (Vec::new(), Vec::new(), Vec::new());
+    for i in 0..80 {
+        let (row, of_row) = sample(&mut rng, i % 2, i / 2 % WAYS);
+        rows.push(row);
+        copies.push(of_row);
+        labels.push(i % 2);
+    }
+    let data = Data {
+        rows,
+        labels,
+        n_classes: 2,
+    };
+    let flat = data.flat();
+    let set = LabelledSet::new(&flat, &data.labels, DIM).unwrap();
+    assert!(set.with_copies(&copies[1..]).is_err());
+    let set = set.with_copies(&copies).unwrap();
+    let kind = HeadKind::Lda;
+    let heads = vec![
+        HeadChoice::One(kind),
+        HeadChoice::Augmented { kind, always: true },
+        HeadChoice::Augmented {
+            kind,
+            always: false,
+        },
+    ];
+    let options = FewshotOptions {
+        shots: vec![1, 4],
+        draws: 20,
+        seed: 1,
+        heads,
+    };
+    let scores = fewshot(&set, &options).unwrap();
+    assert_eq!(scores[1].head.name(), "lda+copies");
+    // One sample a class: nothing can be left out, so that copies are not kept; used all the same they help here.
+    assert_eq!(
+        (scores[0].mean, scores[0].ece),
+        (scores[2].mean, scores[2].ece)
+    );
+    assert!(scores[1].mean > scores[0].mean + 0.05, "{scores:?}");
+    assert!(scores[4].mean > scores[3].mean, "{scores:?}");
+    for score in &scores {
+        assert!((0.0..=1.0).contains(&score.ece) && (0.0..=2.0).contains(&score.brier));
+    }
+}
