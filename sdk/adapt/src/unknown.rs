@@ -17,7 +17,7 @@
 use crate::anomaly::ThresholdSource;
 use crate::blocks;
 use crate::error::AdaptError;
-use crate::extrapolate::limit;
+use crate::extrapolate::{Spread, limit};
 use crate::linalg::Matrix;
 use crate::support::Support;
 use serde::{Deserialize, Serialize};
@@ -62,7 +62,7 @@ impl UnknownRule {
         Ok(Self {
             rate,
             promised: on.then(|| rate.max(1.0 / (n + 1) as f64)),
-            threshold: on.then(|| limit(&distances, rate).0),
+            threshold: on.then(|| limit(&distances, rate, Spread::Frame).0),
             distances,
         })
     }
@@ -70,7 +70,7 @@ impl UnknownRule {
     /// What the threshold rests on; `None` without one.
     pub fn source(&self) -> Option<ThresholdSource> {
         let threshold = self.threshold?;
-        let (value, source) = limit(&self.distances, self.rate);
+        let (value, source) = limit(&self.distances, self.rate, Spread::Frame);
         // Rules in older files stop at the largest distance.
         Some(if value == threshold {
             source

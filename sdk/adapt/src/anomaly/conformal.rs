@@ -1,7 +1,7 @@
 //! What a score means when only scores of good frames are known: conformal p-values and thresholds for an allowed false-alarm rate.
 
 use crate::error::AdaptError;
-use crate::extrapolate::limit;
+use crate::extrapolate::{Spread, limit};
 use serde::{Deserialize, Serialize};
 
 /// Scores of good frames that were not learned when they were scored.
@@ -103,7 +103,7 @@ impl Conformal {
                 range: "above 0 and below 1",
             });
         }
-        let (value, source) = limit(&self.scores, rate);
+        let (value, source) = limit(&self.scores, rate, Spread::Surface);
         Ok(Threshold {
             value,
             rate,

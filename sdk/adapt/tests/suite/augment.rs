@@ -6,45 +6,36 @@ use rand_chacha::rand_core::SeedableRng;
 use ssl_edge_adapt::eval::{FewshotOptions, HeadChoice, LabelledSet, fewshot};
 use ssl_edge_adapt::{AdaptError, FitOptions, HeadKind, Job, SampleId};
 
-/// Ways in which a part may lie.
-const WAYS: usize = 16;
-const DIM: usize = 1 + WAYS;
+/// Copies of a sample.
+const COPIES: usize = 15;
+/// Values that say how a part lies, and nothing of its class.
+const LIE: usize = 40;
+const DIM: usize = 1 + LIE;
 
-/// Features of two classes that differ in their first value, and whose parts lie in one of many ways: each way moves the feature far along an axis of
-/// its own. Copies show a sample in all other ways.
-fn sample(rng: &mut ChaCha8Rng, class: usize, way: usize) -> (Vec<f32>, Vec<Vec<f32>>) {
-    let plain: Vec<f64> = (0..DIM)
-        .map(|j| if j == 0 { class as f64 } else { 0.0 } + 0.3 * normal(rng))
-        .collect();
-    let turned = |way: usize| -> Vec<f32> {
-        let moved = plain.iter().enumerate();
-        moved
-            .map(|(j, x)| (x + if j == 1 + way { 3.0 } else { 0.0 }) as f32)
-            .collect()
+/// A feature whose first value tells the class and whose others say how the part lies, and features of copies that lie otherwise.
+fn sample(rng: &mut ChaCha8Rng, class: usize) -> (Vec<f32>, Vec<Vec<f32>>) {
+    let first = (class as f64 + 0.15 * normal(rng)) as f32;
+    let mut lying = || -> Vec<f32> {
+        let lie = (0..LIE).map(|_| normal(rng) as f32);
+        std::iter::once(first).chain(lie).collect()
     };
-    let copies = (0..WAYS)
-        .filter(|other| *other != way)
-        .map(turned)
-        .collect();
-    (turned(way), copies)
+    let feature = lying();
+    (feature, (0..COPIES).map(|_| lying()).collect())
 }
 
-/// A job of `n` samples a class; `helpful` copies show the other ways, the others say nothing of their sample.
+/// A job of `n` samples a class; the copies of its samples say how they lie if they are `helpful`, and something else of no use if not.
 fn taught(seed: u8, n: usize, helpful: bool) -> Job {
     let mut rng = ChaCha8Rng::from_seed([seed; 32]);
     let mut job = Job::new(encoder(DIM));
     let classes = ["a", "b"].map(|name| job.add_class(name).unwrap());
     for i in 0..2 * n {
-        // No two samples lie alike.
-        let (class, way) = (i % 2, i % WAYS);
-        let (feature, mut copies) = sample(&mut rng, class, way);
+        let (feature, mut copies) = sample(&mut rng, i % 2);
         if !helpful {
-            for copy in &mut copies {
-                copy.iter_mut()
-                    .for_each(|x| *x = 3.0 * normal(&mut rng) as f32);
+            for x in copies.iter_mut().flatten() {
+                *x = normal(&mut rng) as f32;
             }
         }
-        let id = job.add_sample(classes[class], &feature, meta("x")).unwrap();
+        let id = job.add_sample(classes[i % 2], &feature, meta("x")).unwrap();
         job.set_sample_copies(id, copies).unwrap();
     }
     job
@@ -62,7 +53,7 @@ fn fit(job: &mut Job, head: HeadKind) -> ssl_edge_adapt::FitReport {
 fn copies_that_help_are_kept_and_others_are_not() {
     let mut rng = ChaCha8Rng::from_seed([200; 32]);
     let tests: Vec<(usize, Vec<f32>)> = (0..400)
-        .map(|i| (i % 2, sample(&mut rng, i % 2, i / 2 % WAYS).0))
+        .map(|i| (i % 2, sample(&mut rng, i % 2).0))
         .collect();
     for head in [
         HeadKind::Lda,
@@ -70,7 +61,7 @@ fn copies_that_help_are_kept_and_others_are_not() {
         HeadKind::Discriminant,
         HeadKind::Logistic,
     ] {
-        let mut job = taught(1, 8, true);
+        let mut job = taught(1, 12, true);
         let mut plain = job.clone();
         for id in plain.samples().iter().map(|s| s.id).collect::<Vec<_>>() {
             plain.set_sample_copies(id, Vec::new()).unwrap();
@@ -78,7 +69,7 @@ fn copies_that_help_are_kept_and_others_are_not() {
         let (with, without) = (fit(&mut job, head), fit(&mut plain, head));
         assert_eq!(without.augmentation, None);
         let found = with.augmentation.unwrap();
-        assert_eq!(found.copies, 16 * (WAYS - 1));
+        assert_eq!(found.copies, 24 * COPIES);
         let right = |job: &Job| {
             let hits = tests.iter().filter(|(class, feature)| {
                 job.inspect(feature).unwrap().class == job.classes()[*class].id
@@ -87,8 +78,12 @@ fn copies_that_help_are_kept_and_others_are_not() {
         };
         let (better, worse) = (right(&job), right(&plain));
         println!("{head:?}: {found:?}, {better} against {worse} of 400");
-        assert!(found.kept && better > worse + 40, "{head:?}");
-        let mut blind = taught(2, 8, false);
+        assert!(found.kept || head != HeadKind::Lda, "{head:?}");
+        match found.kept {
+            true => assert!(better > worse + 40, "{head:?}"),
+            false => assert_eq!(with.confusion, without.confusion),
+        }
+        let mut blind = taught(2, 12, false);
         let found = fit(&mut blind, head).augmentation.unwrap();
         assert!(!found.kept, "{head:?}: {found:?}");
     }
@@ -170,7 +165,7 @@ fn fewshot_measures_with_and_without() {
     let mut rng = ChaCha8Rng::from_seed([5; 32]);
     let (mut rows, mut labels, mut copies) = (Vec::new(), Vec::new(), Vec::new());
     for i in 0..80 {
-        let (row, of_row) = sample(&mut rng, i % 2, i / 2 % WAYS);
+        let (row, of_row) = sample(&mut rng, i % 2);
         rows.push(row);
         copies.push(of_row);
         labels.push(i % 2);

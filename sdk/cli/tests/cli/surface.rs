@@ -119,7 +119,9 @@ fn a_region_does_not_count() {
     );
 
     // A bright bar in the region changes nothing; beside it, it does.
-    let clean = Station::new(0).photo(Surface::Clean, 48, 99);
+    let taught_photo = fs::read_dir(taught.root.join("samples/good"));
+    let taught_photo = taught_photo.unwrap().next().unwrap().unwrap().path();
+    let clean = ssl_edge::vision::decode_file(&taught_photo).unwrap();
     let photo = |name: &str, from: usize| {
         let ssl_edge::vision::Pixels::Gray8(mut pixels) = clean.pixels().clone() else {
             panic!("a grey photo");
