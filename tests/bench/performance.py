@@ -5,10 +5,13 @@
     cargo build --release -p ssl-edge-cli
     performance.py --ssl-edge target/release/ssl-edge --out docs/performance.md [--threads 2] [--rounds 2]
 
+Two processes beside one are timed where there is an `mpirun` (Debian: libopenmpi-dev openmpi-bin libclang-dev) and the program was built
+with `--features mpi`; else the document says that they were not.
+
 Keep the machine quiet meanwhile: it takes about twenty minutes on two cores. Each round runs both programs once, one after the other;
 a figure is the median over rounds, a ratio the median of the rounds' ratios. A ratio above 1 means that ssl-edge is faster.
 """
-import argparse, datetime, json, os, platform, statistics, subprocess, sys
+import argparse, datetime, json, os, platform, shutil, statistics, subprocess, sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ARCHS = {"vit_t16": "vit_ti16", "vit_s16": "vit_s16", "vit_b16": "vit_b16"}
@@ -22,9 +25,13 @@ def last_json(command):
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+def bench_step(a, method, arch, batch, threads, size=224):
+    return [a.ssl_edge, "bench", "step", "--json", "--method", method, "--arch", arch, "--batch", str(batch),
+            "--threads", str(threads), "--size", str(size)]
+
+
 def ours(a, method, arch, batch, threads=None, size=224):
-    return last_json([a.ssl_edge, "bench", "step", "--json", "--method", method, "--arch", arch, "--batch", str(batch),
-                      "--threads", str(threads or a.threads), "--size", str(size)])
+    return last_json(bench_step(a, method, arch, batch, threads or a.threads, size))
 
 
 def peer(a, method, arch, batch):
@@ -66,6 +73,37 @@ def scaling(a):
             table(head("threads (batch 8)"), [row(*x) for x in by_threads])]
 
 
+def over_processes(processes):
+    as_root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
+    return ["mpirun", *as_root, "--oversubscribe", "--bind-to", "none", "-n", str(processes)]
+
+
+def processes(a):
+    """The same batch by one process on all threads and by two that share them, in turns; or why that was not timed."""
+    if a.threads < 2:
+        return "Not timed: that needs two threads."
+    if not shutil.which("mpirun"):
+        return "Not timed: there is no `mpirun` on this machine."
+    trial = subprocess.run(over_processes(2) + bench_step(a, "mae", "vit_n16", 2, 1, 32), capture_output=True, text=True)
+    if trial.returncode:
+        if "built without MPI" in trial.stdout + trial.stderr:
+            return "Not timed: this program was built without feature `mpi`."
+        sys.exit(f"mpirun failed:\n{trial.stdout}{trial.stderr}")
+    rows = []
+    for method in ("mae", "dino"):
+        batch, half = BATCH[method], a.threads // 2
+        rounds = [(ours(a, method, "vit_s16", batch, 2 * half), last_json(over_processes(2) + bench_step(a, method, "vit_s16", batch, half)))
+                  for _ in range(a.rounds)]
+        assert all(two["ranks"] == 2 for _, two in rounds), rounds
+        middle = lambda of: statistics.median(map(of, rounds))
+        rows.append([method.upper(), "vit_s16", batch, f"{middle(lambda r: r[0]['ms']):,.0f}", f"{middle(lambda r: r[1]['ms']):,.0f}",
+                     f"{middle(lambda r: r[0]['ms'] / r[1]['ms']):.2f}", f"{rounds[0][0]['peak_mib']:,.0f}",
+                     f"{rounds[0][1]['peak_mib']:,.0f}"])
+        print(json.dumps({"method": method, "processes": rounds}), file=sys.stderr, flush=True)
+    return table(["step", "encoder", "batch", f"one process × {2 * half} threads, ms", f"two × {half}, ms", "ratio", "MiB", "MiB of each of two"],
+                 rows)
+
+
 def machine():
     model = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), platform.processor())
     wide = "AVX-512" if " avx512f " in open("/proc/cpuinfo").read() else "AVX2"
@@ -86,7 +124,7 @@ def main():
     batch, size, threads = scaling(a)
     text = open(os.path.join(HERE, "performance.template.md")).read()
     fill = {"machine": machine(), "date": datetime.date.today().isoformat(), "torch": torch.__version__.split("+")[0], "threads": a.threads,
-            "rounds": a.rounds, "steps": steps, "parts": parts, "by_batch": batch, "by_size": size, "by_threads": threads}
+            "rounds": a.rounds, "steps": steps, "parts": parts, "processes": processes(a), "by_batch": batch, "by_size": size, "by_threads": threads}
     for key, value in fill.items():
         text = text.replace("{{" + key + "}}", str(value))
     with open(a.out, "w") as f:

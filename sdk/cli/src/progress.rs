@@ -1,34 +1,46 @@
 //! Progress of a training run on stderr: a bar on a terminal, plain lines elsewhere.
 
+use crate::memory::end_with_words;
 use crate::output::{describe_skipped, note, percent};
 use indicatif::{ProgressBar, ProgressStyle};
-use ssl_edge::train::{Observer, ProbeScore, Progress, RunInfo};
+use ssl_edge::train::{Observer, ProbeScore, Progress, RunInfo, TrainConfig};
 use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// The observer for this process's stderr.
-pub(crate) fn observer() -> Box<dyn Observer> {
+/// The observer of a run for this process's stderr.
+pub(crate) fn observer(config: &TrainConfig) -> Box<dyn Observer> {
+    let [height, width] = config.encoder.image_size;
+    let words = format!(
+        "it does not suffice for batches of {} images of {height}x{width} pixels. Lower schedule.batch, image_size or data.cache_mib; \
+         the last checkpoint stands, and --resume goes on from it",
+        config.schedule.batch
+    );
     if std::io::stderr().is_terminal() {
         let style = ProgressStyle::with_template("{bar:30} {pos}/{len}  {msg}")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
         Box::new(Bar {
             bar: ProgressBar::new(0).with_style(style),
+            words,
         })
     } else {
         Box::new(Lines {
             last: Mutex::new(None),
+            words,
         })
     }
 }
 
 struct Bar {
     bar: ProgressBar,
+    /// For the case that memory ends during a step.
+    words: String,
 }
 
 impl Observer for Bar {
     fn started(&self, info: &RunInfo) {
+        end_with_words(self.words.clone());
         self.bar.println(describe_run(info));
         self.bar.set_length(info.steps);
         self.bar.set_position(info.first_step);
@@ -57,6 +69,8 @@ impl Observer for Bar {
 
 struct Lines {
     last: Mutex<Option<Instant>>,
+    /// As those of [`Bar`].
+    words: String,
 }
 
 impl Lines {
@@ -65,6 +79,7 @@ impl Lines {
 
 impl Observer for Lines {
     fn started(&self, info: &RunInfo) {
+        end_with_words(self.words.clone());
         note(describe_run(info));
     }
 

@@ -14,11 +14,13 @@ use crate::Error;
 pub enum Precision {
     /// 32 bits.
     F32,
-    /// 16 bits with the exponent of f32, rounded from f32; on GPUs only.
+    /// 16 bits with the exponent of f32, rounded from f32; on NVIDIA GPUs only.
     Bf16,
+    /// 16 bits with 11 of precision, rounded from f32; for encoders that only run, on Apple GPUs.
+    F16,
 }
 
-/// A processor by name: `cpu`, `cuda` or `cuda:N`.
+/// A processor by name: `cpu`, `cuda`, `cuda:N` or `metal`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Processor {
@@ -27,14 +29,17 @@ pub enum Processor {
     Cpu,
     /// The NVIDIA GPU of this number.
     Cuda(usize),
+    /// The first Apple GPU.
+    Metal,
 }
 
 impl Precision {
-    /// `f32` or `bf16`.
+    /// `f32`, `bf16` or `f16`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
+            Self::F16 => "f16",
         }
     }
 }
@@ -49,10 +54,10 @@ impl FromStr for Precision {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        [Self::F32, Self::Bf16]
+        [Self::F32, Self::Bf16, Self::F16]
             .into_iter()
             .find(|p| p.as_str() == name)
-            .ok_or_else(|| format!("unknown precision {name:?}; use f32 or bf16"))
+            .ok_or_else(|| format!("unknown precision {name:?}; use f32, bf16 or f16"))
     }
 }
 
@@ -61,6 +66,7 @@ impl fmt::Display for Processor {
         match self {
             Self::Cpu => f.write_str("cpu"),
             Self::Cuda(n) => write!(f, "cuda:{n}"),
+            Self::Metal => f.write_str("metal"),
         }
     }
 }
@@ -73,9 +79,10 @@ impl FromStr for Processor {
         match (name, number) {
             ("cpu", _) => Ok(Self::Cpu),
             ("cuda", _) => Ok(Self::Cuda(0)),
+            ("metal", _) => Ok(Self::Metal),
             (_, Some(n)) => Ok(Self::Cuda(n)),
             _ => Err(format!(
-                "unknown device {name:?}; use cpu, cuda or cuda:N with the number of a GPU"
+                "unknown device {name:?}; use cpu, metal, cuda or cuda:N with the number of a GPU"
             )),
         }
     }
@@ -96,10 +103,10 @@ impl From<Processor> for String {
 }
 
 impl Processor {
-    /// The precision that suits it: bf16 on GPUs, f32 on the CPU.
+    /// The precision that suits it in training: bf16 on NVIDIA GPUs, f32 elsewhere.
     pub fn usual_precision(self) -> Precision {
         match self {
-            Self::Cpu => Precision::F32,
+            Self::Cpu | Self::Metal => Precision::F32,
             Self::Cuda(_) => Precision::Bf16,
         }
     }
@@ -107,7 +114,8 @@ impl Processor {
     /// Opens it. Blocks on it keep nothing but their inputs for the backward where `recompute` is set: less memory, a third more time.
     ///
     /// # Errors
-    /// [`Error::Device`] with the reason: this build has no CUDA, there is no driver or no such GPU, bf16 was asked of the CPU.
+    /// [`Error::Device`] with the reason: this build has no CUDA or no Metal, there is no driver or no such GPU, it does not compute in
+    /// this precision.
     pub fn open(self, precision: Precision, recompute: bool) -> Result<Device, Error> {
         let refused = |reason: String| {
             Err(Error::Device {
@@ -117,17 +125,27 @@ impl Processor {
         };
         match (self, precision, recompute) {
             (Self::Cpu, Precision::F32, false) => Ok(Device::Cpu),
-            (Self::Cpu, Precision::Bf16, _) => {
+            (Self::Cpu, Precision::Bf16 | Precision::F16, _) => {
                 refused("the CPU computes in f32; leave the precision out or ask for f32".into())
             }
             (Self::Cpu, _, true) => {
                 refused("activations are computed again on GPUs only; leave recompute out".into())
             }
+            (Self::Metal, Precision::Bf16, _) => {
+                refused("Apple GPUs compute in f32, and encoders that only run in f16 too".into())
+            }
+            (Self::Metal, _, true) => refused(
+                "activations are computed again on NVIDIA GPUs only; leave recompute out".into(),
+            ),
+            (Self::Metal, ..) => metal().or_else(refused),
+            (Self::Cuda(_), Precision::F16, _) => {
+                refused("NVIDIA GPUs compute in bf16 and f32; ask for one of these".into())
+            }
             #[cfg(feature = "cuda")]
             (Self::Cuda(n), ..) => {
                 let work = match precision {
                     Precision::F32 => crate::gpu::Kind::F32,
-                    Precision::Bf16 => crate::gpu::Kind::Bf16,
+                    Precision::Bf16 | Precision::F16 => crate::gpu::Kind::Bf16,
                 };
                 crate::gpu::open(n, work, recompute).or_else(refused)
             }
@@ -140,12 +158,47 @@ impl Processor {
     }
 }
 
+#[cfg(all(feature = "metal", target_os = "macos"))]
+fn metal() -> Result<Device, String> {
+    // candle's own constructor panics where there is none.
+    if candle_metal_kernels::metal::Device::all().is_empty() {
+        return Err(
+            "macOS lists no Metal device (none in a virtual machine or over ssh on some Macs); use --device cpu".into(),
+        );
+    }
+    let first_line = |error: candle_core::Error| {
+        let text = error.to_string();
+        text.lines().next().unwrap_or_default().to_owned()
+    };
+    Device::new_metal(0).map_err(first_line)
+}
+
+#[cfg(not(all(feature = "metal", target_os = "macos")))]
+fn metal() -> Result<Device, String> {
+    Err(match cfg!(target_os = "macos") {
+        true => "this program was built without Metal; build it with `cargo install --path sdk/cli --features metal`, or use --device cpu".into(),
+        false => format!(
+            "Metal is there on macOS only, and this program was built for {}; use --device cpu or cuda",
+            std::env::consts::OS
+        ),
+    })
+}
+
+/// Runs `f` and then releases what Metal handed out meanwhile, which otherwise stays until the thread ends. Around every step and every
+/// run of an encoder; elsewhere it only calls `f`.
+pub fn pooled<R>(f: impl FnOnce() -> R) -> R {
+    #[cfg(all(feature = "metal", target_os = "macos"))]
+    return objc2::rc::autoreleasepool(|_| f());
+    #[cfg(not(all(feature = "metal", target_os = "macos")))]
+    f()
+}
+
 /// Waits until a device has done all that was asked of it, so that a clock can be read. Nothing on the CPU.
 pub fn synchronize(device: &Device) -> Result<(), Error> {
     Ok(device.synchronize()?)
 }
 
-/// Most memory in use on a GPU at once, in bytes, since the last call with `reset`; `None` on the CPU.
+/// Most memory in use on an NVIDIA GPU at once, in bytes, since the last call with `reset`; `None` elsewhere.
 pub fn most_memory(device: &Device, reset: bool) -> Result<Option<u64>, Error> {
     #[cfg(feature = "cuda")]
     if let Device::Cuda(cuda) = device {
@@ -162,6 +215,8 @@ pub fn is_out_of_memory(error: &candle_core::Error) -> bool {
         "CUDA_ERROR_OUT_OF_MEMORY",
         "CUBLAS_STATUS_ALLOC_FAILED",
         "out of memory",
+        "Failed to create metal resource: Buffer",
+        "kIOGPUCommandBufferCallbackErrorOutOfMemory",
     ]
     .iter()
     .any(|sign| text.contains(sign))
@@ -178,9 +233,11 @@ pub fn is_device_lost(error: &candle_core::Error) -> bool {
         "CUDA_ERROR_HARDWARE_STACK_ERROR",
         "CUDA_ERROR_ASSERT",
         "CUDA_ERROR_MISALIGNED_ADDRESS",
+        "kIOGPUCommandBufferCallbackError",
     ]
     .iter()
     .any(|sign| text.contains(sign))
+        && !is_out_of_memory(error)
 }
 
 /// The first product's floating-point operations a second on `device`, of square matrices of `side`, in its precision: the best of
@@ -214,12 +271,16 @@ mod tests {
             ("cpu", Processor::Cpu),
             ("cuda", Processor::Cuda(0)),
             ("cuda:3", Processor::Cuda(3)),
+            ("metal", Processor::Metal),
         ] {
             assert_eq!(name.parse(), Ok(processor));
             assert_eq!(processor.to_string().parse(), Ok(processor));
         }
-        for name in ["", "gpu", "cuda:", "cuda:-1", "cuda:x", "CPU"] {
+        for name in ["", "gpu", "cuda:", "cuda:-1", "cuda:x", "CPU", "metal:1"] {
             assert!(name.parse::<Processor>().unwrap_err().contains("cuda:N"));
+        }
+        for precision in [Precision::F32, Precision::Bf16, Precision::F16] {
+            assert_eq!(precision.as_str().parse(), Ok(precision));
         }
         assert!("fp16".parse::<Precision>().unwrap_err().contains("bf16"));
     }
@@ -233,10 +294,39 @@ mod tests {
         let text = open(Processor::Cpu, Precision::Bf16, false);
         assert!(text.contains("cpu") && text.contains("f32"), "{text}");
         assert!(open(Processor::Cpu, Precision::F32, true).contains("recompute"));
+        assert!(open(Processor::Cpu, Precision::F16, false).contains("f32"));
+        assert!(open(Processor::Cuda(0), Precision::F16, false).contains("bf16"));
+        assert!(open(Processor::Metal, Precision::Bf16, false).contains("f16"));
+        assert!(open(Processor::Metal, Precision::F32, true).contains("recompute"));
+        if cfg!(not(target_os = "macos")) {
+            let text = open(Processor::Metal, Precision::F32, false);
+            assert!(
+                text.contains("device metal") && text.contains("macOS"),
+                "{text}"
+            );
+        }
         let text = open(Processor::Cuda(99), Precision::F32, false);
         assert!(text.contains("cuda:99"), "{text}");
         if cfg!(not(feature = "cuda")) {
             assert!(text.contains("--features cuda"), "{text}");
+        }
+    }
+
+    #[test]
+    fn words_of_drivers_are_told_apart() {
+        let error = |text: &str| candle_core::Error::Msg(text.into());
+        for text in [
+            "Failed to create metal resource: Buffer",
+            "Insufficient Memory (00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)",
+            "CUDA_ERROR_OUT_OF_MEMORY",
+        ] {
+            assert!(is_out_of_memory(&error(text)) && !is_device_lost(&error(text)));
+        }
+        for text in [
+            "Caused GPU Hang Error (00000003:kIOGPUCommandBufferCallbackErrorHang)",
+            "CUDA_ERROR_LAUNCH_FAILED",
+        ] {
+            assert!(!is_out_of_memory(&error(text)) && is_device_lost(&error(text)));
         }
     }
 }

@@ -1,10 +1,11 @@
 //! Exponential moving average of parameters.
 
-use candle_core::{CpuStorage, InplaceOp2, Layout, Result, bail};
+use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, Var, bail};
 use rayon::prelude::*;
 
-use crate::optim::{slice, slice_mut};
-use crate::params::Params;
+use crate::ops::is_composed;
+use crate::optim::{BLOCK, slice, slice_mut};
+use crate::params::{Param, Params};
 
 /// `teacher = m * teacher + (1 - m) * student` for every parameter of `teacher`, in place, in f32.
 ///
@@ -12,12 +13,37 @@ use crate::params::Params;
 /// error that names it. Computed as `teacher + (1 - m) * (student - teacher)`, which is exact for equal values and for
 /// `m` = 1.
 pub fn ema(teacher: &Params, student: &Params, m: f64) -> Result<()> {
-    let op = Ema {
-        weight: (1.0 - m) as f32,
-    };
+    let op = Ema::new(m);
     #[cfg(feature = "cuda")]
     let mut on_gpu = Vec::new();
-    for (name, param) in teacher.iter() {
+    for (_, teacher, student) in pairs(teacher, student)? {
+        #[cfg(feature = "cuda")]
+        if teacher.device().is_cuda() {
+            on_gpu.push((teacher.as_tensor(), student));
+            continue;
+        }
+        if is_composed(teacher.device()) {
+            let before = teacher.as_detached_tensor();
+            let change = (student.detach() - &before)?;
+            teacher.set(&(before + (change * f64::from(op.weight))?)?)?;
+            continue;
+        }
+        teacher.inplace_op2(student, &op)?;
+    }
+    #[cfg(feature = "cuda")]
+    crate::gpu::update::ema(&on_gpu, op.weight)?;
+    Ok(())
+}
+
+/// Every parameter of `teacher` with the student's of its name.
+///
+/// # Errors
+/// Names one that the student lacks or has in another shape.
+pub(crate) fn pairs<'a>(
+    teacher: &'a Params,
+    student: &'a Params,
+) -> Result<Vec<(&'a str, &'a Var, &'a Tensor)>> {
+    let pair = |(name, param): (&'a str, &'a Param)| {
         let Some(source) = student.get(name) else {
             bail!("the student has no parameter `{name}` to average into the teacher")
         };
@@ -28,20 +54,28 @@ pub fn ema(teacher: &Params, student: &Params, m: f64) -> Result<()> {
                 param.var.dims()
             )
         }
-        #[cfg(feature = "cuda")]
-        if param.var.device().is_cuda() {
-            on_gpu.push((param.var.as_tensor(), source.var.as_tensor()));
-            continue;
-        }
-        param.var.inplace_op2(source.var.as_tensor(), &op)?;
-    }
-    #[cfg(feature = "cuda")]
-    crate::gpu::update::ema(&on_gpu, op.weight)?;
-    Ok(())
+        Ok((name, &param.var, source.var.as_tensor()))
+    };
+    teacher.iter().map(pair).collect()
 }
 
-struct Ema {
+pub(crate) struct Ema {
     weight: f32,
+}
+
+impl Ema {
+    pub(crate) fn new(m: f64) -> Self {
+        Self {
+            weight: (1.0 - m) as f32,
+        }
+    }
+
+    /// Averages one block.
+    pub(crate) fn apply(&self, teacher: &mut [f32], student: &[f32]) {
+        for (t, s) in teacher.iter_mut().zip(student) {
+            *t += self.weight * (*s - *t);
+        }
+    }
 }
 
 impl InplaceOp2 for Ema {
@@ -58,15 +92,10 @@ impl InplaceOp2 for Ema {
     ) -> Result<()> {
         let teacher = slice_mut(teacher, teacher_layout)?;
         let student = slice(student, student_layout)?;
-        const BLOCK: usize = 1 << 14;
         teacher
             .par_chunks_mut(BLOCK)
             .zip(student.par_chunks(BLOCK))
-            .for_each(|(teacher, student)| {
-                for (t, s) in teacher.iter_mut().zip(student) {
-                    *t += self.weight * (*s - *t);
-                }
-            });
+            .for_each(|(teacher, student)| self.apply(teacher, student));
         Ok(())
     }
 }

@@ -78,6 +78,15 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// Memory that the system refuses.
+    #[error(
+        "the system refuses {:.2} GiB of memory for the encoder; lower the batch or the image size, or leave it more memory",
+        *bytes as f64 / f64::from(1 << 30)
+    )]
+    Memory {
+        /// Bytes asked for.
+        bytes: usize,
+    },
     /// A device that cannot be used.
     #[error("device {device} cannot be used: {reason}")]
     Device {

@@ -5,6 +5,9 @@
 
 #![deny(missing_docs)]
 
+#[cfg(all(feature = "metal", not(target_os = "macos")))]
+compile_error!("feature `metal` is for macOS; build without it");
+
 pub mod compute;
 pub mod ema;
 mod error;

@@ -1,23 +1,26 @@
 //! AdamW with decay groups, saved state and gradient clipping, in place on the parameters' own storage.
 
+mod average;
 mod clip;
+mod rule;
 mod slot;
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use candle_core::backprop::GradStore;
-use candle_core::{CpuStorage, Device, InplaceOp2, Layout, Result, Tensor, bail};
+use candle_core::{CpuStorage, Device, Layout, Result, Tensor, bail};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 pub use clip::{Clip, GradNorms};
+use rule::{AdamWOp, Rates};
 use slot::Slot;
 
-use crate::params::Params;
+use crate::ops::no_kernel_while_composed;
+use crate::params::{Param, Params};
 
 /// Elements that one task updates; fixed, so that sums do not depend on the number of threads.
-const BLOCK: usize = 1 << 14;
+pub(crate) const BLOCK: usize = 1 << 14;
 
 /// Coefficients of [`AdamW`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -51,6 +54,9 @@ pub struct AdamW {
     slots: BTreeMap<String, Slot>,
 }
 
+/// A parameter, its moments, its gradient and the factor on that.
+type Work<'a> = (&'a Param, &'a mut Slot, &'a Tensor, f64);
+
 /// What one step needs besides parameters and gradients.
 pub struct Update<'a> {
     /// Learning rate.
@@ -79,7 +85,30 @@ impl AdamW {
     /// # Errors
     /// A parameter that was not there when the optimiser was made, or whose gradient has another shape.
     pub fn step(&mut self, params: &Params, grads: &GradStore, update: &Update) -> Result<()> {
-        let config = self.config;
+        let rates = Rates::of(self.config, update);
+        let named = self.work(params, grads, update)?;
+        let work: Vec<_> = named.into_iter().map(|(_, work)| work).collect();
+        #[cfg(feature = "cuda")]
+        if params.device().is_cuda() {
+            return slot::step_on_gpu(self.config, work, update.lr, update.weight_decay);
+        }
+        if work.iter().any(|(_, slot, ..)| slot.on_gpu.is_some()) {
+            return slot::step_composed(rates, work);
+        }
+        work.into_par_iter()
+            .try_for_each(|(param, slot, grad, factor)| {
+                let op = AdamWOp::new(rates, param, slot, factor);
+                param.var.inplace_op2(&grad.contiguous()?, &op)
+            })
+    }
+
+    /// The parameters that an update changes, with their names.
+    fn work<'a>(
+        &'a mut self,
+        params: &'a Params,
+        grads: &'a GradStore,
+        update: &Update,
+    ) -> Result<Vec<(&'a str, Work<'a>)>> {
         let mut work = Vec::with_capacity(params.len());
         let mut slots: BTreeMap<&str, &mut Slot> = self
             .slots
@@ -95,24 +124,10 @@ impl AdamW {
                 if grad.shape() != param.var.shape() {
                     bail!("the gradient of `{name}` has shape {:?}", grad.dims())
                 }
-                work.push((param, slot, grad, factor));
+                work.push((name, (param, slot, grad, factor)));
             }
         }
-        let (lr, weight_decay) = (update.lr, update.weight_decay);
-        #[cfg(feature = "cuda")]
-        if params.device().is_cuda() {
-            return slot::step_on_gpu(config, work, lr, weight_decay);
-        }
-        work.into_par_iter()
-            .try_for_each(|(param, slot, grad, factor)| {
-                slot.step += 1;
-                let decay = if param.decay { weight_decay } else { 0.0 };
-                let op = AdamWOp {
-                    coefficients: Coefficients::new(config, lr, decay, slot.step, factor),
-                    moments: RefCell::new((&mut slot.first, &mut slot.second)),
-                };
-                param.var.inplace_op2(&grad.contiguous()?, &op)
-            })
+        Ok(work)
     }
 
     /// The moments and step counts as tensors: `first.NAME` and `second.NAME` in f32, `step.NAME` `[1]` in i64.
@@ -179,6 +194,7 @@ impl AdamW {
 
 /// The f32 values of a contiguous tensor.
 pub(crate) fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    no_kernel_while_composed()?;
     match (storage, layout.contiguous_offsets()) {
         (CpuStorage::F32(values), Some((start, end))) => Ok(&values[start..end]),
         _ => bail!("a contiguous f32 tensor is needed"),
@@ -190,80 +206,6 @@ pub(crate) fn slice_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> Res
     match (storage, layout.contiguous_offsets()) {
         (CpuStorage::F32(values), Some((start, end))) => Ok(&mut values[start..end]),
         _ => bail!("a contiguous f32 parameter is needed"),
-    }
-}
-
-/// Scalars of one parameter's update.
-#[derive(Clone, Copy)]
-struct Coefficients {
-    beta1: f32,
-    rest1: f32,
-    beta2: f32,
-    rest2: f32,
-    eps: f32,
-    grad_factor: f32,
-    keep: f32,
-    rate: f32,
-    second_scale: f32,
-}
-
-impl Coefficients {
-    fn new(config: AdamWConfig, lr: f64, decay: f64, step: i64, grad_factor: f64) -> Self {
-        let step = step as i32;
-        Self {
-            beta1: config.beta1 as f32,
-            rest1: (1.0 - config.beta1) as f32,
-            beta2: config.beta2 as f32,
-            rest2: (1.0 - config.beta2) as f32,
-            eps: config.eps as f32,
-            grad_factor: grad_factor as f32,
-            keep: (1.0 - lr * decay) as f32,
-            rate: (lr / (1.0 - config.beta1.powi(step))) as f32,
-            second_scale: (1.0 / (1.0 - config.beta2.powi(step)).sqrt()) as f32,
-        }
-    }
-
-    /// Updates one block; slices of equal length.
-    fn apply(&self, w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
-        let c = *self;
-        for (((w, g), m), v) in w.iter_mut().zip(g).zip(m).zip(v) {
-            let g = g * c.grad_factor;
-            *m = c.beta1 * *m + c.rest1 * g;
-            *v = c.beta2 * *v + c.rest2 * (g * g);
-            let denominator = v.sqrt() * c.second_scale + c.eps;
-            *w = *w * c.keep - c.rate * (*m / denominator);
-        }
-    }
-}
-
-struct AdamWOp<'a> {
-    coefficients: Coefficients,
-    moments: RefCell<(&'a mut [f32], &'a mut [f32])>,
-}
-
-impl InplaceOp2 for AdamWOp<'_> {
-    fn name(&self) -> &'static str {
-        "adamw"
-    }
-
-    fn cpu_fwd(
-        &self,
-        weights: &mut CpuStorage,
-        weights_layout: &Layout,
-        grad: &CpuStorage,
-        grad_layout: &Layout,
-    ) -> Result<()> {
-        let weights = slice_mut(weights, weights_layout)?;
-        let grad = slice(grad, grad_layout)?;
-        let (first, second) = &mut *self.moments.borrow_mut();
-        let coefficients = self.coefficients;
-        weights
-            .par_chunks_mut(BLOCK)
-            .zip(grad.par_chunks(BLOCK))
-            .zip(first.par_chunks_mut(BLOCK))
-            .zip(second.par_chunks_mut(BLOCK))
-            .for_each(|(((w, g), m), v)| coefficients.apply(w, g, m, v));
-        Ok(())
     }
 }
 

@@ -286,6 +286,26 @@ impl Vit {
         })
     }
 
+    /// The same encoder with linear layers in another type, without gradients: its products read and give that type. Norms, residuals and
+    /// positions stay as they are.
+    pub fn with_linear_in(&self, dtype: DType) -> Result<Self, Error> {
+        let mut vit = self.clone();
+        vit.patch_embed = vit.patch_embed.to_dtype(dtype)?;
+        for block in &mut vit.blocks {
+            let mut params = BlockParams::clone(&block.0);
+            for linear in [
+                &mut params.qkv,
+                &mut params.proj,
+                &mut params.fc1,
+                &mut params.fc2,
+            ] {
+                *linear = linear.to_dtype(dtype)?;
+            }
+            block.0 = Arc::new(params);
+        }
+        Ok(vit)
+    }
+
     /// The encoder's shape.
     pub fn config(&self) -> &VitConfig {
         &self.config
@@ -327,7 +347,8 @@ impl Vit {
         let patches = ops::patchify(images, self.config.patch)?;
         let weight = self.patch_embed.weight.flatten_from(1)?;
         let x = ops::linear_of_input(&patches, &weight, Some(&self.patch_embed.bias))?;
-        Ok(x.broadcast_add(&self.positions(grid)?)?)
+        Ok(x.to_dtype(self.pos_embed.dtype())?
+            .broadcast_add(&self.positions(grid)?)?)
     }
 
     /// CLS (with its position) and registers, `[B, 1 + R, D]`.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Device, Result, Tensor};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use rand_distr::{Distribution, StandardNormal};
+use ssl_edge_nn::ops::composed;
 use ssl_edge_nn::{Error, Gelu, Params, Vit, VitConfig, resize_positions};
 
 fn tiny(registers: usize) -> VitConfig {
@@ -54,6 +55,41 @@ fn worst(a: &Tensor, b: &Tensor) -> f64 {
         .iter()
         .zip(flat(b))
         .fold(0.0, |m: f64, (x, y)| m.max((x - y).abs()))
+}
+
+#[test]
+fn composed_as_on_metal_it_gives_the_kernels_tokens() {
+    for registers in [0, 2] {
+        let (vit, _) = encoder(&tiny(registers), 3);
+        for size in [16, 24] {
+            let images = images((3, 3, size, size), 7);
+            let kernels = vit.forward(&images).unwrap();
+            let metal = composed(|| vit.forward(&images)).unwrap();
+            assert!(worst(&kernels, &metal) < 2e-5);
+            let [kernels, metal] = [
+                vit.forward_cls(&images, &[]).unwrap(),
+                composed(|| vit.forward_cls(&images, &[])).unwrap(),
+            ];
+            assert!(worst(&kernels, &metal) < 2e-5);
+        }
+    }
+}
+
+#[test]
+fn linear_layers_in_f16_give_nearly_the_same_tokens_in_f32() {
+    let (vit, _) = encoder(&tiny(2), 3);
+    let images = images((2, 3, 16, 16), 7);
+    let half = vit.with_linear_in(DType::F16).unwrap();
+    let got = composed(|| half.forward(&images)).unwrap();
+    assert_eq!(got.dtype(), DType::F32);
+    let difference = worst(&got, &vit.forward(&images).unwrap());
+    assert!(difference > 1e-6 && difference < 1e-2, "{difference}");
+    let same = vit.with_linear_in(DType::F32).unwrap();
+    let difference = worst(
+        &same.forward(&images).unwrap(),
+        &vit.forward(&images).unwrap(),
+    );
+    assert_eq!(difference, 0.0);
 }
 
 #[test]

@@ -38,7 +38,7 @@ impl Default for Options {
 pub struct Place {
     /// The processor.
     pub processor: Processor,
-    /// What matrix products read. In bf16 the golden vectors are met to 0.02 instead of the bundle's tolerance.
+    /// What matrix products read. In bf16 the golden vectors are met to 0.02 and in f16 to 0.005 instead of the bundle's tolerance.
     pub precision: Products,
 }
 
@@ -54,6 +54,8 @@ impl Default for Place {
 
 /// How near an encoder with products in bf16 must come to its golden vectors: 8 bits are kept of each factor.
 const BF16_TOLERANCE: f32 = 0.02;
+/// The same in f16, which keeps 11 bits.
+const F16_TOLERANCE: f32 = 0.005;
 
 /// An encoder that passed its self-test. `Send` and `Sync`: several threads may embed at once.
 pub struct Encoder {
@@ -109,9 +111,12 @@ impl Encoder {
         let engine = build(bundle, options, place)?;
         let golden = GoldenVectors::read(bundle, options.precision).map_err(load)?;
         let mut self_test = golden.run(engine.as_ref(), &manifest)?;
-        if place.precision == Products::Bf16 {
-            self_test.tolerance = self_test.tolerance.max(BF16_TOLERANCE);
-        }
+        let rounding = match place.precision {
+            Products::F32 => 0.0,
+            Products::Bf16 => BF16_TOLERANCE,
+            Products::F16 => F16_TOLERANCE,
+        };
+        self_test.tolerance = self_test.tolerance.max(rounding);
         if !self_test.passed() {
             return Err(RuntimeError::SelfTest {
                 path: bundle.path().to_owned(),

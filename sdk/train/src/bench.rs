@@ -8,12 +8,13 @@ use ssl_edge_nn::compute::{most_memory, product_rate, synchronize};
 use ssl_edge_nn::ops;
 use ssl_edge_vision::{MultiCrop, stream};
 
-use crate::collective::Solo;
+use crate::collective::{Collective, Share};
 use crate::config::{ComputeConfig, MethodName, TrainConfig};
 use crate::error::Result;
 use crate::flops::step_flops;
 use crate::learner::Learner;
 use crate::loader::pool;
+use crate::memory;
 use crate::methods::{Batch, DecoderConfig, HeadConfig, StepContext};
 
 /// Steps before the clock starts, and steps timed.
@@ -26,12 +27,12 @@ const GPU_RUNS: u64 = 20;
 /// Side of the square product that shows what a GPU can do; on the CPU that of [`product_gflops`].
 const GPU_SIDE: usize = 8192;
 
-/// What a training step costs.
+/// What a training step costs; where several ranks share it, as this rank sees it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BenchStep {
     /// Median milliseconds of forward, backward and update.
     pub ms: f64,
-    /// Images per second.
+    /// Images per second, of all ranks together.
     pub img_per_s: f64,
     /// Milliseconds of the median step's loss.
     pub forward_ms: f64,
@@ -39,7 +40,7 @@ pub struct BenchStep {
     pub backward_ms: f64,
     /// Milliseconds of its norms, optimiser and teacher.
     pub update_ms: f64,
-    /// 10⁹ floating-point operations a second in the step's matrix products, over the whole step.
+    /// 10⁹ floating-point operations a second in the step's matrix products, over the whole step and all ranks.
     pub gflops: f64,
     /// The same of one square product of 2048 by the same code: what the machine can do.
     pub product_gflops: f64,
@@ -47,12 +48,13 @@ pub struct BenchStep {
     pub peak_mib: Option<f64>,
 }
 
-/// Costs of a training step at the papers' sizes on random pixels: MAE on `size` pixels with the 512-wide, 8-block decoder;
+/// Costs of a training step at the papers' sizes on random pixels, `batch` images for all `ranks` together: MAE on `size` pixels with the 512-wide, 8-block decoder;
 /// DINO on 2 crops of `size` and 8 of about `size` · 3/7 pixels (96 for 224) with 4096 prototypes, hidden width 2048 and
 /// bottleneck 256.
 ///
 /// # Errors
-/// An unknown architecture, a size that is not a whole number of patches.
+/// An unknown architecture, a size that is not a whole number of patches, a step that memory cannot suffice for, a batch that is not a
+/// multiple of the number of ranks, and what the ranks run into.
 pub fn bench_step(
     method: MethodName,
     arch: &str,
@@ -60,9 +62,23 @@ pub fn bench_step(
     batch: usize,
     threads: usize,
     compute: &ComputeConfig,
+    ranks: &dyn Collective,
 ) -> Result<BenchStep> {
-    let mut config = TrainConfig::preset(method, arch, 1)?;
+    let mut config = papers_config(method, arch, size, batch)?;
     config.compute = compute.clone();
+    Share::new(batch, ranks.rank(), ranks.world())?;
+    memory::check(&config, batch / ranks.world())?;
+    pool(threads, "bench")?.install(|| time(&config, ranks))
+}
+
+/// The papers' sizes for a batch of square images.
+pub(crate) fn papers_config(
+    method: MethodName,
+    arch: &str,
+    size: u32,
+    batch: usize,
+) -> Result<TrainConfig> {
+    let mut config = TrainConfig::preset(method, arch, 1)?;
     let patch = config.encoder.patch as u32;
     config.set_image_size(size);
     config.schedule.batch = batch;
@@ -85,13 +101,14 @@ pub fn bench_step(
         dino.freeze_last_layer_epochs = 0;
     }
     config.validate()?;
-    pool(threads, "bench")?.install(|| time(&config))
+    Ok(config)
 }
 
-fn time(config: &TrainConfig) -> Result<BenchStep> {
+fn time(config: &TrainConfig, ranks: &dyn Collective) -> Result<BenchStep> {
     let mut learner = Learner::new(config)?;
     let device = learner.device.clone();
-    let batch = random_batch(config)?.on(&device)?;
+    let images = config.schedule.batch / ranks.world();
+    let batch = random_batch(config, images)?.on(&device)?;
     let (warm, runs) = match device.is_cpu() {
         true => (WARM, RUNS),
         false => (GPU_WARM, GPU_RUNS),
@@ -103,7 +120,7 @@ fn time(config: &TrainConfig) -> Result<BenchStep> {
             step,
             steps: config.steps(),
             steps_per_epoch: config.steps(),
-            ranks: &Solo,
+            ranks,
         };
         let start = Instant::now();
         let mut phases = learner.step(&batch, &ctx)?.seconds;
@@ -158,9 +175,8 @@ fn peak_mib() -> Option<f64> {
     Some(kib / 1024.0)
 }
 
-/// Standard normal pixels in the shapes that a configuration trains on.
-pub(crate) fn random_batch(config: &TrainConfig) -> Result<Batch> {
-    let n = config.schedule.batch;
+/// Standard normal pixels of `n` images in the shapes that a configuration trains on.
+fn random_batch(config: &TrainConfig, n: usize) -> Result<Batch> {
     let shapes = match config.method {
         MethodName::Mae => vec![(n, config.mae()?.view)],
         MethodName::Dino => {

@@ -115,9 +115,9 @@ pub struct OptimizerConfig {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ComputeConfig {
-    /// `cpu`, `cuda` or `cuda:N`.
+    /// `cpu`, `cuda`, `cuda:N` or `metal`.
     pub device: Processor,
-    /// What matrix products read; absent for what suits the device, bf16 on GPUs and f32 on the CPU.
+    /// What matrix products read; absent for what suits the device, bf16 on NVIDIA GPUs and f32 elsewhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub precision: Option<Precision>,
     /// Whether transformer blocks compute their activations again in the backward instead of keeping them: on GPUs, where memory does
@@ -136,6 +136,11 @@ impl ComputeConfig {
     /// # Errors
     /// The reason why it cannot be used.
     pub fn open(&self) -> Result<Device> {
+        if self.precision() == Precision::F16 {
+            return Err(rejected(
+                "compute.precision f16 is for encoders that only run; train in f32, or in bf16 on NVIDIA GPUs",
+            ));
+        }
         Ok(self.device.open(self.precision(), self.recompute)?)
     }
 }

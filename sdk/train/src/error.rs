@@ -171,9 +171,11 @@ pub enum TrainError {
         /// The newest checkpoint.
         checkpoint: Option<PathBuf>,
     },
-    /// The memory of a GPU does not suffice for a step.
+    /// The memory of the machine or of a GPU does not suffice for a step.
     #[error(
-        "the memory of {device} does not suffice for {batch} images of {size} pixels in {precision}; lower schedule.batch or image_size,          or keep fewer activations with `--set compute.recompute=true`{}. ({message})",
+        "the memory of {device} does not suffice for {batch} images of {size} pixels in {precision}; lower schedule.batch or image_size{}{}. \
+         ({message})",
+        if matches!(device, Processor::Cuda(_)) { ", or keep fewer activations with `--set compute.recompute=true`" } else { "" },
         stands(checkpoint)
     )]
     OutOfMemory {
@@ -185,14 +187,15 @@ pub enum TrainError {
         size: String,
         /// Precision of products.
         precision: Precision,
-        /// What the driver says.
+        /// What the driver says; on the CPU what is needed and what there is.
         message: String,
         /// The newest checkpoint.
         checkpoint: Option<PathBuf>,
     },
     /// A GPU failed during a step; this process cannot use it any more.
     #[error(
-        "{device} failed during a step: {message}; see the system's log and `nvidia-smi`, then go on with --resume in a new process{}",
+        "{device} failed during a step: {message}; see the system's log{}, then go on with --resume in a new process{}",
+        if matches!(device, Processor::Cuda(_)) { " and `nvidia-smi`" } else { "" },
         stands(checkpoint)
     )]
     DeviceLost {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use candle_core::Device;
 use ssl_edge_nn::backward;
-use ssl_edge_nn::compute::{is_device_lost, is_out_of_memory, synchronize};
+use ssl_edge_nn::compute::{is_device_lost, is_out_of_memory, pooled, synchronize};
 use ssl_edge_nn::optim::{AdamW, GradNorms, Update};
 use ssl_edge_nn::schedule::cosine;
 
@@ -90,7 +90,7 @@ impl Learner {
 
     /// One update of the weights, the same on all ranks. On error no weight has changed.
     pub(crate) fn step(&mut self, batch: &Batch, ctx: &StepContext) -> Result<Step> {
-        let done = self.compute(batch, ctx);
+        let done = pooled(|| self.compute(batch, ctx));
         done.map_err(|e| name_device(e, &self.config, batch.samples.len()))
     }
 
@@ -151,18 +151,18 @@ impl Learner {
         if !norm.is_finite() {
             return Err(non_finite("gradient norm", (None, norm), norm));
         }
-        let factors: BTreeMap<&str, f64> = params
+        let factors: BTreeMap<String, f64> = params
             .iter()
             .filter(|(name, _)| is_trained(name))
-            .map(|(name, _)| (name, o.clip.factor(&norms, name)))
+            .map(|(name, _)| (name.to_owned(), o.clip.factor(&norms, name)))
             .collect();
         let update = Update {
             lr,
             weight_decay,
             factor: &|name| factors.get(name).copied(),
         };
-        self.optimizer.step(params, &grads, &update)?;
-        self.method.after_step(ctx)?;
+        self.method
+            .update(&mut self.optimizer, &grads, &update, ctx)?;
         Ok(Step {
             loss: losses.iter().sum::<f64>() / losses.len() as f64,
             lr,

@@ -26,6 +26,7 @@ mod error;
 mod flops;
 mod learner;
 mod loader;
+mod memory;
 pub mod methods;
 mod metrics;
 mod observer;

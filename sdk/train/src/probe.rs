@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
 use ssl_edge_adapt::eval::{LabelledSet, knn_accuracy};
+use ssl_edge_nn::compute::pooled;
 use ssl_edge_nn::{Vit, VitConfig};
 use ssl_edge_vision::{ClassFolder, Image, Preprocess, Skipped, decode_all, preprocess_batch};
 
@@ -115,8 +116,11 @@ impl Probe {
                 self.preprocess.width as usize,
             );
             let input = Tensor::from_vec(pixels, (images.len(), 3, height, width), vit.device())?;
-            let cls = vit.forward(&input)?.narrow(1, 0, 1)?;
-            features.extend(cls.flatten_all()?.to_vec1::<f32>()?);
+            let embed = || -> Result<Vec<f32>> {
+                let cls = vit.forward(&input)?.narrow(1, 0, 1)?;
+                Ok(cls.flatten_all()?.to_vec1()?)
+            };
+            features.extend(pooled(embed)?);
         }
         Ok(features)
     }

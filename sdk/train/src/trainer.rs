@@ -14,6 +14,7 @@ use crate::data::{Dataset, Sampler};
 use crate::error::{Result, TrainError};
 use crate::learner::{Learner, Step};
 use crate::loader::{Loader, pool};
+use crate::memory;
 use crate::methods::{Batch, StepContext};
 use crate::metrics::{Metrics, ProbeLine, StepLine};
 use crate::observer::{Observer, ProbeScore, Progress, RunInfo, RunSummary};
@@ -112,6 +113,16 @@ fn train(
     })
 }
 
+/// Adds the newest checkpoint to an error about memory or a device.
+fn with_checkpoint(mut error: TrainError, newest: &Option<PathBuf>) -> TrainError {
+    if let TrainError::OutOfMemory { checkpoint, .. } | TrainError::DeviceLost { checkpoint, .. } =
+        &mut error
+    {
+        checkpoint.clone_from(newest);
+    }
+    error
+}
+
 /// The ranks and the part of each batch that is this one's.
 #[derive(Clone, Copy)]
 struct World<'a> {
@@ -164,8 +175,12 @@ impl<'a> Session<'a> {
         for file in &skipped {
             observer.skipped(&file.path, &file.reason);
         }
-        let mut learner = Learner::new(config)?;
         let checkpoint = newest_checkpoint(folder, world.ranks)?;
+        let checked = memory::check(config, config.schedule.batch / world.ranks.world());
+        if let Some(warning) = checked.map_err(|e| with_checkpoint(e, &checkpoint))? {
+            observer.warned(&warning);
+        }
+        let mut learner = Learner::new(config)?;
         let first_step = match &checkpoint {
             Some(checkpoint) => learner.resume(checkpoint, dataset, folder)?,
             None => 0,
@@ -391,11 +406,7 @@ impl<'a> Session<'a> {
 
     /// Adds the checkpoint to an error of a step, and the images to one about a number that is not finite.
     fn explain(&self, mut error: TrainError) -> TrainError {
-        if let TrainError::OutOfMemory { checkpoint, .. }
-        | TrainError::DeviceLost { checkpoint, .. } = &mut error
-        {
-            *checkpoint = self.checkpoint.clone();
-        }
+        error = with_checkpoint(error, &self.checkpoint);
         let TrainError::NonFinite {
             step,
             rank,

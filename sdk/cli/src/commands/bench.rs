@@ -9,6 +9,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 use ssl_edge::encoder::{Bundle, Encoder, Options, Place, Pooling, Processor, Products};
 use ssl_edge::export::{random_bundle, round_to_int8};
+use ssl_edge::train::collective::{TIMEOUT, connect};
 use ssl_edge::train::{ComputeConfig, MethodName, VitConfig, bench_step};
 use std::time::Instant;
 
@@ -67,7 +68,7 @@ pub(crate) struct EncodeArgs {
     /// What it computes with
     #[arg(long, value_enum, default_value = "f32")]
     precision: EncodePrecision,
-    /// Where to compute: cpu, cuda or cuda:N
+    /// Where to compute: cpu, cuda, cuda:N or metal
     #[arg(long, value_name = "DEVICE")]
     device: Option<Processor>,
     #[command(flatten)]
@@ -81,8 +82,10 @@ enum EncodePrecision {
     F32,
     /// int8 weights and activations, on the CPU
     Int8,
-    /// bf16 products, on a GPU
+    /// bf16 products, on an NVIDIA GPU
     Bf16,
+    /// f16 products, on an Apple GPU
+    F16,
 }
 
 #[derive(Serialize)]
@@ -114,13 +117,18 @@ struct StepCosts {
     gflops: f64,
     product_gflops: f64,
     peak_mib: Option<f64>,
+    /// Processes that share the batch.
+    ranks: usize,
 }
 
 /// Runs the benchmark that was asked for.
 pub(crate) fn run(command: &BenchCommand, format: Format) -> Result<()> {
     let report = match command {
         BenchCommand::Step(args) => step(args)?,
-        BenchCommand::Encode(args) => encode(args)?,
+        BenchCommand::Encode(args) => Some(encode(args)?),
+    };
+    let Some(report) = report else {
+        return Ok(());
     };
     format.print(&report, |report| {
         let what = report
@@ -161,7 +169,8 @@ fn describe(costs: &StepCosts) -> String {
     )
 }
 
-fn step(args: &StepArgs) -> Result<Report> {
+/// As one of several processes where a launcher started them; the first alone reports.
+fn step(args: &StepArgs) -> Result<Option<Report>> {
     args.threads.apply();
     let method: MethodName = args.method.parse()?;
     let (batch, threads) = (args.batch as usize, args.threads.count());
@@ -170,8 +179,21 @@ fn step(args: &StepArgs) -> Result<Report> {
         precision: args.compute.precision,
         recompute: args.recompute,
     };
-    let time = bench_step(method, &args.arch, args.size, batch, threads, &compute)?;
-    Ok(Report {
+    let ranks = connect(TIMEOUT)?;
+    let time = bench_step(
+        method,
+        &args.arch,
+        args.size,
+        batch,
+        threads,
+        &compute,
+        ranks.as_ref(),
+    )
+    .inspect_err(|error| ranks.fail(&error.to_string()))?;
+    if ranks.rank() > 0 {
+        return Ok(None);
+    }
+    Ok(Some(Report {
         ms: time.ms,
         img_per_s: time.img_per_s,
         arch: args.arch.clone(),
@@ -189,8 +211,9 @@ fn step(args: &StepArgs) -> Result<Report> {
             gflops: time.gflops,
             product_gflops: time.product_gflops,
             peak_mib: time.peak_mib,
+            ranks: ranks.world(),
         }),
-    })
+    }))
 }
 
 fn encode(args: &EncodeArgs) -> Result<Report> {
@@ -207,13 +230,16 @@ fn encode(args: &EncodeArgs) -> Result<Report> {
         threads,
         precision: match args.precision {
             EncodePrecision::Int8 => PrecisionArg::Int8.precision(),
-            EncodePrecision::F32 | EncodePrecision::Bf16 => PrecisionArg::F32.precision(),
+            EncodePrecision::F32 | EncodePrecision::Bf16 | EncodePrecision::F16 => {
+                PrecisionArg::F32.precision()
+            }
         },
     };
     let place = Place {
         processor: args.device.unwrap_or_default(),
         precision: match args.precision {
             EncodePrecision::Bf16 => Products::Bf16,
+            EncodePrecision::F16 => Products::F16,
             EncodePrecision::F32 | EncodePrecision::Int8 => Products::F32,
         },
     };
@@ -241,7 +267,7 @@ fn encode(args: &EncodeArgs) -> Result<Report> {
         method: None,
         engine: Some(args.engine.kind().name()),
         precision: match args.precision {
-            EncodePrecision::Bf16 => Products::Bf16.as_str(),
+            EncodePrecision::Bf16 | EncodePrecision::F16 => place.precision.as_str(),
             EncodePrecision::F32 | EncodePrecision::Int8 => encoder.precision().name(),
         },
         memory: encoder.memory(),

@@ -187,11 +187,19 @@ fn metal_backend() -> Backend {
     } else {
         "this is no Mac"
     };
+    let built_in = cfg!(feature = "metal");
     Backend {
         name: "metal",
-        built_in: false,
+        built_in,
         found,
-        detail: format!("{seen}; this version has no Metal back end, the CPU is used"),
+        detail: match built_in {
+            true => format!("{seen}; used where `--device metal` asks for it"),
+            false => {
+                format!(
+                    "{seen}; this build has no Metal back end (feature `metal`), the CPU is used"
+                )
+            }
+        },
     }
 }
 

@@ -71,10 +71,10 @@ impl Command {
 /// Where a command computes.
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct Compute {
-    /// Where to compute: cpu, cuda or cuda:N
+    /// Where to compute: cpu, cuda, cuda:N or metal
     #[arg(long, value_name = "DEVICE")]
     pub(crate) device: Option<Processor>,
-    /// What matrix products read: f32 or, on GPUs, bf16
+    /// What matrix products read: f32 or, on NVIDIA GPUs, bf16
     #[arg(long, value_name = "PRECISION")]
     pub(crate) precision: Option<Products>,
 }

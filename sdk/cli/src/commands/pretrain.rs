@@ -92,7 +92,7 @@ fn train(args: &PretrainArgs, ranks: &dyn Collective) -> Result<RunSummary> {
     Ok(pretrain_over(
         &config,
         &options,
-        observer().as_ref(),
+        observer(&config).as_ref(),
         ranks,
     )?)
 }

@@ -162,13 +162,14 @@ fn train(folder: &Path, n_images: u32, threads: usize) -> Result<PathBuf> {
         probe: None,
     };
     let run = folder.join("run");
+    let config = request.resolve()?;
     pretrain(
-        &request.resolve()?,
+        &config,
         &RunOptions {
             folder: run.clone(),
             resume: false,
         },
-        observer().as_ref(),
+        observer(&config).as_ref(),
     )?;
     let bundle = folder.join("encoder.sslb");
     export_run(

@@ -7,6 +7,8 @@ mod bad_input;
 mod bundle;
 mod disk_full;
 mod grow;
+#[cfg(target_os = "linux")]
+mod memory;
 mod pipeline;
 mod quantize;
 mod support;

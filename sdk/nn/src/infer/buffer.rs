@@ -3,6 +3,8 @@
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut, Range};
 
+use crate::Error;
+
 /// Numbers for which all bytes zero is a value.
 pub(super) trait Number: Copy + Send + Sync + 'static {}
 
@@ -23,13 +25,20 @@ pub(super) struct Aligned<T> {
 }
 
 impl<T: Number> Aligned<T> {
-    pub(super) fn zeroed(len: usize) -> Self {
-        let lines = (len * size_of::<T>()).div_ceil(size_of::<Line>());
-        Self {
-            lines: vec![Line([0; 64]); lines],
+    /// # Errors
+    /// [`Error::Memory`] where the system refuses it.
+    pub(super) fn zeroed(len: usize) -> Result<Self, Error> {
+        let bytes = len.saturating_mul(size_of::<T>());
+        let count = bytes.div_ceil(size_of::<Line>());
+        let mut lines = Vec::new();
+        let reserved = lines.try_reserve_exact(count);
+        reserved.map_err(|_| Error::Memory { bytes })?;
+        lines.resize(count, Line([0; 64]));
+        Ok(Self {
+            lines,
             len,
             _numbers: PhantomData,
-        }
+        })
     }
 
     /// The same memory for threads that write to parts of it.
@@ -98,5 +107,23 @@ impl<'a, T: Number> Shared<'a, T> {
         assert!(range.start <= range.end && range.end <= self.len);
         // SAFETY: as above.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_is_refused_is_an_error_with_its_size() {
+        assert!(
+            Aligned::<f32>::zeroed(100)
+                .unwrap()
+                .iter()
+                .all(|v| *v == 0.0)
+        );
+        let error = Aligned::<f32>::zeroed(1 << 60).err().unwrap().to_string();
+        assert!(error.contains("GiB") && error.contains("batch"), "{error}");
+        assert!(Aligned::<f32>::zeroed(usize::MAX).is_err());
     }
 }

@@ -56,7 +56,7 @@ impl Layer {
     /// Packs a weight `[N, K]`.
     ///
     /// # Errors
-    /// An integer weight of too many inputs.
+    /// An integer weight of too many inputs; memory that is refused.
     pub(super) fn new(
         weight: &Stored,
         bias: &[f32],
@@ -64,12 +64,12 @@ impl Layer {
         kernels: &Kernels,
     ) -> Result<Self, Error> {
         let n = bias.len();
-        let mut padded = Aligned::zeroed(n.next_multiple_of(COLUMNS));
+        let mut padded = Aligned::zeroed(n.next_multiple_of(COLUMNS))?;
         padded[..n].copy_from_slice(bias);
         let weight = match weight {
-            Stored::F32 { values, .. } => Packed::Float(pack_float(values, n, k)),
+            Stored::F32 { values, .. } => Packed::Float(pack_float(values, n, k)?),
             Stored::I8 { values, scale, .. } if k <= MAX_INT_K => {
-                Packed::Int(pack_int(values, scale, k, kernels.form))
+                Packed::Int(pack_int(values, scale, k, kernels.form)?)
             }
             Stored::I8 { .. } => {
                 return Err(Error::Config {
@@ -210,13 +210,13 @@ pub(super) fn each_panel(
 }
 
 /// `[N, K]` to `[panel][K][32]`, zeros where there is no output.
-fn pack_float(weight: &[f32], n: usize, k: usize) -> Aligned<f32> {
-    let mut packed = Aligned::zeroed(n.div_ceil(COLUMNS) * k * COLUMNS);
+fn pack_float(weight: &[f32], n: usize, k: usize) -> Result<Aligned<f32>, Error> {
+    let mut packed = Aligned::zeroed(n.div_ceil(COLUMNS) * k * COLUMNS)?;
     for (row, values) in weight.chunks_exact(k).enumerate() {
         let panel = &mut packed[row / COLUMNS * k * COLUMNS..];
         for (i, value) in values.iter().enumerate() {
             panel[i * COLUMNS + row % COLUMNS] = *value;
         }
     }
-    packed
+    Ok(packed)
 }

@@ -13,6 +13,7 @@ use super::layer::{Rows, Target};
 use super::quantise::Quantised;
 use super::team::Team;
 use super::vit::{Model, Norm};
+use crate::Error;
 use crate::ops::layer_norm::norm_rows;
 
 /// Rows of a task at most: enough for a layer's weights to be read from far away rarely, little enough for the near cache.
@@ -79,34 +80,37 @@ struct Task {
 }
 
 impl Workspace {
-    pub(super) fn new(model: &Model, images: usize, threads: usize) -> Self {
+    /// # Errors
+    /// Memory that is refused.
+    pub(super) fn new(model: &Model, images: usize, threads: usize) -> Result<Self, Error> {
         let heads = &model.heads;
         let rows = heads.tokens.min(TASK_ROWS);
-        let pair = |len: usize| [(); 2].map(|()| Aligned::zeroed(images * len));
+        let reserve = |len: usize| Aligned::zeroed(images.saturating_mul(len));
+        let pair = |len: usize| Ok::<_, Error>([reserve(len)?, reserve(len)?]);
         let scratch = || {
             let narrow_stride = model.dim.max(model.embed.k) + GAP;
             let wide_stride = model.hidden.max(3 * model.dim) + GAP;
-            Mutex::new(Scratch {
-                narrow: Aligned::zeroed(rows * narrow_stride),
+            Ok::<_, Error>(Mutex::new(Scratch {
+                narrow: Aligned::zeroed(rows * narrow_stride)?,
                 narrow_stride,
-                wide: Aligned::zeroed(rows * wide_stride),
+                wide: Aligned::zeroed(rows * wide_stride)?,
                 wide_stride,
-                scores: Aligned::zeroed(heads.scores_len(rows)),
-                quantised: Quantised::new(rows, model.hidden.max(model.dim), model.kernels.form),
-            })
+                scores: Aligned::zeroed(heads.scores_len(rows))?,
+                quantised: Quantised::new(rows, model.hidden.max(model.dim), model.kernels.form)?,
+            }))
         };
-        Self {
+        Ok(Self {
             images,
-            tokens: Aligned::zeroed(images * heads.tokens * model.dim),
-            queries: Aligned::zeroed(images * heads.tokens * model.dim),
-            keys: pair(heads.keys_len()),
-            values: pair(heads.values_len()),
-            scratch: (0..threads).map(|_| scratch()).collect(),
+            tokens: reserve(heads.tokens * model.dim)?,
+            queries: reserve(heads.tokens * model.dim)?,
+            keys: pair(heads.keys_len())?,
+            values: pair(heads.values_len())?,
+            scratch: (0..threads).map(|_| scratch()).collect::<Result<_, _>>()?,
             taken: (0..=model.blocks.len())
                 .map(|_| AtomicUsize::new(0))
                 .collect(),
             rows,
-        }
+        })
     }
 
     pub(super) fn images(&self) -> usize {

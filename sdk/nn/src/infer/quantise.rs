@@ -3,6 +3,7 @@
 use super::buffer::Aligned;
 use super::layer::{IntPanels, Rows};
 use super::tile::{COLUMNS, Form};
+use crate::Error;
 use crate::ops::simd::vectorised;
 
 /// Largest magnitude of a quantised value; -128 is not used, so that ranges are symmetric.
@@ -20,13 +21,16 @@ pub(super) struct Quantised {
 
 impl Quantised {
     /// Room for `rows` of `k` values in `form`.
-    pub(super) fn new(rows: usize, k: usize, form: Form) -> Self {
+    ///
+    /// # Errors
+    /// Memory that is refused.
+    pub(super) fn new(rows: usize, k: usize, form: Form) -> Result<Self, Error> {
         let stride = (k.next_multiple_of(4) * form.bytes()).next_multiple_of(64);
-        Self {
-            bytes: Aligned::zeroed(rows * stride),
-            scales: Aligned::zeroed(rows),
+        Ok(Self {
+            bytes: Aligned::zeroed(rows * stride)?,
+            scales: Aligned::zeroed(rows)?,
             stride,
-        }
+        })
     }
 
     /// Bytes reserved.
@@ -128,14 +132,19 @@ vectorised! {
 }
 
 /// Packs `values [N, K]` with `scale [N]` for a form; zeros where there is no weight.
-pub(super) fn pack_int(values: &[i8], scale: &[f32], k: usize, form: Form) -> IntPanels {
+pub(super) fn pack_int(
+    values: &[i8],
+    scale: &[f32],
+    k: usize,
+    form: Form,
+) -> Result<IntPanels, Error> {
     let (n, group) = (scale.len(), form.group());
     let groups = k.div_ceil(group);
     let panels = n.div_ceil(COLUMNS);
     let mut packed = IntPanels {
-        values: Aligned::zeroed(panels * groups * COLUMNS * group),
-        start: Aligned::zeroed(panels * COLUMNS),
-        scale: Aligned::zeroed(panels * COLUMNS),
+        values: Aligned::zeroed(panels * groups * COLUMNS * group)?,
+        start: Aligned::zeroed(panels * COLUMNS)?,
+        scale: Aligned::zeroed(panels * COLUMNS)?,
         groups,
     };
     packed.scale[..n].copy_from_slice(scale);
@@ -150,7 +159,7 @@ pub(super) fn pack_int(values: &[i8], scale: &[f32], k: usize, form: Form) -> In
             packed.start[row] = -128 * sum;
         }
     }
-    packed
+    Ok(packed)
 }
 
 #[cfg(test)]
@@ -158,7 +167,7 @@ mod tests {
     use super::*;
 
     fn quantise(form: Form, x: &[f32]) -> (Vec<i32>, f32) {
-        let mut quantised = Quantised::new(1, x.len(), form);
+        let mut quantised = Quantised::new(1, x.len(), form).unwrap();
         let rows = Rows {
             data: x,
             stride: x.len(),

@@ -47,7 +47,7 @@ impl Case {
     fn apply(&self, isa: Isa, add: bool) -> Vec<f32> {
         let kernels = Kernels::of(isa);
         let layer = Layer::new(&self.weight, &self.bias, self.k, &kernels).unwrap();
-        let mut quantised = Quantised::new(self.rows, self.k, kernels.form);
+        let mut quantised = Quantised::new(self.rows, self.k, kernels.form).unwrap();
         let x = Rows {
             data: &self.x,
             stride: self.k,

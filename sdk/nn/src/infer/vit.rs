@@ -108,7 +108,7 @@ impl PackedVit {
     /// Packs the weights, reserves all memory and starts the threads.
     ///
     /// # Errors
-    /// A tensor that is missing or of another shape, an int8 tensor where none may be, or threads that cannot be started.
+    /// A tensor that is missing or of another shape, an int8 tensor where none may be, memory that is refused, or threads that cannot be started.
     pub fn new(
         config: &VitConfig,
         weights: &EncoderWeights,
@@ -124,7 +124,7 @@ impl PackedVit {
         let team = Team::new(options.threads).map_err(|error| Error::Config {
             reason: format!("{} threads cannot be started: {error}", options.threads),
         })?;
-        let workspace = Workspace::new(&model, options.images.max(1), team.members());
+        let workspace = Workspace::new(&model, options.images.max(1), team.members())?;
         Ok(Self {
             model,
             team,

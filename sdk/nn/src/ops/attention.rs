@@ -3,7 +3,7 @@
 //! The kernel keeps no `N × N` tensor: a task computes the scores of some query rows of one image in a small buffer, and the backward
 //! computes the probabilities again.
 
-use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::product::{product, rows, rows_mut};
@@ -37,23 +37,48 @@ pub fn attention(qkv: &Tensor, heads: usize) -> Result<Tensor> {
     }
 }
 
-/// The same in plain tensors.
+/// The same in plain tensors. In f16 the softmax is computed in f32, on Metal by candle's fused attention where it takes the head's width.
 pub fn attention_reference(qkv: &Tensor, heads: usize) -> Result<Tensor> {
     let (b, n, width) = qkv.dims3()?;
     let head_dim = sizes(qkv.dims(), heads)?.1.head_dim;
+    let dtype = qkv.dtype();
     let qkv = qkv
         .reshape((b, n, 3, heads, head_dim))?
         .permute((2, 0, 3, 1, 4))?; // [3, B, H, N, d]
     let part = |i| qkv.get(i)?.contiguous();
     let (q, k, v) = (part(0)?, part(1)?, part(2)?);
-    let scores = (q.matmul(&k.t()?.contiguous()?)? / (head_dim as f64).sqrt())?;
-    let shifted = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?;
-    let exp = shifted.exp()?;
+    let attended = match fused(&q, &k, &v) {
+        Some(attended) => attended?,
+        None => softmax_attention(&q, &k, &v)?.to_dtype(dtype)?,
+    };
+    attended.transpose(1, 2)?.reshape((b, n, width / 3))
+}
+
+/// `softmax(q kᵀ / √d) v` for `q [B, H, M, d]` and `k`, `v` `[B, H, N, d]`, contiguous; in f32 at least.
+pub(super) fn softmax_attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+    let wide = match q.dtype() {
+        DType::F64 => DType::F64,
+        _ => DType::F32,
+    };
+    let [q, k, v] = [q.to_dtype(wide)?, k.to_dtype(wide)?, v.to_dtype(wide)?];
+    let root = (q.dim(D::Minus1)? as f64).sqrt();
+    let scores = (q.matmul(&k.t()?.contiguous()?)? / root)?; // [B, H, M, N]
+    let exp = scores
+        .broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?
+        .exp()?;
     let probs = exp.broadcast_div(&exp.sum_keepdim(D::Minus1)?)?;
-    probs
-        .matmul(&v)?
-        .transpose(1, 2)?
-        .reshape((b, n, width / 3))
+    probs.matmul(&v)
+}
+
+/// candle's fused attention, which has no backward: for f16 on Metal.
+#[cfg(all(feature = "metal", target_os = "macos"))]
+fn fused(q: &Tensor, k: &Tensor, v: &Tensor) -> Option<Result<Tensor>> {
+    super::sdpa::takes(q).then(|| super::sdpa::sdpa(q, k, v))
+}
+
+#[cfg(not(all(feature = "metal", target_os = "macos")))]
+fn fused(_: &Tensor, _: &Tensor, _: &Tensor) -> Option<Result<Tensor>> {
+    None
 }
 
 pub(super) fn sizes(dims: &[usize], heads: usize) -> Result<(usize, Sizes)> {

@@ -4,7 +4,7 @@ mod fused;
 
 use std::sync::Arc;
 
-use candle_core::{D, Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
 
 use self::fused::Fused;
 use super::attention::{self, Sizes};
@@ -49,7 +49,7 @@ pub type PathFactors = [Vec<f32>; 2];
 ///
 /// Parameters' gradients reach [`crate::backward`] only, not [`Tensor::backward`].
 pub fn block(x: &Tensor, params: &Arc<BlockParams>, paths: Option<&PathFactors>) -> Result<Tensor> {
-    if !has_kernel(x) {
+    if !has_kernel(x) || params.fc1.weight.dtype() != DType::F32 {
         return block_reference(x, params, paths);
     }
     let sizes = sizes(x.dims(), params.heads)?;
@@ -150,16 +150,19 @@ pub fn block_first_token(
         .reshape((b, tokens, 2, p.heads, head_dim))?
         .permute((2, 0, 3, 1, 4))?; // [2, B, heads, T, d]
     let (k, v) = (kv.get(0)?.contiguous()?, kv.get(1)?.contiguous()?);
-    let scores = (q.matmul(&k.t()?.contiguous()?)? / (head_dim as f64).sqrt())?; // [B, heads, 1, T]
-    let exp = scores
-        .broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?
-        .exp()?;
-    let probs = exp.broadcast_div(&exp.sum_keepdim(D::Minus1)?)?;
-    let attended = probs.matmul(&v)?.reshape((b, 1, d))?;
+    let attended = attention::softmax_attention(&q, &k, &v)?.reshape((b, 1, d))?;
     p.after_attention(&x.narrow(1, 0, 1)?, &attended, paths)
 }
 
 impl Affine {
+    /// The same values in another type, without gradient.
+    pub(crate) fn to_dtype(&self, dtype: DType) -> Result<Self> {
+        Ok(Self {
+            weight: self.weight.detach().to_dtype(dtype)?,
+            bias: self.bias.detach().to_dtype(dtype)?,
+        })
+    }
+
     fn linear(&self, x: &Tensor) -> Result<Tensor> {
         linear::linear(x, &self.weight, Some(&self.bias))
     }
@@ -178,8 +181,9 @@ impl BlockParams {
         paths: Option<&PathFactors>,
     ) -> Result<Tensor> {
         let factor = |branch: Tensor, i: usize| match paths {
-            None => Ok(branch),
+            None => branch.to_dtype(x.dtype()),
             Some(paths) => {
+                let branch = branch.to_dtype(x.dtype())?;
                 let factors = Tensor::new(paths[i].as_slice(), x.device())?.to_dtype(x.dtype())?;
                 branch.broadcast_mul(&factors.reshape(((), 1, 1))?)
             }

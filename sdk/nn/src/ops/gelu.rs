@@ -31,9 +31,14 @@ pub fn gelu(x: &Tensor, form: Gelu) -> Result<Tensor> {
     }
 }
 
-/// The same in plain tensors.
+/// The same in plain tensors. candle's own tanh form is used where no gradient is wanted: its backward takes powers of negative numbers.
 pub fn gelu_reference(x: &Tensor, form: Gelu) -> Result<Tensor> {
     match form {
+        Gelu::Tanh if x.track_op() => {
+            let cube = (x.sqr()? * x)?;
+            let inner = ((x + (cube * f64::from(CUBIC))?)? * f64::from(SQRT_2_OVER_PI))?;
+            x * ((inner.tanh()? + 1.0)? * 0.5)?
+        }
         Gelu::Tanh => x.gelu(),
         Gelu::Erf => x.gelu_erf(),
     }

@@ -23,13 +23,12 @@ pub fn linear_of_input(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Re
     apply(x, weight, bias, false)
 }
 
-/// The same in plain tensors.
+/// The same in plain tensors, of the weight's type: with a weight in f16 the product reads and gives f16.
 pub fn linear_reference(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    let dims = x.dims();
-    let (k, n) = (dims[dims.len() - 1], weight.dim(0)?);
-    let mut out = dims.to_vec();
-    out[dims.len() - 1] = n;
-    let y = x.reshape(((), k))?.matmul(&weight.t()?)?;
+    let (rows, n, k, out) = sizes(x.dims(), weight.dims())?;
+    let x = x.to_dtype(weight.dtype())?.reshape((rows, k))?;
+    let y = x.matmul(&weight.t()?)?;
+    debug_assert_eq!(y.dims(), [rows, n]);
     let y = match bias {
         Some(b) => y.broadcast_add(b)?,
         None => y,
@@ -38,7 +37,7 @@ pub fn linear_reference(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> R
 }
 
 fn apply(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, input_grad: bool) -> Result<Tensor> {
-    if !has_kernel(x) {
+    if !has_kernel(x) || weight.dtype() != DType::F32 {
         return linear_reference(x, weight, bias);
     }
     let x = x.contiguous()?;

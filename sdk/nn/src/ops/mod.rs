@@ -1,11 +1,12 @@
 //! Differentiable operations.
 //!
 //! Each has a reference in plain tensors and, for f32 on the CPU and (feature `cuda`) on NVIDIA GPUs, fast kernels with their own
-//! backward. Other types and devices use the reference, which candle's autograd differentiates. Tests compare kernel and reference,
-//! forward and backward, in f64.
+//! backward. Other types and devices, Metal among them, use the reference, which candle's autograd differentiates. Tests compare kernel
+//! and reference, forward and backward, in f64.
 
 mod attention;
 mod block;
+mod composed;
 mod distil;
 mod gelu;
 pub(crate) mod layer_norm;
@@ -14,6 +15,8 @@ mod patchify;
 mod product;
 mod rows;
 mod scratch;
+#[cfg(all(feature = "metal", target_os = "macos"))]
+mod sdpa;
 pub(crate) mod simd;
 
 #[cfg(any(feature = "cuda", all(test, target_os = "linux")))]
@@ -22,12 +25,16 @@ pub use attention::{attention, attention_reference};
 pub use block::{
     Affine, BlockParams, PathFactors, block, block_first_token, block_reference, blocks,
 };
-pub use distil::{Teacher, crops_cross_entropy, teacher_softmax, unit_rows};
+pub use composed::{composed, has_losses, is_composed, no_kernel_while_composed};
+pub use distil::{
+    Teacher, crops_cross_entropy, crops_cross_entropy_reference, teacher_softmax, unit_rows,
+    unit_rows_reference,
+};
 pub use gelu::{Gelu, gelu, gelu_reference};
 pub use layer_norm::{layer_norm, layer_norm_reference};
 pub use linear::{linear, linear_of_input, linear_reference};
 pub use patchify::{patchify, unpatchify};
-pub use rows::{gather_rows, patch_loss};
+pub use rows::{gather_rows, patch_loss, patch_loss_reference};
 pub use scratch::release_scratch;
 
 use std::ops::{Deref, Range};
@@ -39,10 +46,11 @@ const ROWS_PER_SUM: usize = 64;
 
 fn has_kernel(x: &Tensor) -> bool {
     let has_kernels = x.device().is_cpu() || (cfg!(feature = "cuda") && x.device().is_cuda());
-    has_kernels && x.dtype() == DType::F32
+    has_kernels && x.dtype() == DType::F32 && !is_composed(x.device())
 }
 
 fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    no_kernel_while_composed()?;
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(&storage.as_slice::<f32>()?[start..end]),
         None => bail!("kernel needs a contiguous tensor, got {layout:?}"),
@@ -128,7 +136,8 @@ pub(crate) mod check {
         Ok(out)
     }
 
-    /// Largest difference, relative to the largest value of each output or gradient.
+    /// Largest difference, relative to the largest value of each output or gradient; of the kernel, and of the composition that stands in
+    /// for it on Metal.
     pub(crate) fn kernel_equals_reference(
         kernel: &dyn Fn(&[Tensor]) -> Result<Tensor>,
         reference: &dyn Fn(&[Tensor]) -> Result<Tensor>,
@@ -137,9 +146,17 @@ pub(crate) mod check {
     ) -> Result<()> {
         let shape = kernel(args)?.dims().to_vec();
         let upstream = random(&shape, 99)?;
-        let got = run(kernel, args, &upstream, DType::F32)?;
         let want = run(reference, args, &upstream, DType::F64)?;
-        for (i, (g, w)) in got.iter().zip(&want).enumerate() {
+        let got = run(kernel, args, &upstream, DType::F32)?;
+        near("kernel", &got, &want, tolerance);
+        let got = super::composed(|| run(kernel, args, &upstream, DType::F32))?;
+        near("composition", &got, &want, tolerance);
+        Ok(())
+    }
+
+    fn near(what: &str, got: &[Vec<f64>], want: &[Vec<f64>], tolerance: f64) {
+        assert_eq!(got.len(), want.len());
+        for (i, (g, w)) in got.iter().zip(want).enumerate() {
             let scale = w.iter().fold(1e-6, |m: f64, x| m.max(x.abs()));
             let worst = g
                 .iter()
@@ -147,9 +164,8 @@ pub(crate) mod check {
                 .fold(0.0, |m: f64, (a, b)| m.max((a - b).abs()));
             assert!(
                 worst <= tolerance * scale,
-                "output {i} (0 is the value, then gradients): off by {worst:e} of {scale:e}"
+                "{what}, output {i} (0 is the value, then gradients): off by {worst:e} of {scale:e}"
             );
         }
-        Ok(())
     }
 }

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{BLOCK, slice};
+use crate::ops::is_composed;
 use crate::params::Params;
 
 /// How gradients are kept small. `{ kind = "global", max = 1.0 }` in a configuration file.
@@ -82,16 +83,29 @@ fn square_sums(tensors: &[(&str, Tensor)]) -> Result<Vec<f64>> {
         let tensors: Vec<&Tensor> = tensors.iter().map(|(_, tensor)| tensor).collect();
         return crate::gpu::update::squares(&tensors);
     }
-    tensors
+    match tensors.first() {
+        Some((_, first)) if is_composed(first.device()) => square_sums_composed(tensors),
+        _ => tensors
+            .iter()
+            .map(|(_, tensor)| square_sum(tensor))
+            .collect(),
+    }
+}
+
+/// All sums in one transfer.
+fn square_sums_composed(tensors: &[(&str, Tensor)]) -> Result<Vec<f64>> {
+    let sums = tensors
         .iter()
-        .map(|(_, tensor)| square_sum(tensor))
-        .collect()
+        .map(|(_, tensor)| tensor.detach().sqr()?.sum_all())
+        .collect::<Result<Vec<_>>>()?;
+    let sums = Tensor::stack(&sums, 0)?.to_vec1::<f32>()?;
+    Ok(sums.into_iter().map(f64::from).collect())
 }
 
 fn square_sum(tensor: &Tensor) -> Result<f64> {
     let (storage, layout) = tensor.storage_and_layout();
     let Storage::Cpu(storage) = &*storage else {
-        bail!("gradient norms are computed on the CPU or on CUDA")
+        bail!("gradient norms are computed on the CPU or on a GPU")
     };
     let values = slice(storage, layout)?;
     let partial: Vec<f64> = values

@@ -1,20 +1,21 @@
-//! The moments of one parameter, and the step of all of them on a GPU.
+//! The moments of one parameter, and the step of all of them on a GPU or composed of tensor operations.
 
-#[cfg(feature = "cuda")]
-use candle_core::bail;
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Device, Result, Tensor, bail};
 
+use super::Work;
+use super::rule::Rates;
 #[cfg(feature = "cuda")]
-use super::{AdamWConfig, Coefficients};
+use super::{AdamWConfig, rule::Coefficients};
+use crate::ops::is_composed;
 use crate::params::Param;
 
 #[derive(Clone, Debug)]
 pub(super) struct Slot {
     pub(super) step: i64,
-    /// Empty where the parameter is on a GPU.
+    /// Empty where the moments are tensors.
     pub(super) first: Vec<f32>,
     pub(super) second: Vec<f32>,
-    /// Both moments where the parameter is on a GPU.
+    /// Both moments where the parameter is on a GPU, or its operations are composed.
     pub(super) on_gpu: Option<[Tensor; 2]>,
     pub(super) shape: Vec<usize>,
 }
@@ -24,7 +25,7 @@ impl Slot {
     pub(super) fn new(param: &Param) -> Result<Self> {
         let len = param.var.elem_count();
         let on_gpu = match param.var.device() {
-            Device::Cpu => None,
+            device @ Device::Cpu if !is_composed(device) => None,
             _ => Some([
                 param.var.zeros_like()?.detach(),
                 param.var.zeros_like()?.detach(),
@@ -54,6 +55,28 @@ impl Slot {
             }
         }
     }
+}
+
+/// The update of every parameter, composed of tensor operations.
+pub(super) fn step_composed(rates: Rates, work: Vec<Work<'_>>) -> Result<()> {
+    for (param, slot, grad, factor) in work {
+        let c = rates.coefficients(param, slot.step + 1, factor);
+        let Some([first, second]) = &slot.on_gpu else {
+            bail!("the moments of a parameter are not where it is")
+        };
+        // Gradients of variables carry the graph of the whole step with them.
+        let grad = (grad.detach() * f64::from(c.grad_factor))?;
+        let scaled = |x: &Tensor, factor: f32| x * f64::from(factor);
+        let first = (scaled(first, c.beta1)? + scaled(&grad, c.rest1)?)?;
+        let second = (scaled(second, c.beta2)? + scaled(&grad.sqr()?, c.rest2)?)?;
+        let root = (second.sqrt()? * f64::from(c.second_scale))?;
+        let change = (&first / (root + f64::from(c.eps))?)?;
+        let kept = scaled(&param.var.as_detached_tensor(), c.keep)?;
+        param.var.set(&(kept - scaled(&change, c.rate)?)?)?;
+        slot.on_gpu = Some([first, second]);
+        slot.step += 1;
+    }
+    Ok(())
 }
 
 /// The update of every parameter in one launch.

@@ -1,7 +1,8 @@
 //! The encoder on the operations that trained it, on a GPU.
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use ssl_edge_bundle::{Bundle, WEIGHTS};
+use ssl_edge_nn::compute::{Precision, pooled};
 use ssl_edge_nn::{Error, Vit, tensors_from_bytes};
 
 use super::native::config;
@@ -15,7 +16,12 @@ pub(super) struct OnDevice {
 }
 
 impl OnDevice {
-    pub(super) fn load(bundle: &Bundle, device: &Device) -> Result<Self, String> {
+    /// On an opened device. Its precision is a property of the device but for f16, for which the linear layers are rounded here.
+    pub(super) fn load(
+        bundle: &Bundle,
+        device: &Device,
+        precision: Precision,
+    ) -> Result<Self, String> {
         let manifest = bundle.manifest();
         let weights = bundle.member(WEIGHTS).ok_or("it has no weights")?;
         let tensors = tensors_from_bytes(weights).map_err(|error| error.to_string())?;
@@ -25,8 +31,12 @@ impl OnDevice {
             .collect::<candle_core::Result<_>>();
         let tensors = there.map_err(|error| error.to_string())?;
         let config = config(&manifest.arch);
+        let vit = Vit::load(&config, &tensors).and_then(|vit| match precision {
+            Precision::F16 => vit.with_linear_in(DType::F16),
+            Precision::F32 | Precision::Bf16 => Ok(vit),
+        });
         Ok(Self {
-            vit: Vit::load(&config, &tensors).map_err(|error| error.to_string())?,
+            vit: vit.map_err(|error| error.to_string())?,
             shape: Shape::of(manifest),
         })
     }
@@ -55,10 +65,9 @@ impl Engine for OnDevice {
     }
 
     fn run(&self, input: &[f32], batch: usize) -> Result<Tokens, RuntimeError> {
-        self.forward(input, batch)
-            .map_err(|error| RuntimeError::Run {
-                engine: EngineKind::Native,
-                reason: error.to_string(),
-            })
+        pooled(|| self.forward(input, batch)).map_err(|error| RuntimeError::Run {
+            engine: EngineKind::Native,
+            reason: error.to_string(),
+        })
     }
 }

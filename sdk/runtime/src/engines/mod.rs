@@ -213,7 +213,8 @@ fn on_device(
     let opened = opened.map_err(|error| RuntimeError::Device {
         reason: error.to_string(),
     })?;
-    let engine = device::OnDevice::load(bundle, &opened).map_err(|reason| RuntimeError::Load {
+    let loaded = device::OnDevice::load(bundle, &opened, place.precision);
+    let engine = loaded.map_err(|reason| RuntimeError::Load {
         path: bundle.path().to_owned(),
         engine,
         reason,

@@ -12,11 +12,13 @@
 
 use std::collections::BTreeMap;
 
+use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor};
 use rand_chacha::rand_core::Rng;
 use serde::{Deserialize, Serialize};
 use ssl_edge_nn::ema::ema;
 use ssl_edge_nn::ops::{PathFactors, Teacher, teacher_softmax};
+use ssl_edge_nn::optim::{AdamW, Update};
 use ssl_edge_nn::schedule::{cosine, linear};
 use ssl_edge_nn::{Init, Params, Vit, VitConfig};
 use ssl_edge_vision::{MultiCrop, stream};
@@ -297,6 +299,20 @@ impl Method for Dino {
         Ok(loss)
     }
 
+    /// Weights and teacher in one pass.
+    fn update(
+        &mut self,
+        optimizer: &mut AdamW,
+        grads: &GradStore,
+        update: &Update<'_>,
+        ctx: &StepContext,
+    ) -> Result<()> {
+        let momentum = self.momentum(ctx);
+        self.figures.insert("momentum", momentum);
+        let (student, teacher) = (&self.student.params, &self.teacher.params);
+        Ok(optimizer.step_and_average(student, grads, update, teacher, momentum)?)
+    }
+
     fn after_step(&mut self, ctx: &StepContext) -> Result<()> {
         let momentum = self.momentum(ctx);
         self.figures.insert("momentum", momentum);
@@ -361,7 +377,7 @@ fn teacher_of(logits: &Tensor, center: &[f32], inverse_temperature: f32) -> Resu
         }
     }
     Ok(Teacher {
-        targets: Tensor::from_vec(targets, logits.shape(), &Device::Cpu)?,
+        targets: Tensor::from_vec(targets, logits.shape(), logits.device())?,
         entropy,
         column_sums,
     })

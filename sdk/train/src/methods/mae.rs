@@ -225,7 +225,7 @@ impl Mae {
         pred: &Tensor,
         masks: &[Masking],
     ) -> Result<Tensor> {
-        if pred.device().is_cuda() {
+        if ops::has_losses(pred.device()) {
             let (b, n, pixels) = patches.dims3()?;
             let patches = patches.reshape((b * n, pixels))?;
             let ids = indices(masks, |image, mask, rows| {

@@ -9,8 +9,10 @@ pub use mae::{DecoderConfig, Mae, MaeConfig, Masking, random_masking};
 
 use std::collections::BTreeMap;
 
+use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor};
 use rand_chacha::ChaCha8Rng;
+use ssl_edge_nn::optim::{AdamW, Update};
 use ssl_edge_nn::{Init, Params, VitConfig};
 use ssl_edge_vision::stream;
 
@@ -84,7 +86,22 @@ pub trait Method: Send {
     /// What is random about an image depends on seed, step and the image's index in the data set, not on its place in `batch`.
     fn loss(&mut self, batch: &Batch, ctx: &StepContext) -> Result<Tensor>;
 
-    /// Called after the weights were updated.
+    /// Updates the weights and what follows them.
+    ///
+    /// # Errors
+    /// A gradient that does not fit; a device that fails.
+    fn update(
+        &mut self,
+        optimizer: &mut AdamW,
+        grads: &GradStore,
+        update: &Update<'_>,
+        ctx: &StepContext,
+    ) -> Result<()> {
+        optimizer.step(self.params(), grads, update)?;
+        self.after_step(ctx)
+    }
+
+    /// What follows the weights; called after they were updated.
     fn after_step(&mut self, ctx: &StepContext) -> Result<()>;
 
     /// The encoder's tensors that a bundle is made of, without prefix, sharing memory with the method's.

@@ -2,6 +2,7 @@
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
+use ssl_edge_nn::ops::has_losses;
 
 use super::slice;
 
@@ -19,7 +20,7 @@ pub(crate) fn multi_crop_cross_entropy(
     teacher: &Tensor,
     temperature: f64,
 ) -> Result<Tensor> {
-    if student.device().is_cuda() {
+    if has_losses(student.device()) {
         return ssl_edge_nn::ops::crops_cross_entropy(student, teacher, GLOBALS, temperature);
     }
     let op = CrossEntropy {

@@ -2,6 +2,7 @@
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
+use ssl_edge_nn::ops::has_losses;
 
 use super::slice;
 
@@ -10,7 +11,7 @@ const EPS: f64 = 1e-12;
 
 /// Each row of `x [R, D]` over its Euclidean norm.
 pub(crate) fn l2_normalize(x: &Tensor) -> Result<Tensor> {
-    if x.device().is_cuda() {
+    if has_losses(x.device()) {
         return ssl_edge_nn::ops::unit_rows(x);
     }
     x.contiguous()?.apply_op1(Normalize)

@@ -1,6 +1,7 @@
 //! Training from folders of images, through the public interface.
 
 mod common;
+mod composed;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod dino;
