@@ -57,7 +57,8 @@ pub(crate) struct OperatorArgs {
     /// Keep pictures of the frames with this shorter side, so that the job can move to another encoder; 0 keeps none
     #[arg(long, default_value_t = 0, value_name = "PIXELS")]
     pub(crate) thumbnails: u32,
-    /// Copies of the frames for the head: ten times the work of teaching; they must prove to help before they are used
+    /// Turned, mirrored and relit copies of the frames for the head: ten times the work of teaching, and no use below a handful of samples a class,
+    /// since they must prove to help before they are used
     #[arg(long, value_enum, default_value = "off", value_name = "WHEN")]
     pub(crate) augment: Augment,
 }

@@ -14,7 +14,7 @@ const DIM: usize = 1 + LIE;
 
 /// A feature whose first value tells the class and whose others say how the part lies, and features of copies that lie otherwise.
 fn sample(rng: &mut ChaCha8Rng, class: usize) -> (Vec<f32>, Vec<Vec<f32>>) {
-    let first = (class as f64 + 0.15 * normal(rng)) as f32;
+    let first = (class as f64 + 0.05 * normal(rng)) as f32;
     let mut lying = || -> Vec<f32> {
         let lie = (0..LIE).map(|_| normal(rng) as f32);
         std::iter::once(first).chain(lie).collect()
@@ -61,7 +61,7 @@ fn copies_that_help_are_kept_and_others_are_not() {
         HeadKind::Discriminant,
         HeadKind::Logistic,
     ] {
-        let mut job = taught(1, 12, true);
+        let mut job = taught(1, 16, true);
         let mut plain = job.clone();
         for id in plain.samples().iter().map(|s| s.id).collect::<Vec<_>>() {
             plain.set_sample_copies(id, Vec::new()).unwrap();
@@ -69,7 +69,7 @@ fn copies_that_help_are_kept_and_others_are_not() {
         let (with, without) = (fit(&mut job, head), fit(&mut plain, head));
         assert_eq!(without.augmentation, None);
         let found = with.augmentation.unwrap();
-        assert_eq!(found.copies, 24 * COPIES);
+        assert_eq!(found.copies, 32 * COPIES);
         let right = |job: &Job| {
             let hits = tests.iter().filter(|(class, feature)| {
                 job.inspect(feature).unwrap().class == job.classes()[*class].id
@@ -83,7 +83,7 @@ fn copies_that_help_are_kept_and_others_are_not() {
             true => assert!(better > worse + 40, "{head:?}"),
             false => assert_eq!(with.confusion, without.confusion),
         }
-        let mut blind = taught(2, 12, false);
+        let mut blind = taught(2, 16, false);
         let found = fit(&mut blind, head).augmentation.unwrap();
         assert!(!found.kept, "{head:?}: {found:?}");
     }
