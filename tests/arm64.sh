@@ -13,7 +13,9 @@ export RUSTC="${RUSTC:-/usr/bin/rustc}"
 cargo="${CARGO:-/usr/bin/cargo}"
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/ssl-edge/target-arm64}"
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER="${LINKER:-aarch64-linux-gnu-gcc}"
-export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="${RUNNER:-qemu-aarch64 -L /usr/aarch64-linux-gnu}"
+# The path of libraries is said twice, since a libc of Debian's arm64 packages may be on this machine as well, and two that are mixed hang.
+libraries=/usr/aarch64-linux-gnu
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="${RUNNER:-qemu-aarch64 -L $libraries -E LD_LIBRARY_PATH=$libraries/lib}"
 # C sources of dependencies.
 export CC_aarch64_unknown_linux_gnu="${LINKER:-aarch64-linux-gnu-gcc}"
 
@@ -25,12 +27,19 @@ for needed in "$RUSTC" "$cargo" "${LINKER:-aarch64-linux-gnu-gcc}" qemu-aarch64;
 done
 
 packages=("$@")
-if ((${#packages[@]} == 0)); then
-    packages=(ssl-edge-vision ssl-edge-bundle ssl-edge-adapt ssl-edge-runtime)
-    [[ -d sdk/head ]] && packages+=(ssl-edge-head)
-fi
+((${#packages[@]})) || packages=(ssl-edge-head ssl-edge-bundle ssl-edge-nn ssl-edge-vision ssl-edge-adapt ssl-edge-runtime)
 for package in "${packages[@]}"; do
     # One package at a time: each is built with its own features, as a program for the device has them.
-    "$cargo" test --release --target "$target" --no-default-features -p "$package" --lib --tests
+    tests=("$cargo" test --release --target "$target" --no-default-features -p "$package")
+    case "$package" in
+    ssl-edge-nn)
+        # What runs on a device, on a CPU with dot products and on one without.
+        for cpu in max,pauth-impdef=on cortex-a72; do
+            echo "$package on $cpu"
+            QEMU_CPU="$cpu" "${tests[@]}" --lib -- infer:: ops::simd
+        done
+        ;;
+    *) QEMU_CPU=max,pauth-impdef=on "${tests[@]}" --lib --tests ;;
+    esac
 done
 echo "passed on $target: ${packages[*]}"

@@ -12,6 +12,7 @@
 #include "ssl_edge.h"
 
 #include <array>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -152,6 +153,7 @@ struct EncoderOptions {
     std::uint32_t threads = 1;
     /// A PEM file with a public key that must have signed the bundle; empty opens bundles that nobody signed too.
     std::string signed_by;
+    ssl_edge_precision precision = SSL_EDGE_PRECISION_F32;
 };
 
 /// What an encoder is.
@@ -161,6 +163,13 @@ struct EncoderInfo {
     std::uint32_t input_width;
     std::uint32_t input_height;
     std::array<std::uint8_t, 32> hash;
+    /// Values of ssl_edge_engine and ssl_edge_precision.
+    std::uint32_t engine;
+    std::uint32_t precision;
+    /// Of weights and work memory; 0 if the engine does not know.
+    std::uint64_t memory_bytes;
+    float self_test_difference;
+    float self_test_tolerance;
 };
 
 /// An opened bundle.
@@ -170,6 +179,7 @@ public:
         ssl_edge_encoder_options raw_options;
         ssl_edge_encoder_options_init(&raw_options, sizeof raw_options);
         raw_options.engine = options.engine;
+        raw_options.precision = options.precision;
         raw_options.threads = options.threads;
         if (!options.signed_by.empty()) raw_options.signed_by = options.signed_by.c_str();
         ssl_edge_encoder *raw = nullptr;
@@ -183,7 +193,8 @@ public:
         ssl_edge_encoder_info_init(&raw, sizeof raw);
         const auto status = ssl_edge_encoder_get_info(raw_.get(), &raw);
         if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
-        EncoderInfo info{raw.arch, raw.dim, raw.input_width, raw.input_height, {}};
+        EncoderInfo info{raw.arch,      raw.dim,          raw.input_width,          raw.input_height,       {}, raw.engine,
+                         raw.precision, raw.memory_bytes, raw.self_test_difference, raw.self_test_tolerance};
         for (std::size_t i = 0; i < info.hash.size(); ++i) info.hash[i] = raw.hash[i];
         return info;
     }
@@ -194,6 +205,18 @@ public:
         if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
         std::vector<float> embedding(dim);
         status = ssl_edge_encoder_embed(raw_.get(), frame.raw(), embedding.data(), embedding.size());
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        return embedding;
+    }
+
+    /// As `embed`, but gives up with SSL_EDGE_STATUS_TIMED_OUT when the time is over. A time below zero is none.
+    Result<std::vector<float>> embed_within(const Frame &frame, std::chrono::microseconds time) const {
+        std::size_t dim = 0;
+        auto status = ssl_edge_encoder_dim(raw_.get(), &dim);
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        std::vector<float> embedding(dim);
+        const auto us = static_cast<std::uint64_t>(time.count() > 0 ? time.count() : 0);
+        status = ssl_edge_encoder_embed_within(raw_.get(), frame.raw(), us, embedding.data(), embedding.size());
         if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
         return embedding;
     }
@@ -247,6 +270,59 @@ struct FitOptions {
     bool search = false;
     float unknown_rate = 0.05f;
 };
+
+/// Where a surface is unlike good parts; see ssl_edge_job_inspect_heat. A value above SSL_EDGE_HEAT_THRESHOLD is unlike them.
+struct Heat {
+    std::size_t rows;
+    std::size_t columns;
+    /// Row by row.
+    std::vector<float> values;
+};
+
+/// How heat is drawn; see ssl_edge_heat_options.
+struct HeatOptions {
+    ssl_edge_heat_resolution resolution = SSL_EDGE_HEAT_RESOLUTION_PIXELS;
+    float blur = 4.0f;
+};
+
+/// How a head is made for a device; see ssl_edge_device_options.
+struct DeviceOptions {
+    std::uint16_t job_number = 0;
+    /// 0: as much as all samples need.
+    std::uint64_t max_bytes = 0;
+};
+
+/// A head for a device, and how far it is from the job; see ssl_edge_device_report.
+struct DeviceHead {
+    std::vector<std::uint8_t> image;
+    std::size_t samples_kept;
+    std::size_t compared;
+    std::size_t same_class;
+    std::size_t same_unknown;
+    float score_difference;
+    float distance_difference;
+};
+
+namespace detail {
+
+inline ssl_edge_heat_options raw(const HeatOptions &options) {
+    ssl_edge_heat_options raw;
+    ssl_edge_heat_options_init(&raw, sizeof raw);
+    raw.resolution = options.resolution;
+    raw.blur = options.blur;
+    return raw;
+}
+
+inline std::vector<const ssl_edge_frame *> pointers(const std::vector<Frame> &frames) {
+    std::vector<const ssl_edge_frame *> pointers;
+    for (const auto &frame : frames) pointers.push_back(frame.raw());
+    return pointers;
+}
+
+/// A number that is negative where there is none.
+inline std::optional<float> known(float number) { return number < 0.0f ? std::nullopt : std::optional<float>(number); }
+
+}  // namespace detail
 
 /// Classes, samples and the classifier fitted on them.
 class Job {
@@ -404,6 +480,43 @@ public:
         return scores;
     }
 
+    /// The verdict, and where the surface is unlike good parts.
+    Result<std::pair<Verdict, Heat>> inspect_heat(const Encoder &encoder, const Frame &frame,
+                                                  const HeatOptions &options = {}) const {
+        const auto raw_options = detail::raw(options);
+        Heat heat{};
+        auto status =
+            ssl_edge_job_heat_size(raw_.get(), encoder.raw(), frame.raw(), &raw_options, &heat.rows, &heat.columns);
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        heat.values.resize(heat.rows * heat.columns);
+        ssl_edge_verdict raw;
+        ssl_edge_verdict_init(&raw, sizeof raw);
+        status = ssl_edge_job_inspect_heat(raw_.get(), encoder.raw(), frame.raw(), &raw_options, &raw, heat.values.data(),
+                                           heat.values.size());
+        auto found = verdict(status, raw);
+        if (!found) return found.error();
+        return std::make_pair(std::move(found).value(), std::move(heat));
+    }
+
+    /// The fitted head in integers, for a microcontroller.
+    Result<DeviceHead> device_head(const DeviceOptions &options = {}) const {
+        ssl_edge_device_options raw_options;
+        ssl_edge_device_options_init(&raw_options, sizeof raw_options);
+        raw_options.job_number = options.job_number;
+        raw_options.max_bytes = options.max_bytes;
+        ssl_edge_device_report raw;
+        ssl_edge_device_report_init(&raw, sizeof raw);
+        auto status = ssl_edge_job_device_report(raw_.get(), &raw_options, &raw);
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        DeviceHead head{std::vector<std::uint8_t>(raw.bytes), raw.samples_kept,     raw.compared, raw.same_class,
+                        raw.same_unknown,                     raw.score_difference, raw.distance_difference};
+        std::size_t size = 0;
+        status = ssl_edge_job_device_head(raw_.get(), &raw_options, head.image.data(), head.image.size(), &size);
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        head.image.resize(size);
+        return head;
+    }
+
     Result<Verdict> inspect_embedding(const std::vector<float> &embedding) const {
         ssl_edge_verdict raw;
         ssl_edge_verdict_init(&raw, sizeof raw);
@@ -413,6 +526,8 @@ public:
     const ssl_edge_job *raw() const noexcept { return raw_.get(); }
 
 private:
+    friend class Monitor;
+
     struct Free {
         void operator()(ssl_edge_job *job) const noexcept { ssl_edge_job_free(job); }
     };
@@ -429,6 +544,198 @@ private:
     }
 
     std::unique_ptr<ssl_edge_job, Free> raw_;
+};
+
+/// How golden parts are learned; see ssl_edge_golden_options.
+struct GoldenOptions {
+    ssl_edge_surface surface = SSL_EDGE_SURFACE_PIXELS;
+    std::uint32_t max_shift = 2;
+    float false_alarm_rate = 0.05f;
+};
+
+/// What golden parts are; see ssl_edge_golden_info.
+struct GoldenInfo {
+    std::size_t parts;
+    std::size_t rows;
+    std::size_t columns;
+    /// Values of ssl_edge_surface and ssl_edge_threshold_source.
+    std::uint32_t surface;
+    std::uint32_t threshold_source;
+    /// No values for a single golden part.
+    std::optional<float> threshold;
+    std::optional<float> false_alarm_rate;
+    std::optional<float> false_alarm_floor;
+};
+
+/// A frame beside golden parts; see ssl_edge_golden_verdict.
+struct GoldenVerdict {
+    /// No value for a single golden part.
+    std::optional<bool> differs;
+    float score;
+    std::optional<float> p_value;
+    std::int32_t shift_rows;
+    std::int32_t shift_columns;
+    /// No value from three golden parts on.
+    std::optional<std::size_t> nearest_part;
+};
+
+/// What is where on good parts, position by position. It never changes. An encoder is needed for golden parts of an encoder's patches only.
+class Golden {
+public:
+    static Result<Golden> learn(const std::vector<Frame> &frames, const GoldenOptions &options = {},
+                                const Encoder *encoder = nullptr) {
+        const auto pointers = detail::pointers(frames);
+        ssl_edge_golden_options raw_options;
+        ssl_edge_golden_options_init(&raw_options, sizeof raw_options);
+        raw_options.surface = options.surface;
+        raw_options.max_shift = options.max_shift;
+        raw_options.false_alarm_rate = options.false_alarm_rate;
+        ssl_edge_golden *raw = nullptr;
+        const auto status = ssl_edge_golden_learn(pointers.data(), pointers.size(), encoder ? encoder->raw() : nullptr,
+                                                  &raw_options, &raw);
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        return Golden(raw);
+    }
+
+    static Result<Golden> load(const std::string &path) {
+        ssl_edge_golden *raw = nullptr;
+        const auto status = ssl_edge_golden_load(path.c_str(), &raw);
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        return Golden(raw);
+    }
+
+    Result<void> save(const std::string &path) const {
+        return Result<void>(ssl_edge_golden_save(raw_.get(), path.c_str()));
+    }
+
+    Result<GoldenInfo> info() const {
+        ssl_edge_golden_info raw;
+        ssl_edge_golden_info_init(&raw, sizeof raw);
+        const auto status = ssl_edge_golden_get_info(raw_.get(), &raw);
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        return GoldenInfo{raw.parts,
+                          raw.rows,
+                          raw.columns,
+                          raw.surface,
+                          raw.threshold_source,
+                          detail::known(raw.threshold),
+                          detail::known(raw.false_alarm_rate),
+                          detail::known(raw.false_alarm_floor)};
+    }
+
+    Result<GoldenVerdict> compare(const Frame &frame, const Encoder *encoder = nullptr) const {
+        ssl_edge_golden_verdict raw;
+        ssl_edge_golden_verdict_init(&raw, sizeof raw);
+        const auto status = ssl_edge_golden_compare(raw_.get(), encoder ? encoder->raw() : nullptr, frame.raw(), &raw);
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        return verdict(raw);
+    }
+
+    /// The comparison, and where the frame differs.
+    Result<std::pair<GoldenVerdict, Heat>> compare_heat(const Frame &frame, const Encoder *encoder = nullptr,
+                                                        const HeatOptions &options = {}) const {
+        const auto raw_options = detail::raw(options);
+        Heat heat{};
+        auto status = ssl_edge_golden_heat_size(raw_.get(), frame.raw(), &raw_options, &heat.rows, &heat.columns);
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        heat.values.resize(heat.rows * heat.columns);
+        ssl_edge_golden_verdict raw;
+        ssl_edge_golden_verdict_init(&raw, sizeof raw);
+        status = ssl_edge_golden_compare_heat(raw_.get(), encoder ? encoder->raw() : nullptr, frame.raw(), &raw_options, &raw,
+                                              heat.values.data(), heat.values.size());
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        return std::make_pair(verdict(raw), std::move(heat));
+    }
+
+    const ssl_edge_golden *raw() const noexcept { return raw_.get(); }
+
+private:
+    struct Free {
+        void operator()(ssl_edge_golden *golden) const noexcept { ssl_edge_golden_free(golden); }
+    };
+
+    explicit Golden(ssl_edge_golden *raw) : raw_(raw) {}
+
+    static GoldenVerdict verdict(const ssl_edge_golden_verdict &raw) {
+        return GoldenVerdict{raw.differs < 0 ? std::nullopt : std::optional<bool>(raw.differs == 1),
+                             raw.score,
+                             detail::known(raw.p_value),
+                             raw.shift_rows,
+                             raw.shift_columns,
+                             raw.nearest_part < 0 ? std::nullopt : std::optional<std::size_t>(raw.nearest_part)};
+    }
+
+    std::unique_ptr<ssl_edge_golden, Free> raw_;
+};
+
+/// How a line is watched; see ssl_edge_monitor_options.
+struct MonitorOptions {
+    float unknown_rate = 0.02f;
+    double run_length = 10000.0;
+};
+
+/// What a monitor says after a frame; see ssl_edge_drift.
+struct Drift {
+    /// A value of ssl_edge_drift_cause.
+    std::uint32_t cause;
+    std::uint32_t frames;
+    float unlike;
+    float brightness;
+    float focus;
+    float saturation;
+    float embedding;
+    float typicality;
+    float unknown;
+
+    /// Whether something changed.
+    bool is_alarm() const noexcept { return cause != SSL_EDGE_DRIFT_CAUSE_NONE; }
+    /// What to do about it.
+    const char *action() const noexcept { return ssl_edge_drift_action(cause); }
+};
+
+/// Watches what a job says of the frames of a line.
+class Monitor {
+public:
+    static Result<Monitor> create(const Job &job, const Encoder &encoder, const std::vector<Frame> &reference,
+                                  const MonitorOptions &options = {}) {
+        const auto pointers = detail::pointers(reference);
+        ssl_edge_monitor_options raw_options;
+        ssl_edge_monitor_options_init(&raw_options, sizeof raw_options);
+        raw_options.unknown_rate = options.unknown_rate;
+        raw_options.run_length = options.run_length;
+        ssl_edge_monitor *raw = nullptr;
+        const auto status =
+            ssl_edge_monitor_new(job.raw(), encoder.raw(), pointers.data(), pointers.size(), &raw_options, &raw);
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        return Monitor(raw);
+    }
+
+    /// Inspects a frame, in place of Job::inspect, and sees it.
+    Result<std::pair<Verdict, Drift>> observe(const Job &job, const Encoder &encoder, const Frame &frame) {
+        ssl_edge_verdict raw;
+        ssl_edge_verdict_init(&raw, sizeof raw);
+        ssl_edge_drift drift;
+        ssl_edge_drift_init(&drift, sizeof drift);
+        const auto status = ssl_edge_monitor_observe(raw_.get(), job.raw(), encoder.raw(), frame.raw(), &raw, &drift);
+        auto found = job.verdict(status, raw);
+        if (!found) return found.error();
+        return std::make_pair(std::move(found).value(),
+                              Drift{drift.cause, drift.frames, drift.unlike, drift.brightness, drift.focus, drift.saturation,
+                                    drift.embedding, drift.typicality, drift.unknown});
+    }
+
+    Result<void> reset() { return Result<void>(ssl_edge_monitor_reset(raw_.get())); }
+
+    const ssl_edge_monitor *raw() const noexcept { return raw_.get(); }
+
+private:
+    struct Free {
+        void operator()(ssl_edge_monitor *monitor) const noexcept { ssl_edge_monitor_free(monitor); }
+    };
+
+    explicit Monitor(ssl_edge_monitor *raw) : raw_(raw) {}
+
+    std::unique_ptr<ssl_edge_monitor, Free> raw_;
 };
 
 }  // namespace ssl_edge

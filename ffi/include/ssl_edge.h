@@ -10,7 +10,7 @@
  *
  * - Functions return a status; ssl_edge_last_error() says what went wrong in this thread and what to do.
  * - The object comes first, then inputs, then outputs. Outputs are written on success only.
- * - A pointer that is NULL gives SSL_EDGE_STATUS_NULL_POINTER; free(NULL) does nothing.
+ * - A pointer that is NULL gives SSL_EDGE_STATUS_NULL_POINTER, unless its parameter says what NULL means; free(NULL) does nothing.
  * - Structs begin with their size: fill them with their _init function before use. All else is opaque.
  * - Texts are UTF-8 and end with NUL.
  * - The library prints nothing and starts no threads but those of ssl_edge_encoder_options.threads.
@@ -34,6 +34,12 @@
  * Version of the binary interface that this header describes. It rises when a program must be compiled anew.
  */
 #define SSL_EDGE_ABI_VERSION 1
+
+/**
+ * The heat from which a place is unlike good parts. The scale is the same for all frames of a job or of golden parts: heat is never stretched to
+ * the frame at hand. Draw nothing below it, and full colour from twice its value on.
+ */
+#define SSL_EDGE_HEAT_THRESHOLD 1.0
 
 /**
  * What a function returns. Numbers never change their meaning; new ones are appended, so a program must expect numbers it does not know.
@@ -88,11 +94,11 @@ enum ssl_edge_status
      */
     SSL_EDGE_STATUS_INVALID_JOB = 10,
     /**
-     * The job was taught with another encoder.
+     * The job or the golden parts were taught with another encoder.
      */
     SSL_EDGE_STATUS_WRONG_ENCODER = 11,
     /**
-     * The engine is not built into this library, or cannot run the bundle.
+     * The engine is not built into this library, or cannot run the bundle in the precision asked for.
      */
     SSL_EDGE_STATUS_ENGINE_UNAVAILABLE = 12,
     /**
@@ -112,7 +118,7 @@ enum ssl_edge_status
      */
     SSL_EDGE_STATUS_INVALID_CLASS_NAME = 16,
     /**
-     * The samples do not allow a fit: no class, a class without a sample, or all embeddings equal.
+     * The samples do not allow a fit: no class, a class without a sample, or all embeddings equal; no golden part; reference frames that are unknown.
      */
     SSL_EDGE_STATUS_CANNOT_FIT = 17,
     /**
@@ -128,13 +134,32 @@ enum ssl_edge_status
      */
     SSL_EDGE_STATUS_PANICKED = 20,
     /**
-     * The frame was taught already, bit for bit: with the same label, or with another one.
+     * The frame was taught already, bit for bit: with the same label, with another one, or as another golden part; or it is to be a reference.
      */
     SSL_EDGE_STATUS_ALREADY_TAUGHT = 21,
     /**
      * The bundle is not signed by the key that was required, or its signature does not hold.
      */
     SSL_EDGE_STATUS_UNTRUSTED_BUNDLE = 22,
+    /**
+     * The job looks at no surfaces, so there is no heat.
+     */
+    SSL_EDGE_STATUS_NO_SURFACE = 23,
+    /**
+     * The job's head cannot run on a device.
+     */
+    SSL_EDGE_STATUS_NO_DEVICE_HEAD = 24,
+    /**
+     * The golden file is damaged or is none.
+     */
+    SSL_EDGE_STATUS_INVALID_GOLDEN = 25,
+    /**
+     * The job was changed since the monitor was made.
+     */
+    SSL_EDGE_STATUS_JOB_CHANGED = 26,
+     * The time given for the frame was over before it was done. The error text says how far it came; the encoder is ready for other frames.
+     */
+    SSL_EDGE_STATUS_TIMED_OUT = 27,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -270,12 +295,43 @@ enum ssl_edge_engine
      * The bundle's ONNX graph, run by tract.
      */
     SSL_EDGE_ENGINE_ONNX = 2,
+    /**
+     * An NVIDIA GPU through the plug-in libssl_edge_cuda, in f16: searched in the folders of the environment variable SSL_EDGE_PLUGIN_PATH, beside this
+     * library, and beside the program.
+     */
+    SSL_EDGE_ENGINE_CUDA = 3,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
 typedef enum ssl_edge_engine ssl_edge_engine;
 #else
 typedef uint32_t ssl_edge_engine;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What an encoder computes with; the value of ssl_edge_encoder_options.precision. Embeddings of different precisions are not mixed: each has a
+ * hash of its own, and a job taught in one is refused in the other.
+ */
+enum ssl_edge_precision
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * 32-bit floating point, in every bundle.
+     */
+    SSL_EDGE_PRECISION_F32 = 1,
+    /**
+     * 8-bit integers, in bundles made with `ssl-edge export --quantize int8`; native engine only.
+     */
+    SSL_EDGE_PRECISION_INT8 = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum ssl_edge_precision ssl_edge_precision;
+#else
+typedef uint32_t ssl_edge_precision;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
@@ -350,6 +406,105 @@ typedef uint32_t ssl_edge_surface;
 #endif // __cplusplus
 
 /**
+ * What a heat map has a value for; the value of ssl_edge_heat_options.resolution.
+ */
+enum ssl_edge_heat_resolution
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * Each patch of the surface: as it was measured.
+     */
+    SSL_EDGE_HEAT_RESOLUTION_GRID = 1,
+    /**
+     * Each pixel of the frame's region of interest: interpolated between the patches, and blurred.
+     */
+    SSL_EDGE_HEAT_RESOLUTION_PIXELS = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum ssl_edge_heat_resolution ssl_edge_heat_resolution;
+#else
+typedef uint32_t ssl_edge_heat_resolution;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What the threshold of golden parts rests on; the value of ssl_edge_golden_info.threshold_source.
+ */
+enum ssl_edge_threshold_source
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * There is none: one golden part does not say how much good parts differ.
+     */
+    SSL_EDGE_THRESHOLD_SOURCE_NONE = 0,
+    /**
+     * A rank of the scores of the golden parts: the rate is kept on parts like them.
+     */
+    SSL_EDGE_THRESHOLD_SOURCE_RANK = 1,
+    /**
+     * The rate is lower than so few golden parts can promise; it is extrapolated from the worst third of their scores.
+     */
+    SSL_EDGE_THRESHOLD_SOURCE_EXTRAPOLATION = 2,
+    /**
+     * As before, with too few golden parts to extrapolate: their largest score.
+     */
+    SSL_EDGE_THRESHOLD_SOURCE_LARGEST_SCORE = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum ssl_edge_threshold_source ssl_edge_threshold_source;
+#else
+typedef uint32_t ssl_edge_threshold_source;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What changed on a line; the value of ssl_edge_drift.cause.
+ */
+enum ssl_edge_drift_cause
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * Nothing, as far as can be told.
+     */
+    SSL_EDGE_DRIFT_CAUSE_NONE = 0,
+    /**
+     * The camera: brighter or darker.
+     */
+    SSL_EDGE_DRIFT_CAUSE_CAMERA_BRIGHTNESS = 1,
+    /**
+     * The camera: sharper or more blurred.
+     */
+    SSL_EDGE_DRIFT_CAUSE_CAMERA_FOCUS = 2,
+    /**
+     * The camera: more or fewer overexposed pixels.
+     */
+    SSL_EDGE_DRIFT_CAUSE_CAMERA_SATURATION = 3,
+    /**
+     * The product: most parts look different.
+     */
+    SSL_EDGE_DRIFT_CAUSE_PRODUCT = 4,
+    /**
+     * Some parts are unlike anything taught.
+     */
+    SSL_EDGE_DRIFT_CAUSE_NEW_KIND_OF_DEFECT = 5,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum ssl_edge_drift_cause ssl_edge_drift_cause;
+#else
+typedef uint32_t ssl_edge_drift_cause;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
  * An opened bundle, ready to embed frames.
  *
  * Thread safety: all functions may be called on one encoder from many threads at once, except ssl_edge_encoder_free, which must
@@ -358,12 +513,30 @@ typedef uint32_t ssl_edge_surface;
 typedef struct ssl_edge_encoder ssl_edge_encoder;
 
 /**
+ * Golden parts: what is where, and how much good parts differ. Where a job tells what no good part looks like anywhere, they tell what is not
+ * where it should be. Parts must lie alike in front of the camera.
+ *
+ * Thread safety: it never changes. All functions may be called on it from many threads at once, except ssl_edge_golden_free, which must be the
+ * last. No function starts a thread of its own.
+ */
+typedef struct ssl_edge_golden ssl_edge_golden;
+
+/**
  * What an operator teaches (classes, and samples of them) and the classifier that is fitted on it.
  *
  * Thread safety: all functions may be called on one job from many threads at once, except ssl_edge_job_free, which must be the
  * last. Inspections run side by side; a change waits for them and they for it. No function starts a thread of its own.
  */
 typedef struct ssl_edge_job ssl_edge_job;
+
+/**
+ * Watches what a job says of the frames of a line.
+ *
+ * Thread safety: all functions may be called on one monitor from many threads at once, except ssl_edge_monitor_free, which must be the last. Frames
+ * of several threads count in the order in which their inspections end; observe from one thread where the order matters. No function starts a
+ * thread of its own.
+ */
+typedef struct ssl_edge_monitor ssl_edge_monitor;
 
 /**
  * A view of the caller's pixels. The library reads them during the call only and keeps no pointer.
@@ -457,6 +630,14 @@ typedef struct ssl_edge_encoder_options {
      * A PEM file with a public key that must have signed the bundle; NULL, as after init, opens bundles that nobody signed too.
      */
     const char *signed_by;
+    /**
+     * A value of ssl_edge_precision; after init SSL_EDGE_PRECISION_F32. A precision that the bundle does not hold is an error, no other is taken.
+     */
+    uint32_t precision;
+    /**
+     * Zero.
+     */
+    uint32_t reserved_end;
 } ssl_edge_encoder_options;
 
 /**
@@ -487,6 +668,26 @@ typedef struct ssl_edge_encoder_info {
      * Name of the architecture, such as "vit_s16", ended by NUL, cut if it is longer.
      */
     char arch[64];
+    /**
+     * The engine that runs, a value of ssl_edge_engine.
+     */
+    uint32_t engine;
+    /**
+     * What it computes with, a value of ssl_edge_precision.
+     */
+    uint32_t precision;
+    /**
+     * Bytes of weights and work memory that the engine holds; 0 if it does not know.
+     */
+    uint64_t memory_bytes;
+    /**
+     * How far the engine was from the bundle's golden vectors when it was opened: the largest difference in an embedding of norm 1.
+     */
+    float self_test_difference;
+    /**
+     * The largest such difference that is accepted.
+     */
+    float self_test_tolerance;
 } ssl_edge_encoder_info;
 
 /**
@@ -619,6 +820,249 @@ typedef struct ssl_edge_fit_options {
     float unknown_rate;
 } ssl_edge_fit_options;
 
+/**
+ * How a head is made for a device. Fill it with ssl_edge_device_options_init before use.
+ */
+typedef struct ssl_edge_device_options {
+    /**
+     * Size of this struct in bytes; set by ssl_edge_device_options_init.
+     */
+    uint32_t struct_size;
+    /**
+     * The number by which a line's controller names the job, 0 to 65535; after init 0.
+     */
+    uint32_t job_number;
+    /**
+     * Flash for the image in bytes; after init 0, as much as all samples need. With less, samples that cover the others are kept.
+     */
+    uint64_t max_bytes;
+} ssl_edge_device_options;
+
+/**
+ * A head for a device beside the job that it was made from. Fill it with ssl_edge_device_report_init before the first use.
+ */
+typedef struct ssl_edge_device_report {
+    /**
+     * Size of this struct in bytes; set by ssl_edge_device_report_init.
+     */
+    uint32_t struct_size;
+    /**
+     * Bytes of the image.
+     */
+    uint32_t bytes;
+    /**
+     * Samples that the image holds.
+     */
+    uint32_t samples_kept;
+    /**
+     * Samples whose verdicts in integers were held against the job's.
+     */
+    uint32_t compared;
+    /**
+     * Those of them with the same class.
+     */
+    uint32_t same_class;
+    /**
+     * Those of them with the same answer to unknown.
+     */
+    uint32_t same_unknown;
+    /**
+     * Largest difference of the best class's score.
+     */
+    float score_difference;
+    /**
+     * Largest difference of the distance to the nearest sample.
+     */
+    float distance_difference;
+} ssl_edge_device_report;
+
+/**
+ * How a heat map is drawn. Fill it with ssl_edge_heat_options_init before use.
+ */
+typedef struct ssl_edge_heat_options {
+    /**
+     * Size of this struct in bytes; set by ssl_edge_heat_options_init.
+     */
+    uint32_t struct_size;
+    /**
+     * A value of ssl_edge_heat_resolution; after init SSL_EDGE_HEAT_RESOLUTION_PIXELS.
+     */
+    uint32_t resolution;
+    /**
+     * Standard deviation of the blur in pixels, 0 to 1000; after init 4, as `ssl-edge inspect --heat` draws. 0 is none. Does not count for a grid.
+     */
+    float blur;
+    /**
+     * Zero.
+     */
+    uint32_t reserved;
+} ssl_edge_heat_options;
+
+/**
+ * How golden parts are learned. Fill it with ssl_edge_golden_options_init before use.
+ */
+typedef struct ssl_edge_golden_options {
+    /**
+     * Size of this struct in bytes; set by ssl_edge_golden_options_init.
+     */
+    uint32_t struct_size;
+    /**
+     * What is compared, a value of ssl_edge_surface; after init SSL_EDGE_SURFACE_PIXELS, which needs no encoder.
+     */
+    uint32_t surface;
+    /**
+     * Patches by which a part may lie elsewhere, in each direction, 0 to 16; after init 2.
+     */
+    uint32_t max_shift;
+    /**
+     * Share of good parts that may be called different, above 0 and below 1; after init 0.05.
+     */
+    float false_alarm_rate;
+} ssl_edge_golden_options;
+
+/**
+ * What golden parts are. Fill it with ssl_edge_golden_info_init before the first use.
+ */
+typedef struct ssl_edge_golden_info {
+    /**
+     * Size of this struct in bytes; set by ssl_edge_golden_info_init.
+     */
+    uint32_t struct_size;
+    /**
+     * Golden parts.
+     */
+    uint32_t parts;
+    /**
+     * Rows of patches.
+     */
+    uint32_t rows;
+    /**
+     * Columns of patches.
+     */
+    uint32_t columns;
+    /**
+     * What is compared, a value of ssl_edge_surface.
+     */
+    uint32_t surface;
+    /**
+     * A value of ssl_edge_threshold_source.
+     */
+    uint32_t threshold_source;
+    /**
+     * Score above which a frame is called different; negative if there is none.
+     */
+    float threshold;
+    /**
+     * Share of good parts that may be called different; negative if there is no threshold.
+     */
+    float false_alarm_rate;
+    /**
+     * The lowest such share that the golden parts can promise, 1 / (parts + 1); negative if there is no threshold.
+     */
+    float false_alarm_floor;
+} ssl_edge_golden_info;
+
+/**
+ * A frame beside golden parts. Fill it with ssl_edge_golden_verdict_init before the first use.
+ */
+typedef struct ssl_edge_golden_verdict {
+    /**
+     * Size of this struct in bytes; set by ssl_edge_golden_verdict_init.
+     */
+    uint32_t struct_size;
+    /**
+     * 1 if the score is above the threshold, 0 if not, -1 if there is none.
+     */
+    int32_t differs;
+    /**
+     * How different the hundredth of the patches is that differs most.
+     */
+    float score;
+    /**
+     * How usual such a score is among golden parts, 0 to 1, never below false_alarm_floor; negative if there is no threshold.
+     */
+    float p_value;
+    /**
+     * Rows of patches by which the golden part lies further down.
+     */
+    int32_t shift_rows;
+    /**
+     * Columns of patches by which it lies further right.
+     */
+    int32_t shift_columns;
+    /**
+     * Index of the golden part that the frame is most like; -1 from three golden parts on, which are summed up.
+     */
+    int32_t nearest_part;
+} ssl_edge_golden_verdict;
+
+/**
+ * How a line is watched. Fill it with ssl_edge_monitor_options_init before use.
+ */
+typedef struct ssl_edge_monitor_options {
+    /**
+     * Size of this struct in bytes; set by ssl_edge_monitor_options_init.
+     */
+    uint32_t struct_size;
+    /**
+     * Share of frames that may be unknown without anything having changed, above 0 and at most 0.2; after init 0.02. Where the reference frames have
+     * more, theirs counts.
+     */
+    float unknown_rate;
+    /**
+     * Frames between two false alarms, on average at least, 10 to 1e8; after init 10000.
+     */
+    double run_length;
+} ssl_edge_monitor_options;
+
+/**
+ * What a monitor says after a frame. Fill it with ssl_edge_drift_init before the first use; it can be used again and again.
+ *
+ * The levels say how near each chart is to an alarm, which it gives above 1. After an alarm all begin at 0 again.
+ */
+typedef struct ssl_edge_drift {
+    /**
+     * Size of this struct in bytes; set by ssl_edge_drift_init.
+     */
+    uint32_t struct_size;
+    /**
+     * A value of ssl_edge_drift_cause; not SSL_EDGE_DRIFT_CAUSE_NONE is an alarm. ssl_edge_drift_action says what to do.
+     */
+    uint32_t cause;
+    /**
+     * Frames since the change began, as far as can be told; 0 without an alarm.
+     */
+    uint32_t frames;
+    /**
+     * Share of these frames whose embedding is unlike the reference frames'; 0 without an alarm.
+     */
+    float unlike;
+    /**
+     * Level of the picture's brightness.
+     */
+    float brightness;
+    /**
+     * Level of its focus.
+     */
+    float focus;
+    /**
+     * Level of its overexposure.
+     */
+    float saturation;
+    /**
+     * Level of the embedding.
+     */
+    float embedding;
+    /**
+     * Level of how typical frames are.
+     */
+    float typicality;
+    /**
+     * Level of the share of unknown frames.
+     */
+    float unknown;
+} ssl_edge_drift;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -648,7 +1092,7 @@ const char *ssl_edge_last_error(void);
 ssl_edge_status ssl_edge_frame_init(struct ssl_edge_frame *frame, size_t struct_size);
 
 /**
- * Fills options with defaults: the native engine, one thread.
+ * Fills options with defaults: the native engine in f32, one thread.
  *
  * @param options      the struct to fill
  * @param struct_size  sizeof(ssl_edge_encoder_options)
@@ -710,6 +1154,23 @@ ssl_edge_status ssl_edge_encoder_embed(const struct ssl_edge_encoder *encoder,
                                        const struct ssl_edge_frame *frame,
                                        float *embedding,
                                        size_t capacity);
+
+/**
+ * As ssl_edge_encoder_embed, but gives up when the time is over, with SSL_EDGE_STATUS_TIMED_OUT: while calls of other threads have their turn,
+ * and while the engine runs (the native engine looks at the clock every few dozen tokens of a block, the onnx engine between operations). The
+ * buffer is then as it was, and the encoder as if the call had not been.
+ *
+ * @param encoder     an open encoder
+ * @param frame       the pixels
+ * @param timeout_us  microseconds from this call on
+ * @param embedding   a buffer
+ * @param capacity    values that fit into the buffer, at least what ssl_edge_encoder_dim says
+ */
+ssl_edge_status ssl_edge_encoder_embed_within(const struct ssl_edge_encoder *encoder,
+                                              const struct ssl_edge_frame *frame,
+                                              uint64_t timeout_us,
+                                              float *embedding,
+                                              size_t capacity);
 
 /**
  * Fills a verdict with zeros and its size.
@@ -988,6 +1449,94 @@ ssl_edge_status ssl_edge_job_class_name(const struct ssl_edge_job *job,
 ssl_edge_status ssl_edge_job_sample_count(const struct ssl_edge_job *job, uint32_t class_id, size_t *count);
 
 /**
+ * Fills device options with their defaults and their size.
+ *
+ * @param options      the struct to fill
+ * @param struct_size  sizeof(ssl_edge_device_options)
+ */
+ssl_edge_status ssl_edge_device_options_init(struct ssl_edge_device_options *options, size_t struct_size);
+
+/**
+ * Fills a device report with zeros and its size.
+ *
+ * @param report       the struct to fill
+ * @param struct_size  sizeof(ssl_edge_device_report)
+ */
+ssl_edge_status ssl_edge_device_report_init(struct ssl_edge_device_report *report, size_t struct_size);
+
+/**
+ * What the job's head would be on a device: its size, and how far its verdicts in integers are from the job's.
+ *
+ * @param job      fitted since its last change
+ * @param options  filled by ssl_edge_device_options_init before
+ * @param report   filled by ssl_edge_device_report_init before
+ */
+ssl_edge_status ssl_edge_job_device_report(const struct ssl_edge_job *job,
+                                           const struct ssl_edge_device_options *options,
+                                           struct ssl_edge_device_report *report);
+
+/**
+ * The fitted head in integers, byte for byte what `ssl-edge job device` writes: an image for a device's flash, which the Rust crate ssl-edge-head
+ * runs without floating point.
+ *
+ * @param job       fitted since its last change
+ * @param options   filled by ssl_edge_device_options_init before
+ * @param image     a buffer for the image
+ * @param capacity  bytes of the buffer, at least what ssl_edge_job_device_report says
+ * @param size      bytes of the image
+ */
+ssl_edge_status ssl_edge_job_device_head(const struct ssl_edge_job *job,
+                                         const struct ssl_edge_device_options *options,
+                                         uint8_t *image,
+                                         size_t capacity,
+                                         size_t *size);
+
+/**
+ * Fills heat options with their defaults and their size.
+ *
+ * @param options      the struct to fill
+ * @param struct_size  sizeof(ssl_edge_heat_options)
+ */
+ssl_edge_status ssl_edge_heat_options_init(struct ssl_edge_heat_options *options, size_t struct_size);
+
+/**
+ * The size of a heat map, without running the encoder. It depends on the frame's size and region of interest, not on its pixels.
+ *
+ * @param job      fitted since its last change; it looks at surfaces (ssl_edge_job_set_surface) and has good samples
+ * @param encoder  the job's encoder
+ * @param frame    the pixels
+ * @param options  filled by ssl_edge_heat_options_init before
+ * @param rows     rows of the map
+ * @param columns  columns of the map
+ */
+ssl_edge_status ssl_edge_job_heat_size(const struct ssl_edge_job *job,
+                                       const struct ssl_edge_encoder *encoder,
+                                       const struct ssl_edge_frame *frame,
+                                       const struct ssl_edge_heat_options *options,
+                                       size_t *rows,
+                                       size_t *columns);
+
+/**
+ * The verdict on a frame, and where its surface is unlike good parts. A heat above SSL_EDGE_HEAT_THRESHOLD is one that at most one in a thousand
+ * patches of good parts has, as far as those that were taught can tell; it may show small places also on a part whose verdict is OK.
+ *
+ * @param job       fitted since its last change; it looks at surfaces (ssl_edge_job_set_surface) and has good samples
+ * @param encoder   the job's encoder
+ * @param frame     the pixels
+ * @param options   filled by ssl_edge_heat_options_init before
+ * @param verdict   filled by ssl_edge_verdict_init before
+ * @param heat      a buffer for the map, row by row, each value 0 or more
+ * @param capacity  floats of the buffer, at least the rows times the columns that ssl_edge_job_heat_size says
+ */
+ssl_edge_status ssl_edge_job_inspect_heat(const struct ssl_edge_job *job,
+                                          const struct ssl_edge_encoder *encoder,
+                                          const struct ssl_edge_frame *frame,
+                                          const struct ssl_edge_heat_options *options,
+                                          struct ssl_edge_verdict *verdict,
+                                          float *heat,
+                                          size_t capacity);
+
+/**
  * Teaches a frame. The job keeps its embedding and must be fitted again.
  *
  * @param job        a job
@@ -1028,6 +1577,199 @@ ssl_edge_status ssl_edge_job_add_embedding(struct ssl_edge_job *job,
  * @param sample_id  a sample
  */
 ssl_edge_status ssl_edge_job_remove_sample(struct ssl_edge_job *job, uint64_t sample_id);
+
+/**
+ * Learns golden parts from frames of one shape, one frame of each part. From two parts on they say how much good parts differ, and from three on
+ * what varies among them counts less.
+ *
+ * @param frames   pointers to the frames
+ * @param count    their number, at least 1
+ * @param encoder  the encoder whose patches are compared; may be NULL for SSL_EDGE_SURFACE_PIXELS
+ * @param options  filled by ssl_edge_golden_options_init before
+ * @param golden   the golden parts; free them with ssl_edge_golden_free
+ */
+ssl_edge_status ssl_edge_golden_learn(const struct ssl_edge_frame *const *frames,
+                                      size_t count,
+                                      const struct ssl_edge_encoder *encoder,
+                                      const struct ssl_edge_golden_options *options,
+                                      struct ssl_edge_golden **golden);
+
+/**
+ * Frees golden parts without saving them. NULL does nothing.
+ *
+ * @param golden  not used by any thread, now or later
+ */
+void ssl_edge_golden_free(struct ssl_edge_golden *golden);
+
+/**
+ * What golden parts are, and what their threshold promises.
+ *
+ * @param golden  golden parts
+ * @param info    filled by ssl_edge_golden_info_init before
+ */
+ssl_edge_status ssl_edge_golden_get_info(const struct ssl_edge_golden *golden,
+                                         struct ssl_edge_golden_info *info);
+
+/**
+ * Compares a frame with golden parts.
+ *
+ * @param golden   golden parts
+ * @param encoder  the encoder that they were learned with; may be NULL for SSL_EDGE_SURFACE_PIXELS
+ * @param frame    the pixels, of the golden parts' shape
+ * @param verdict  filled by ssl_edge_golden_verdict_init before
+ */
+ssl_edge_status ssl_edge_golden_compare(const struct ssl_edge_golden *golden,
+                                        const struct ssl_edge_encoder *encoder,
+                                        const struct ssl_edge_frame *frame,
+                                        struct ssl_edge_golden_verdict *verdict);
+
+/**
+ * The size of the heat map of a comparison.
+ *
+ * @param golden   golden parts
+ * @param frame    the pixels, of the golden parts' shape
+ * @param options  filled by ssl_edge_heat_options_init before
+ * @param rows     rows of the map
+ * @param columns  columns of the map
+ */
+ssl_edge_status ssl_edge_golden_heat_size(const struct ssl_edge_golden *golden,
+                                          const struct ssl_edge_frame *frame,
+                                          const struct ssl_edge_heat_options *options,
+                                          size_t *rows,
+                                          size_t *columns);
+
+/**
+ * Compares a frame with golden parts, and shows where it differs: SSL_EDGE_HEAT_THRESHOLD is the heat from which at most one in a thousand patches
+ * of golden parts differs from the others. Of a single golden part, it is the difference that its sharpest edges make between neighbouring patches.
+ *
+ * @param golden    golden parts
+ * @param encoder   the encoder that they were learned with; may be NULL for SSL_EDGE_SURFACE_PIXELS
+ * @param frame     the pixels, of the golden parts' shape
+ * @param options   filled by ssl_edge_heat_options_init before
+ * @param verdict   filled by ssl_edge_golden_verdict_init before
+ * @param heat      a buffer for the map, row by row; 0 also where a shift leaves nothing to compare with
+ * @param capacity  floats of the buffer, at least the rows times the columns that ssl_edge_golden_heat_size says
+ */
+ssl_edge_status ssl_edge_golden_compare_heat(const struct ssl_edge_golden *golden,
+                                             const struct ssl_edge_encoder *encoder,
+                                             const struct ssl_edge_frame *frame,
+                                             const struct ssl_edge_heat_options *options,
+                                             struct ssl_edge_golden_verdict *verdict,
+                                             float *heat,
+                                             size_t capacity);
+
+/**
+ * Saves golden parts. Power may fail at any time: the file is the old one or the new one.
+ *
+ * @param golden  golden parts
+ * @param path    the .sslg file
+ */
+ssl_edge_status ssl_edge_golden_save(const struct ssl_edge_golden *golden, const char *path);
+
+/**
+ * Loads golden parts. They compare as they did when they were saved; whether they belong to an encoder is checked when they are used with one.
+ *
+ * @param path    the .sslg file
+ * @param golden  the golden parts; free them with ssl_edge_golden_free
+ */
+ssl_edge_status ssl_edge_golden_load(const char *path,
+                                     struct ssl_edge_golden **golden);
+
+/**
+ * Fills golden options with their defaults and their size.
+ *
+ * @param options      the struct to fill
+ * @param struct_size  sizeof(ssl_edge_golden_options)
+ */
+ssl_edge_status ssl_edge_golden_options_init(struct ssl_edge_golden_options *options, size_t struct_size);
+
+/**
+ * Fills a golden info with defaults and its size.
+ *
+ * @param info         the struct to fill
+ * @param struct_size  sizeof(ssl_edge_golden_info)
+ */
+ssl_edge_status ssl_edge_golden_info_init(struct ssl_edge_golden_info *info, size_t struct_size);
+
+/**
+ * Fills a golden verdict with defaults and its size.
+ *
+ * @param verdict      the struct to fill
+ * @param struct_size  sizeof(ssl_edge_golden_verdict)
+ */
+ssl_edge_status ssl_edge_golden_verdict_init(struct ssl_edge_golden_verdict *verdict, size_t struct_size);
+
+/**
+ * Fills monitor options with their defaults and their size.
+ *
+ * @param options      the struct to fill
+ * @param struct_size  sizeof(ssl_edge_monitor_options)
+ */
+ssl_edge_status ssl_edge_monitor_options_init(struct ssl_edge_monitor_options *options, size_t struct_size);
+
+/**
+ * Fills a drift with zeros and its size.
+ *
+ * @param drift        the struct to fill
+ * @param struct_size  sizeof(ssl_edge_drift)
+ */
+ssl_edge_status ssl_edge_drift_init(struct ssl_edge_drift *drift, size_t struct_size);
+
+/**
+ * Makes a monitor from frames of the line as it should be, which were not taught to the job. It knows the job as it is now: after a change of the
+ * job a new monitor is needed.
+ *
+ * @param job        fitted since its last change
+ * @param encoder    the job's encoder
+ * @param reference  pointers to the frames
+ * @param count      their number, at least 5; with 20 or more, changes are found sooner
+ * @param options    filled by ssl_edge_monitor_options_init before
+ * @param monitor    the new monitor; free it with ssl_edge_monitor_free
+ */
+ssl_edge_status ssl_edge_monitor_new(const struct ssl_edge_job *job,
+                                     const struct ssl_edge_encoder *encoder,
+                                     const struct ssl_edge_frame *const *reference,
+                                     size_t count,
+                                     const struct ssl_edge_monitor_options *options,
+                                     struct ssl_edge_monitor **monitor);
+
+/**
+ * Frees a monitor. NULL does nothing.
+ *
+ * @param monitor  not used by any thread, now or later
+ */
+void ssl_edge_monitor_free(struct ssl_edge_monitor *monitor);
+
+/**
+ * Inspects a frame as ssl_edge_job_inspect does, and lets the monitor see it: in place of that function, for each frame of the line.
+ *
+ * @param monitor  made with this job
+ * @param job      unchanged since the monitor was made
+ * @param encoder  the job's encoder
+ * @param frame    the pixels
+ * @param verdict  filled by ssl_edge_verdict_init before
+ * @param drift    filled by ssl_edge_drift_init before
+ */
+ssl_edge_status ssl_edge_monitor_observe(struct ssl_edge_monitor *monitor,
+                                         const struct ssl_edge_job *job,
+                                         const struct ssl_edge_encoder *encoder,
+                                         const struct ssl_edge_frame *frame,
+                                         struct ssl_edge_verdict *verdict,
+                                         struct ssl_edge_drift *drift);
+
+/**
+ * Begins all charts anew, after a cause was dealt with. An alarm does so by itself.
+ *
+ * @param monitor  a monitor
+ */
+ssl_edge_status ssl_edge_monitor_reset(struct ssl_edge_monitor *monitor);
+
+/**
+ * What an operator should do about a cause: UTF-8, valid for ever, never NULL; "" for SSL_EDGE_DRIFT_CAUSE_NONE and numbers that are none.
+ *
+ * @param cause  a value of ssl_edge_drift_cause
+ */
+const char *ssl_edge_drift_action(uint32_t cause);
 
 #ifdef __cplusplus
 }  // extern "C"

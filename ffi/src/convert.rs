@@ -18,10 +18,13 @@ impl From<RuntimeError> for Failure {
             ) => Status::UntrustedBundle,
             RuntimeError::Bundle(_) => Status::InvalidBundle,
             RuntimeError::Frame(_) => Status::InvalidFrame,
-            RuntimeError::EngineUnavailable { .. } | RuntimeError::Load { .. } => {
-                Status::EngineUnavailable
-            }
+            RuntimeError::EngineUnavailable { .. }
+            | RuntimeError::PrecisionUnavailable { .. }
+            | RuntimeError::Device { .. }
+            | RuntimeError::Load { .. }
+            | RuntimeError::Plugin { .. } => Status::EngineUnavailable,
             RuntimeError::SelfTest { .. } => Status::GoldenMismatch,
+            RuntimeError::Interrupted { .. } => Status::TimedOut,
             RuntimeError::Threads { .. } => Status::InvalidArgument,
             _ => Status::Internal,
         };
@@ -42,15 +45,21 @@ impl From<AdaptError> for Failure {
             }
             AdaptError::TooFewClasses { .. }
             | AdaptError::EmptyClass { .. }
-            | AdaptError::Degenerate { .. } => Status::CannotFit,
-            AdaptError::Duplicate { .. } | AdaptError::Contradiction { .. } => {
-                Status::AlreadyTaught
+            | AdaptError::Degenerate { .. }
+            | AdaptError::NoGoodFrame => Status::CannotFit,
+            AdaptError::Duplicate { .. }
+            | AdaptError::Contradiction { .. }
+            | AdaptError::SameGolden { .. } => Status::AlreadyTaught,
+            AdaptError::BadOption { .. } | AdaptError::DeviceTooSmall { .. } => {
+                Status::InvalidArgument
             }
-            AdaptError::BadOption { .. } => Status::InvalidArgument,
+            AdaptError::Device(_) => Status::NoDeviceHead,
+            AdaptError::GridShape { .. } | AdaptError::AllMasked { .. } => Status::InvalidFrame,
             AdaptError::TokensNeeded => Status::InvalidEmbedding,
             AdaptError::NotFitted => Status::NotFitted,
             AdaptError::EncoderMismatch { .. } => Status::WrongEncoder,
             AdaptError::Io { .. } => Status::Io,
+            AdaptError::NotGolden { .. } => Status::InvalidGolden,
             AdaptError::NotAJob { .. }
             | AdaptError::FileVersion { .. }
             | AdaptError::FileLength { .. }
@@ -66,7 +75,17 @@ impl From<sdk::Error> for Failure {
         match error {
             sdk::Error::Encoder(error) => error.into(),
             sdk::Error::Job(error) => error.into(),
-            other => Self::new(Status::Internal, other.to_string()),
+            other => {
+                let status = match &other {
+                    sdk::Error::Frame(_) => Status::InvalidFrame,
+                    sdk::Error::OtherEncoder => Status::WrongEncoder,
+                    sdk::Error::JobChanged { .. } => Status::JobChanged,
+                    sdk::Error::ReferenceTaught { .. } => Status::AlreadyTaught,
+                    sdk::Error::ReferenceUnknown { .. } => Status::CannotFit,
+                    _ => Status::Internal,
+                };
+                Self::new(status, other.to_string())
+            }
         }
     }
 }

@@ -6,10 +6,13 @@ use crate::pointer::{
     self, Output, OutputBuffer, OutputStruct, Sized32, init_struct, read_struct, reference,
 };
 use crate::status::{Failure, ssl_edge_status};
-use sdk::encoder::{Bundle, Encoder, EngineKind, Options, PublicKey, RuntimeError, feature_of};
+use sdk::encoder::{
+    Bundle, Encoder, EngineKind, Limit, Options, Precision, PublicKey, RuntimeError,
+};
 use std::ffi::c_char;
 use std::mem::offset_of;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// What computes the embeddings; the value of ssl_edge_encoder_options.engine.
 #[repr(u32)]
@@ -19,6 +22,20 @@ pub enum ssl_edge_engine {
     Native = 1,
     /// The bundle's ONNX graph, run by tract.
     Onnx = 2,
+    /// An NVIDIA GPU through the plug-in libssl_edge_cuda, in f16: searched in the folders of the environment variable SSL_EDGE_PLUGIN_PATH, beside this
+    /// library, and beside the program.
+    Cuda = 3,
+}
+
+/// What an encoder computes with; the value of ssl_edge_encoder_options.precision. Embeddings of different precisions are not mixed: each has a
+/// hash of its own, and a job taught in one is refused in the other.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ssl_edge_precision {
+    /// 32-bit floating point, in every bundle.
+    F32 = 1,
+    /// 8-bit integers, in bundles made with `ssl-edge export --quantize int8`; native engine only.
+    Int8 = 2,
 }
 
 /// How to open an encoder.
@@ -35,11 +52,15 @@ pub struct ssl_edge_encoder_options {
     pub reserved: u32,
     /// A PEM file with a public key that must have signed the bundle; NULL, as after init, opens bundles that nobody signed too.
     pub signed_by: *const c_char,
+    /// A value of ssl_edge_precision; after init SSL_EDGE_PRECISION_F32. A precision that the bundle does not hold is an error, no other is taken.
+    pub precision: u32,
+    /// Zero.
+    pub reserved_end: u32,
 }
 
 const MAX_THREADS: u32 = 1024;
 
-// SAFETY: repr(C), struct_size first, four u32 and a raw pointer without padding on 32 and 64 bit.
+// SAFETY: repr(C), struct_size first, four u32, a raw pointer and two u32 without padding on 32 and 64 bit.
 unsafe impl Sized32 for ssl_edge_encoder_options {
     const NAME: &'static str = "ssl_edge_encoder_options";
     const FIRST_SIZE: usize = offset_of!(ssl_edge_encoder_options, reserved) + size_of::<u32>();
@@ -51,6 +72,8 @@ unsafe impl Sized32 for ssl_edge_encoder_options {
             threads: 1,
             reserved: 0,
             signed_by: std::ptr::null(),
+            precision: ssl_edge_precision::F32 as u32,
+            reserved_end: 0,
         }
     }
 }
@@ -71,9 +94,19 @@ pub struct ssl_edge_encoder_info {
     pub hash: [u8; 32],
     /// Name of the architecture, such as "vit_s16", ended by NUL, cut if it is longer.
     pub arch: [c_char; 64],
+    /// The engine that runs, a value of ssl_edge_engine.
+    pub engine: u32,
+    /// What it computes with, a value of ssl_edge_precision.
+    pub precision: u32,
+    /// Bytes of weights and work memory that the engine holds; 0 if it does not know.
+    pub memory_bytes: u64,
+    /// How far the engine was from the bundle's golden vectors when it was opened: the largest difference in an embedding of norm 1.
+    pub self_test_difference: f32,
+    /// The largest such difference that is accepted.
+    pub self_test_tolerance: f32,
 }
 
-// SAFETY: repr(C), struct_size first, four u32 and bytes without padding.
+// SAFETY: repr(C), struct_size first, four u32 and 96 bytes, then two u32, a u64 at offset 120 and two f32: no padding on 32 and 64 bit.
 unsafe impl Sized32 for ssl_edge_encoder_info {
     const NAME: &'static str = "ssl_edge_encoder_info";
     const FIRST_SIZE: usize = offset_of!(ssl_edge_encoder_info, arch) + 64;
@@ -87,6 +120,11 @@ unsafe impl Sized32 for ssl_edge_encoder_info {
             input_height: 0,
             hash: [0; 32],
             arch: [0; 64],
+            engine: 0,
+            precision: 0,
+            memory_bytes: 0,
+            self_test_difference: 0.0,
+            self_test_tolerance: 0.0,
         }
     }
 }
@@ -130,6 +168,7 @@ fn sdk_options(options: &ssl_edge_encoder_options) -> Result<Options, Failure> {
     let engine = match options.engine {
         engine if engine == ssl_edge_engine::Native as u32 => EngineKind::Native,
         engine if engine == ssl_edge_engine::Onnx as u32 => EngineKind::Onnx,
+        engine if engine == ssl_edge_engine::Cuda as u32 => EngineKind::Cuda,
         engine => {
             let text = format!("options.engine is {engine}; set it to a value of ssl_edge_engine");
             return Err(Failure::new(ssl_edge_status::InvalidArgument, text));
@@ -142,18 +181,36 @@ fn sdk_options(options: &ssl_edge_encoder_options) -> Result<Options, Failure> {
         );
         return Err(Failure::new(ssl_edge_status::InvalidArgument, text));
     }
-    if options.reserved != 0 {
-        let text = "options.reserved is not 0; fill the options with ssl_edge_encoder_options_init";
-        return Err(Failure::new(ssl_edge_status::InvalidStruct, text));
+    let precision = match options.precision {
+        precision if precision == ssl_edge_precision::F32 as u32 => Precision::F32,
+        precision if precision == ssl_edge_precision::Int8 as u32 => Precision::Int8,
+        precision => {
+            let text = format!(
+                "options.precision is {precision}; set it to a value of ssl_edge_precision"
+            );
+            return Err(Failure::new(ssl_edge_status::InvalidArgument, text));
+        }
+    };
+    for (name, value) in [
+        ("reserved", options.reserved),
+        ("reserved_end", options.reserved_end),
+    ] {
+        if value != 0 {
+            let text = format!(
+                "options.{name} is not 0; fill the options with ssl_edge_encoder_options_init"
+            );
+            return Err(Failure::new(ssl_edge_status::InvalidStruct, text));
+        }
     }
     Ok(Options {
         engine,
         threads: options.threads as usize,
+        precision,
         ..Options::default()
     })
 }
 
-/// Fills options with defaults: the native engine, one thread.
+/// Fills options with defaults: the native engine in f32, one thread.
 ///
 /// @param options      the struct to fill
 /// @param struct_size  sizeof(ssl_edge_encoder_options)
@@ -263,21 +320,26 @@ pub unsafe extern "C" fn ssl_edge_encoder_get_info(
         // SAFETY: each pointer is NULL or what its type says, for the time of this call.
         let (encoder, output) =
             unsafe { (reference(encoder, "encoder")?, OutputStruct::new(info)?) };
-        output.write(&encoder.with(|encoder| Ok(describe(encoder)))?);
+        output.write(&encoder.with(describe)?);
         Ok(())
     })
 }
 
-fn describe(encoder: &Encoder) -> ssl_edge_encoder_info {
-    let manifest = encoder.manifest();
+fn describe(encoder: &Encoder) -> Result<ssl_edge_encoder_info, Failure> {
+    let (manifest, self_test) = (encoder.manifest(), encoder.self_test());
     let mut info = ssl_edge_encoder_info {
         dim: encoder.feature_dim() as u32,
         input_width: manifest.preprocess.width,
         input_height: manifest.preprocess.height,
         hash: encoder.hash(),
+        engine: engine_number(encoder.engine())?,
+        precision: precision_number(encoder.precision())?,
+        memory_bytes: encoder.memory().unwrap_or(0) as u64,
+        self_test_difference: self_test.difference,
+        self_test_tolerance: self_test.tolerance,
         ..ssl_edge_encoder_info::defaults()
     };
-    let name = &manifest.arch.name;
+    let name = manifest.name();
     let cut = name.floor_char_boundary(info.arch.len() - 1);
     for (to, from) in info
         .arch
@@ -286,7 +348,29 @@ fn describe(encoder: &Encoder) -> ssl_edge_encoder_info {
     {
         *to = from as c_char;
     }
-    info
+    Ok(info)
+}
+
+fn engine_number(engine: EngineKind) -> Result<u32, Failure> {
+    match engine {
+        EngineKind::Native => Ok(ssl_edge_engine::Native as u32),
+        EngineKind::Onnx => Ok(ssl_edge_engine::Onnx as u32),
+        engine => Err(unnumbered("engine", engine.name())),
+    }
+}
+
+fn precision_number(precision: Precision) -> Result<u32, Failure> {
+    match precision {
+        Precision::F32 => Ok(ssl_edge_precision::F32 as u32),
+        Precision::Int8 => Ok(ssl_edge_precision::Int8 as u32),
+        precision => Err(unnumbered("precision", precision.name())),
+    }
+}
+
+/// What sdk_options never asks for has no number in the header.
+fn unnumbered(what: &str, name: &str) -> Failure {
+    let text = format!("{what} {name} has no number in this library's header; report this");
+    Failure::new(ssl_edge_status::Internal, text)
 }
 
 /// Embeds a frame: the vector that jobs learn from and that similar frames share.
@@ -302,16 +386,48 @@ pub unsafe extern "C" fn ssl_edge_encoder_embed(
     embedding: *mut f32,
     capacity: usize,
 ) -> ssl_edge_status {
-    guard(|| {
-        // SAFETY: each pointer is NULL or what its type says, for the time of this call; `embedding` has room for `capacity` values.
-        let (encoder, frame) = unsafe { (reference(encoder, "encoder")?, frame::borrow(frame)?) };
-        encoder.with(|encoder| {
-            // SAFETY: as above.
-            let output = unsafe {
-                OutputBuffer::new(embedding, capacity, encoder.feature_dim(), "embedding")
-            }?;
-            output.write(&feature_of(encoder, &frame)?);
-            Ok(())
-        })
+    // SAFETY: by the contract of this function.
+    guard(|| unsafe { embed(encoder, frame, &Limit::default(), embedding, capacity) })
+}
+
+/// As ssl_edge_encoder_embed, but gives up when the time is over, with SSL_EDGE_STATUS_TIMED_OUT: while calls of other threads have their turn,
+/// and while the engine runs (the native engine looks at the clock every few dozen tokens of a block, the onnx engine between operations). The
+/// buffer is then as it was, and the encoder as if the call had not been.
+///
+/// @param encoder     an open encoder
+/// @param frame       the pixels
+/// @param timeout_us  microseconds from this call on
+/// @param embedding   a buffer
+/// @param capacity    values that fit into the buffer, at least what ssl_edge_encoder_dim says
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ssl_edge_encoder_embed_within(
+    encoder: *const ssl_edge_encoder,
+    frame: *const ssl_edge_frame,
+    timeout_us: u64,
+    embedding: *mut f32,
+    capacity: usize,
+) -> ssl_edge_status {
+    let limit = Limit::within(Duration::from_micros(timeout_us));
+    // SAFETY: by the contract of this function.
+    guard(|| unsafe { embed(encoder, frame, &limit, embedding, capacity) })
+}
+
+/// # Safety
+/// Each pointer is NULL or what its type says, for the time of this call; `embedding` has room for `capacity` values.
+unsafe fn embed(
+    encoder: *const ssl_edge_encoder,
+    frame: *const ssl_edge_frame,
+    limit: &Limit,
+    embedding: *mut f32,
+    capacity: usize,
+) -> Result<(), Failure> {
+    // SAFETY: by the contract of this function.
+    let (encoder, frame) = unsafe { (reference(encoder, "encoder")?, frame::borrow(frame)?) };
+    encoder.with(|encoder| {
+        // SAFETY: as above.
+        let output =
+            unsafe { OutputBuffer::new(embedding, capacity, encoder.feature_dim(), "embedding") }?;
+        output.write(&encoder.feature(&encoder.embed_within(&frame, limit)?));
+        Ok(())
     })
 }

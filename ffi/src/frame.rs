@@ -241,6 +241,25 @@ pub(crate) unsafe fn borrow<'a>(frame: *const ssl_edge_frame) -> Result<Frame<'a
     view.view(data)
 }
 
+/// Borrows each of the caller's `count` frames.
+///
+/// # Safety
+/// If it is not NULL, `frames` points to `count` pointers, each as [`borrow`] asks for.
+pub(crate) unsafe fn borrow_all<'a>(
+    frames: *const *const ssl_edge_frame,
+    count: usize,
+) -> Result<Vec<Frame<'a>>, Failure> {
+    // SAFETY: the same contract.
+    let frames = unsafe { slice(frames, count, "frames") }?;
+    let one = |(index, &frame): (usize, &*const ssl_edge_frame)| {
+        // SAFETY: the same contract.
+        unsafe { borrow(frame) }.map_err(|failure| {
+            Failure::new(failure.status, format!("frame {index}: {}", failure.text))
+        })
+    };
+    frames.iter().enumerate().map(one).collect()
+}
+
 /// Fills a frame with defaults: no data, no format, the whole frame as region of interest.
 ///
 /// @param frame        the struct to fill

@@ -2,12 +2,12 @@
 //!
 //! - Every function that can fail returns an [`ssl_edge_status`]; [`ssl_edge_last_error`] says what went wrong and what to do.
 //! - The object comes first, then inputs, then outputs. Outputs are written on success only.
-//! - Any pointer may be NULL and gives `SSL_EDGE_STATUS_NULL_POINTER`; `free(NULL)` does nothing.
+//! - Any pointer may be NULL and gives `SSL_EDGE_STATUS_NULL_POINTER`, unless its parameter says what NULL means; `free(NULL)` does nothing.
 //! - Public structs begin with their size and are filled by their `_init` function; all else is opaque.
 //! - No panic crosses: it becomes `SSL_EDGE_STATUS_PANICKED`, and an object that was being changed refuses to work from then on.
 //! - The library prints nothing and starts no thread beyond those of `ssl_edge_encoder_options`.
 //!
-//! One file for each C object ([`frame`], [`encoder`], [`job`], [`verdict`]); `guard` and `pointer` hold what all of them need.
+//! One file for each C object ([`frame`], [`encoder`], [`job`], [`verdict`], [`golden`], [`monitor`]); `guard` and `pointer` hold what all of them need.
 //!
 //! Architecture Invariant: this crate converts and checks. It computes nothing that the façade does not offer to Rust users.
 
@@ -22,8 +22,10 @@ mod convert;
 pub mod encoder;
 pub mod fit;
 pub mod frame;
+pub mod golden;
 mod guard;
 pub mod job;
+pub mod monitor;
 mod pointer;
 pub mod status;
 pub mod verdict;

@@ -51,6 +51,21 @@ pub(crate) unsafe fn reference<'a, T>(pointer: *const T, name: &str) -> Result<&
     Ok(unsafe { &*pointer })
 }
 
+/// Borrows what `pointer` points to; nothing for NULL, where a caller may leave it out.
+///
+/// # Safety
+/// As [`reference`].
+pub(crate) unsafe fn optional<'a, T>(
+    pointer: *const T,
+    name: &str,
+) -> Result<Option<&'a T>, Failure> {
+    if pointer.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: the same contract.
+    unsafe { reference(pointer, name) }.map(Some)
+}
+
 /// A checked place for an output, so that it can be refused before any work is done and written after all of it.
 pub(crate) struct Output<T>(*mut T);
 

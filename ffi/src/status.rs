@@ -29,9 +29,9 @@ pub enum ssl_edge_status {
     InvalidBundle = 9,
     /// The job file is damaged or is none.
     InvalidJob = 10,
-    /// The job was taught with another encoder.
+    /// The job or the golden parts were taught with another encoder.
     WrongEncoder = 11,
-    /// The engine is not built into this library, or cannot run the bundle.
+    /// The engine is not built into this library, or cannot run the bundle in the precision asked for.
     EngineUnavailable = 12,
     /// The engine does not reproduce the bundle's golden vectors.
     GoldenMismatch = 13,
@@ -41,7 +41,7 @@ pub enum ssl_edge_status {
     UnknownSample = 15,
     /// The class name is empty or taken.
     InvalidClassName = 16,
-    /// The samples do not allow a fit: no class, a class without a sample, or all embeddings equal.
+    /// The samples do not allow a fit: no class, a class without a sample, or all embeddings equal; no golden part; reference frames that are unknown.
     CannotFit = 17,
     /// The job was changed since its last fit, or never fitted.
     NotFitted = 18,
@@ -49,10 +49,20 @@ pub enum ssl_edge_status {
     Internal = 19,
     /// The library panicked inside: report it with the error text, and free the object that was in use.
     Panicked = 20,
-    /// The frame was taught already, bit for bit: with the same label, or with another one.
+    /// The frame was taught already, bit for bit: with the same label, with another one, or as another golden part; or it is to be a reference.
     AlreadyTaught = 21,
     /// The bundle is not signed by the key that was required, or its signature does not hold.
     UntrustedBundle = 22,
+    /// The job looks at no surfaces, so there is no heat.
+    NoSurface = 23,
+    /// The job's head cannot run on a device.
+    NoDeviceHead = 24,
+    /// The golden file is damaged or is none.
+    InvalidGolden = 25,
+    /// The job was changed since the monitor was made.
+    JobChanged = 26,
+    /// The time given for the frame was over before it was done. The error text says how far it came; the encoder is ready for other frames.
+    TimedOut = 27,
 }
 
 /// A failed call: the status that it returns and the text that it leaves.

@@ -2,8 +2,11 @@
 
 mod common;
 
-use common::{Function, Linkage, bundle, compile, functions, package, program, read, succeed};
+use common::{
+    Function, Linkage, bundle, compile, functions, int8_bundle, package, program, read, succeed,
+};
 use sdk::encoder::{Bundle, SecretKey};
+use sdk::job::{DeviceInput, DeviceOptions, Job};
 use std::fmt::Write;
 
 #[test]
@@ -42,6 +45,38 @@ fn the_examples_teach_inspect_save_and_load() {
 }
 
 #[test]
+fn the_heat_example_shows_the_spot_and_writes_the_head() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let bundle = bundle(folder.path(), 0);
+    let [job, head] = ["station.sslj", "head.bin"].map(|name| folder.path().join(name));
+    for linkage in Linkage::ALL {
+        let path = compile(&package().join("examples/heat.c"), linkage, folder.path());
+        let output = succeed(program(&path).arg(&bundle).arg(&job).arg(&head));
+        let lines: Vec<&str> = output.lines().collect();
+        assert_eq!(lines.len(), 2 * 11 + 1, "{output}");
+        assert!(lines[0].starts_with("verdict: good, "), "{output}");
+        assert_eq!(
+            lines[11], "verdict: spot, surface unlike good parts",
+            "{output}"
+        );
+        // The spot's centre is at 120 of 160 columns and 60 of 120 rows.
+        assert_eq!(&lines[12 + 5][15..16], "#", "{output}");
+        assert_eq!(&lines[12 + 1][..8], "........", "{output}");
+        assert!(lines[22].ends_with("12 of 12 samples get the same class in integers"));
+        let options = DeviceOptions {
+            job_number: 7,
+            max_bytes: None,
+            input: DeviceInput::Fitted,
+        };
+        let expected = Job::load(&job)
+            .expect("the job loads")
+            .device_head(&options);
+        let written = std::fs::read(&head).expect("the head was written");
+        assert_eq!(written, expected.expect("a head").image);
+    }
+}
+
+#[test]
 fn an_example_without_its_bundle_says_what_to_do() {
     let folder = tempfile::tempdir().expect("a folder can be made");
     for source in ["examples/inspect.c", "examples/inspect.cpp"] {
@@ -77,10 +112,64 @@ fn misuse_is_refused_and_leaves_outputs_alone() {
     for linkage in Linkage::ALL {
         let path = compile(&package().join("tests/c/misuse.c"), linkage, folder.path());
         assert_eq!(
-            succeed(program(&path).args(&bundles).arg(folder.path())),
+            succeed(
+                program(&path)
+                    .args(&bundles)
+                    .arg(folder.path())
+                    .env("SSL_EDGE_PLUGIN_PATH", folder.path().join("text.sslj"))
+            ),
             "ok\n"
         );
     }
+}
+
+#[test]
+fn an_encoder_runs_in_the_precision_that_was_asked_for() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let bundles = [bundle(folder.path(), 0), int8_bundle(folder.path(), 0)];
+    let path = compile(
+        &package().join("tests/c/precision.c"),
+        Linkage::Shared,
+        folder.path(),
+    );
+    assert_eq!(succeed(program(&path).args(&bundles)), "ok\n");
+}
+
+#[test]
+fn heat_and_device_heads_are_given_and_misuse_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let bundles = [bundle(folder.path(), 0), bundle(folder.path(), 1)];
+    let path = compile(
+        &package().join("tests/c/heat.c"),
+        Linkage::Shared,
+        folder.path(),
+    );
+    assert_eq!(succeed(program(&path).args(&bundles)), "ok\n");
+}
+
+#[test]
+fn golden_parts_are_learned_compared_and_kept() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let bundles = [bundle(folder.path(), 0), bundle(folder.path(), 1)];
+    let path = compile(
+        &package().join("tests/c/golden.c"),
+        Linkage::Shared,
+        folder.path(),
+    );
+    let output = succeed(program(&path).args(&bundles).arg(folder.path()));
+    assert_eq!(output, "ok\n");
+}
+
+#[test]
+fn a_line_is_watched() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let bundles = [bundle(folder.path(), 0), bundle(folder.path(), 1)];
+    let path = compile(
+        &package().join("tests/c/monitor.c"),
+        Linkage::Shared,
+        folder.path(),
+    );
+    assert_eq!(succeed(program(&path).args(&bundles)), "ok\n");
 }
 
 #[test]
@@ -190,6 +279,23 @@ fn valid_argument(function: &Function, idx: usize) -> String {
         ("ssl_edge_verdict *", _) => "&verdict",
         ("ssl_edge_fit_report *", _) => "&report",
         ("const ssl_edge_fit_options *" | "ssl_edge_fit_options *", _) => "&fit_options",
+        ("const ssl_edge_heat_options *" | "ssl_edge_heat_options *", _) => "&heat_options",
+        ("const ssl_edge_device_options *" | "ssl_edge_device_options *", _) => "&device_options",
+        ("ssl_edge_device_report *", _) => "&device_report",
+        ("uint8_t *", _) => "bytes",
+        ("const ssl_edge_golden *" | "ssl_edge_golden *", _) => "golden",
+        ("ssl_edge_golden **", _) => "&new_golden",
+        ("const ssl_edge_golden_options *" | "ssl_edge_golden_options *", _) => "&golden_options",
+        ("ssl_edge_golden_info *", _) => "&golden_info",
+        ("ssl_edge_golden_verdict *", _) => "&golden_verdict",
+        ("ssl_edge_monitor *", _) => "monitor",
+        ("ssl_edge_monitor **", _) => "&new_monitor",
+        ("const ssl_edge_monitor_options *" | "ssl_edge_monitor_options *", _) => {
+            "&monitor_options"
+        }
+        ("ssl_edge_drift *", _) => "&drift",
+        ("const ssl_edge_frame *const *", _) => "frames",
+        ("size_t", "count") => "5",
         ("const char *", "path") => "path",
         ("const char *", "name") => "\"another class\"",
         ("const char *", "source") => "\"\"",
@@ -205,6 +311,7 @@ fn valid_argument(function: &Function, idx: usize) -> String {
         ("double", "cost") => "1.0",
         ("int64_t", "unix_time") => "0",
         ("uint64_t", "sample_id") => "sample_id",
+        ("uint64_t", "timeout_us") => "UINT64_MAX",
         _ => panic!(
             "{}: say here what a valid `{kind} {name}` is",
             function.name

@@ -21,6 +21,8 @@ fn generated() -> String {
         "verdict.rs",
         "fit.rs",
         "job/mod.rs",
+        "golden/mod.rs",
+        "monitor.rs",
     ] {
         builder = builder.with_src(sources.join(file));
     }

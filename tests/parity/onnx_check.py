@@ -8,8 +8,8 @@ Bundles made with `export --quantize int8 --onnx dynamic,qdq,f16` hold more grap
 be off by is in FORMS.
 
 The golden inputs go through ONNX Runtime one at a time and as one batch. The largest absolute
-difference of the L2-normalised CLS token and mean patch token to the golden outputs is printed as
-JSON, one line a bundle; the exit status is 1 if it is above the manifest's tolerance.
+difference of the L2-normalised CLS token and mean patch token to the golden outputs, and their least
+cosine, are printed as JSON, one line a graph; the exit status is 1 if the difference is above the tolerance.
 Checked with onnx 1.23.2 and onnxruntime 1.32.0; the Rust tests do not need this script.
 """
 
@@ -27,10 +27,19 @@ def normalise(rows):
     return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
-def difference(session, images, golden):
+def run(session, images, golden):
+    """Pairs of normalised tokens: found and expected."""
     cls, patches = session.run(["cls", "patches"], {"image": images})
     pairs = [(cls, golden["cls"]), (patches.mean(axis=1), golden["patch_mean"])]
-    return max(float(np.abs(normalise(found) - normalise(expected)).max()) for found, expected in pairs)
+    return [(normalise(found), normalise(expected)) for found, expected in pairs]
+
+
+def difference(pairs):
+    return max(float(np.abs(found - expected).max()) for found, expected in pairs)
+
+
+def cosine(pairs):
+    return min(float((found * expected).sum(axis=-1).min()) for found, expected in pairs)
 
 
 # Member, and what a normalised embedding may be off by: None for the manifest's tolerance.
@@ -42,8 +51,9 @@ def check_graph(path, member, graph, manifest, golden):
     onnx.checker.check_model(model, full_check=True)
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     rows = [{name: tensor[i : i + 1] for name, tensor in golden.items()} for i in range(len(golden["cls"]))]
-    single = max(difference(session, row["input"], row) for row in rows)
-    batch = difference(session, golden["input"], golden)
+    single = max(difference(run(session, row["input"], row)) for row in rows)
+    pairs = run(session, golden["input"], golden)
+    batch = difference(pairs)
     tolerance = FORMS[member] or manifest["golden"]["tolerance"]
     result = {
         "bundle": path,
@@ -53,6 +63,7 @@ def check_graph(path, member, graph, manifest, golden):
         "opset": model.opset_import[0].version,
         "single": single,
         "batch": batch,
+        "cosine": cosine(pairs),
         "tolerance": tolerance,
     }
     print(json.dumps(result))

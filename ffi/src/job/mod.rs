@@ -17,6 +17,8 @@ use std::sync::RwLock;
 
 pub mod change;
 pub mod classes;
+pub mod device;
+pub mod heat;
 pub mod samples;
 
 /// What an operator teaches (classes, and samples of them) and the classifier that is fitted on it.
@@ -59,7 +61,11 @@ impl ssl_edge_job {
         })
     }
 
-    fn inspect(&self, encoder: &ssl_edge_encoder, frame: &Frame<'_>) -> Result<Verdict, Failure> {
+    pub(crate) fn inspect(
+        &self,
+        encoder: &ssl_edge_encoder,
+        frame: &Frame<'_>,
+    ) -> Result<Verdict, Failure> {
         let seen = self.see(encoder, frame, |job| {
             job.report().ok_or(AdaptError::NotFitted)?;
             Ok(job.needs_tokens())

@@ -1,34 +1,12 @@
 /* misuse BUNDLE OTHER_BUNDLE FOLDER: everything that a caller may get wrong gives its status, and outputs stay as they were. */
 
-#include "ssl_edge.h"
+#include "check.h"
 
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 enum { SIZE = 64, STRIDE = 200 };
-
-static void fail(int line, const char *what) {
-    printf("line %d: %s (last error: %s)\n", line, what, ssl_edge_last_error());
-    exit(1);
-}
-
-#define CHECK(condition)                             \
-    do {                                             \
-        if (!(condition)) fail(__LINE__, #condition); \
-    } while (0)
-
-#define EXPECT(status, call) CHECK((call) == SSL_EDGE_STATUS_##status)
-
-/* The call gives the status, and the error text says the words. */
-#define REFUSED(status, words, call)                        \
-    do {                                                    \
-        EXPECT(status, call);                               \
-        CHECK(strstr(ssl_edge_last_error(), words) != NULL); \
-    } while (0)
 
 static uint8_t pixels[STRIDE * SIZE];
 
@@ -59,6 +37,11 @@ static void opening(const char *bundle, const char *folder) {
     ssl_edge_encoder *encoder = NULL;
     char path[4096];
     EXPECT(OK, ssl_edge_encoder_options_init(&options, sizeof options));
+
+    /* The program is run with a plug-in that is a text. */
+    options.engine = SSL_EDGE_ENGINE_CUDA;
+    REFUSED(ENGINE_UNAVAILABLE, "text.sslj cannot be loaded", ssl_edge_encoder_open(bundle, &options, &encoder));
+    options.engine = SSL_EDGE_ENGINE_NATIVE;
 
     REFUSED(IO, "nowhere.sslb", ssl_edge_encoder_open("nowhere.sslb", &options, &encoder));
     snprintf(path, sizeof path, "%s/cut.sslb", folder);
@@ -94,15 +77,6 @@ static void opening(const char *bundle, const char *folder) {
     memset(&options, 0, sizeof options);
     REFUSED(INVALID_STRUCT, "ssl_edge_encoder_options_init", ssl_edge_encoder_open(bundle, &options, &encoder));
     CHECK(encoder == NULL);
-}
-
-static ssl_edge_encoder *opened(const char *bundle, uint32_t engine) {
-    ssl_edge_encoder_options options;
-    ssl_edge_encoder *encoder = NULL;
-    EXPECT(OK, ssl_edge_encoder_options_init(&options, sizeof options));
-    options.engine = engine;
-    EXPECT(OK, ssl_edge_encoder_open(bundle, &options, &encoder));
-    return encoder;
 }
 
 static void frames(const ssl_edge_encoder *encoder) {
@@ -162,7 +136,13 @@ static void frames(const ssl_edge_encoder *encoder) {
     REFUSED(BUFFER_TOO_SMALL, "needed", ssl_edge_encoder_embed(encoder, &frame, embedding, dim - 1));
     REFUSED(BUFFER_TOO_SMALL, "needed", ssl_edge_encoder_embed(encoder, &frame, embedding, 0));
     REFUSED(INVALID_ARGUMENT, "embedding", ssl_edge_encoder_embed(encoder, &frame, embedding, SIZE_MAX));
+    REFUSED(TIMED_OUT, "0 of 1 frames", ssl_edge_encoder_embed_within(encoder, &frame, 0, embedding, dim));
+    REFUSED(BUFFER_TOO_SMALL, "needed", ssl_edge_encoder_embed_within(encoder, &frame, UINT64_MAX, embedding, dim - 1));
     for (size_t i = 0; i < dim; ++i) CHECK(embedding[i] == 42.0f);
+    static float in_time[4096], alone[4096];
+    EXPECT(OK, ssl_edge_encoder_embed_within(encoder, &frame, UINT64_MAX, in_time, dim));
+    EXPECT(OK, ssl_edge_encoder_embed(encoder, &frame, alone, dim));
+    CHECK(memcmp(in_time, alone, dim * sizeof(float)) == 0);
     free(embedding);
 }
 
@@ -358,9 +338,9 @@ int main(int argc, char **argv) {
     CHECK(strcmp(ssl_edge_version(), version) == 0);
     structs();
     opening(argv[1], argv[3]);
-    ssl_edge_encoder *encoder = opened(argv[1], SSL_EDGE_ENGINE_NATIVE);
-    ssl_edge_encoder *onnx = opened(argv[1], SSL_EDGE_ENGINE_ONNX);
-    ssl_edge_encoder *other = opened(argv[2], SSL_EDGE_ENGINE_NATIVE);
+    ssl_edge_encoder *encoder = open_encoder(argv[1], SSL_EDGE_ENGINE_NATIVE, SSL_EDGE_PRECISION_F32);
+    ssl_edge_encoder *onnx = open_encoder(argv[1], SSL_EDGE_ENGINE_ONNX, SSL_EDGE_PRECISION_F32);
+    ssl_edge_encoder *other = open_encoder(argv[2], SSL_EDGE_ENGINE_NATIVE, SSL_EDGE_PRECISION_F32);
     frames(encoder);
     same_pixels(encoder);
     same_pixels(onnx);

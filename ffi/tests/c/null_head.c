@@ -33,6 +33,20 @@ int main(int argc, char **argv) {
     ssl_edge_verdict verdict;
     ssl_edge_fit_report report;
     ssl_edge_fit_options fit_options;
+    ssl_edge_golden *golden = NULL, *new_golden = NULL;
+    ssl_edge_golden_options golden_options;
+    ssl_edge_golden_info golden_info;
+    ssl_edge_golden_verdict golden_verdict;
+    ssl_edge_monitor *monitor = NULL, *new_monitor = NULL;
+    ssl_edge_monitor_options monitor_options;
+    ssl_edge_drift drift;
+    static unsigned char reference[5][64 * 64];
+    ssl_edge_frame views[5];
+    const ssl_edge_frame *frames[5];
+    ssl_edge_heat_options heat_options;
+    ssl_edge_device_options device_options;
+    ssl_edge_device_report device_report;
+    static unsigned char bytes[4096];
     size_t dim = 0, size = 0;
     uint32_t class_id = 0, number = 0;
     uint64_t sample_id = 0;
@@ -44,6 +58,15 @@ int main(int argc, char **argv) {
     must(ssl_edge_verdict_init(&verdict, sizeof verdict));
     must(ssl_edge_fit_report_init(&report, sizeof report));
     must(ssl_edge_fit_options_init(&fit_options, sizeof fit_options));
+    must(ssl_edge_golden_options_init(&golden_options, sizeof golden_options));
+    golden_options.surface = SSL_EDGE_SURFACE_ENCODER;
+    must(ssl_edge_golden_info_init(&golden_info, sizeof golden_info));
+    must(ssl_edge_golden_verdict_init(&golden_verdict, sizeof golden_verdict));
+    must(ssl_edge_monitor_options_init(&monitor_options, sizeof monitor_options));
+    must(ssl_edge_drift_init(&drift, sizeof drift));
+    must(ssl_edge_heat_options_init(&heat_options, sizeof heat_options));
+    must(ssl_edge_device_options_init(&device_options, sizeof device_options));
+    must(ssl_edge_device_report_init(&device_report, sizeof device_report));
     must(ssl_edge_frame_init(&frame, sizeof frame));
     frame.format = SSL_EDGE_PIXEL_FORMAT_GRAY8;
     frame.data = pixels;
@@ -56,5 +79,14 @@ int main(int argc, char **argv) {
     must(ssl_edge_job_new(encoder, &job));
     must(ssl_edge_job_add_class(job, "a", &class_id));
     must(ssl_edge_job_add_sample(job, encoder, class_id, &frame, "", &sample_id));
+    must(ssl_edge_job_fit(job, &report));
+    for (int i = 0; i < 5; ++i) {
+        for (int at = 0; at < 64 * 64; ++at) reference[i][at] = (unsigned char)(at * (i + 3) % 91 + i);
+        views[i] = frame;
+        views[i].data = reference[i];
+        frames[i] = &views[i];
+    }
+    must(ssl_edge_golden_learn(frames, 3, encoder, &golden_options, &golden));
+    must(ssl_edge_monitor_new(job, encoder, frames, 5, &monitor_options, &monitor));
     must(ssl_edge_job_save(job, path));
 

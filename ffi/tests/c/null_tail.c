@@ -1,8 +1,10 @@
 
-    if (new_encoder != NULL || new_job != NULL) {
+    if (new_encoder != NULL || new_job != NULL || new_golden != NULL || new_monitor != NULL) {
         puts("an output was written by a call that failed");
         return 1;
     }
+    ssl_edge_monitor_free(monitor);
+    ssl_edge_golden_free(golden);
     ssl_edge_job_free(job);
     ssl_edge_encoder_free(encoder);
     printf("%d calls\n", n_calls);

@@ -22,6 +22,61 @@
 static_assert(!std::is_copy_constructible_v<ssl_edge::Encoder> && std::is_nothrow_move_constructible_v<ssl_edge::Encoder>);
 static_assert(!std::is_copy_constructible_v<ssl_edge::Job> && std::is_nothrow_move_constructible_v<ssl_edge::Job>);
 
+static_assert(!std::is_copy_constructible_v<ssl_edge::Golden> && std::is_nothrow_move_constructible_v<ssl_edge::Golden>);
+static_assert(!std::is_copy_constructible_v<ssl_edge::Monitor> && std::is_nothrow_move_constructible_v<ssl_edge::Monitor>);
+
+/// Smooth metal with a little noise; on a bad part a bright square.
+static ssl_edge::Frame part(std::vector<std::uint8_t> &pixels, unsigned seed, bool bad) {
+    pixels.resize(64 * 48);
+    std::uint32_t random = seed + 1;
+    for (unsigned i = 0; i < pixels.size(); ++i) {
+        random = random * 1664525u + 1013904223u;
+        const bool inside = bad && i % 64 >= 40 && i % 64 < 52 && i / 64 >= 12 && i / 64 < 24;
+        pixels[i] = static_cast<std::uint8_t>(inside ? 240 : 100 + i % 64 / 2 + (random >> 29));
+    }
+    return ssl_edge::Frame(SSL_EDGE_PIXEL_FORMAT_GRAY8, pixels.data(), pixels.size(), 64, 64, 48);
+}
+
+/// Heat, a head for a device, a monitor and golden parts.
+static void surfaces(const ssl_edge::Encoder &encoder, const std::string &path) {
+    std::vector<std::vector<std::uint8_t>> pixels(25);
+    std::vector<ssl_edge::Frame> good, reference;
+    for (unsigned seed = 0; seed < 24; ++seed) good.push_back(part(pixels[seed], seed, false));
+    const auto bad = part(pixels[24], 24, true);
+    auto job = ssl_edge::Job::create(encoder).value();
+    job.set_surface(SSL_EDGE_SURFACE_PIXELS).value();
+    const auto fine = job.add_class("good").value(), bright = job.add_class("bright").value();
+    for (std::size_t i = 0; i < 14; ++i) job.add_sample(encoder, fine, good[i]).value();
+    job.add_sample(encoder, bright, bad).value();
+    job.fit().value();
+    const auto heat = job.inspect_heat(encoder, bad).value();
+    CHECK(heat.first.anomalous == true && heat.second.rows == 48 && heat.second.columns == 64);
+    CHECK(*std::max_element(heat.second.values.begin(), heat.second.values.end()) > SSL_EDGE_HEAT_THRESHOLD);
+    const auto grid = job.inspect_heat(encoder, bad, {SSL_EDGE_HEAT_RESOLUTION_GRID}).value();
+    CHECK(grid.second.rows == 28 && grid.second.values.size() == 28 * 37);
+    const auto head = job.device_head().value();
+    CHECK(!head.image.empty() && head.samples_kept == 15 && head.same_class <= head.compared);
+
+    for (std::size_t i = 14; i < 24; ++i) reference.push_back(good[i]);
+    auto monitor = ssl_edge::Monitor::create(job, encoder, reference).value();
+    const auto seen = monitor.observe(job, encoder, good[15]).value();
+    CHECK(!seen.second.is_alarm() && std::string(seen.second.action()).empty() && seen.first.class_id == fine);
+    CHECK(monitor.reset().ok());
+    CHECK(ssl_edge::Monitor::create(job, encoder, good).error().status() == SSL_EDGE_STATUS_ALREADY_TAUGHT);
+
+    const auto golden = ssl_edge::Golden::learn(good).value();
+    golden.save(path).value();
+    const auto loaded = ssl_edge::Golden::load(path).value();
+    CHECK(loaded.info().value().parts == 24 && loaded.info().value().threshold.has_value());
+    const auto verdict = loaded.compare(bad).value();
+    CHECK(verdict.differs == true && verdict.p_value.has_value() && !verdict.nearest_part.has_value());
+    CHECK(loaded.compare_heat(bad).value().second.values.size() == 64 * 48);
+    const auto one = ssl_edge::Golden::learn({good[0]}).value();
+    CHECK(!one.info().value().threshold.has_value() && one.compare(good[1]).value().nearest_part == 0u);
+    CHECK(ssl_edge::Golden::learn(good, {SSL_EDGE_SURFACE_ENCODER}).error().status() == SSL_EDGE_STATUS_NULL_POINTER);
+    CHECK(ssl_edge::Golden::learn(good, {SSL_EDGE_SURFACE_ENCODER}, &encoder).value().compare(bad, &encoder).ok());
+}
+
 int main(int argc, char **argv) {
     if (argc != 3) return 2;
     const auto missing = ssl_edge::Encoder::open("nowhere.sslb");
@@ -40,11 +95,16 @@ int main(int argc, char **argv) {
     auto opened = ssl_edge::Encoder::open(argv[1], options).value();
     const auto encoder = std::move(opened);
     CHECK(opened.raw() == nullptr && encoder.info().value().arch == "vit_n16");
+    CHECK(encoder.info().value().engine == SSL_EDGE_ENGINE_NATIVE && encoder.info().value().memory_bytes > 0);
+    options.precision = SSL_EDGE_PRECISION_INT8;
+    CHECK(ssl_edge::Encoder::open(argv[1], options).error().status() == SSL_EDGE_STATUS_ENGINE_UNAVAILABLE);
 
     const std::vector<std::uint8_t> pixels(100 * 80, 90);
     const ssl_edge::Frame frame(SSL_EDGE_PIXEL_FORMAT_GRAY8, pixels.data(), pixels.size(), 100, 100, 80);
     const auto embedding = encoder.embed(frame.with_roi(10, 10, 50, 50)).value();
     CHECK(embedding.size() == encoder.info().value().dim);
+    CHECK(encoder.embed_within(frame, std::chrono::microseconds(0)).error().status() == SSL_EDGE_STATUS_TIMED_OUT);
+    CHECK(encoder.embed_within(frame.with_roi(10, 10, 50, 50), std::chrono::hours(1)).value() == embedding);
     CHECK(encoder.embed(frame.with_roi(60, 0, 50, 50)).error().status() == SSL_EDGE_STATUS_INVALID_FRAME);
 
     // grey as luma without colour: NV12 in full range, its chroma where the caller says, is the grey frame
@@ -84,6 +144,7 @@ int main(int argc, char **argv) {
     CHECK(loaded.remove_sample(second).ok() && !loaded.remove_sample(second));
     loaded = std::move(job);
     CHECK(loaded.inspect(encoder, frame).ok());
+    surfaces(encoder, std::string(argv[2]) + ".sslg");
     std::puts("ok");
     return 0;
 }

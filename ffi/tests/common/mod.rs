@@ -2,7 +2,9 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
-use sdk::export::random_bundle;
+use sdk::encoder::Bundle;
+use sdk::export::{QuantizeOptions, quantize, random_bundle};
+use sdk::vision::{Station, Surface};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -139,6 +141,23 @@ pub(crate) fn bundle(folder: &Path, seed: u64) -> PathBuf {
     let path = folder.join(format!("random{seed}.sslb"));
     random_bundle("vit_n16", seed, 64, sdk::encoder::Pooling::Cls, &path)
         .expect("random weights can be packed");
+    path
+}
+
+/// The bundle of [`bundle`] with an int8 variant, calibrated on drawn surfaces.
+pub(crate) fn int8_bundle(folder: &Path, seed: u64) -> PathBuf {
+    let (base, frames) = (bundle(folder, seed), folder.join("frames"));
+    let path = folder.join(format!("int8_{seed}.sslb"));
+    Station::new(1)
+        .write(&frames, &[Surface::Clean, Surface::Scratch], 20, 64, 0)
+        .expect("surfaces are drawn");
+    let base = Bundle::open(&base).expect("the bundle opens");
+    let options = QuantizeOptions {
+        frames: 16,
+        threads: 1,
+        ..QuantizeOptions::new(&frames)
+    };
+    quantize(&base, &options, &path, &mut |_| {}).expect("the gates hold");
     path
 }
 

@@ -127,20 +127,20 @@ pub enum AdaptError {
     /// The job was changed after its last fit, or never fitted.
     #[error("the job is not fitted since its last change; call `fit` before `inspect`")]
     NotFitted,
-    /// The job's embeddings come from another encoder.
+    /// Embeddings come from another encoder.
     #[error(
-        "the job was taught with encoder {job} ({job_dim} values) and this is encoder {given} ({given_dim} values); open the bundle that the \
-         job was taught with, or teach a new job from the images with this one"
+        "{what} was taught with encoder {own} ({own_dim} values) and {given}; open the bundle that {what} was taught with, or teach anew from \
+         the images with this one"
     )]
     EncoderMismatch {
-        /// Start of the hash of the job's encoder, in hexadecimal.
-        job: String,
-        /// Embedding length of the job's encoder.
-        job_dim: usize,
-        /// Start of the hash of the encoder at hand, in hexadecimal.
+        /// `the job` or another file.
+        what: &'static str,
+        /// Start of the hash of its encoder, in hexadecimal.
+        own: String,
+        /// Values that its encoder gives.
+        own_dim: usize,
+        /// The encoder at hand.
         given: String,
-        /// Embedding length of the encoder at hand.
-        given_dim: usize,
     },
     /// The numerical solver gave up. Embeddings of any finite size do not cause this.
     #[error(
@@ -208,6 +208,16 @@ pub enum AdaptError {
     /// A model of good parts needs a good part.
     #[error("there is no good frame to learn from; teach at least one good part")]
     NoGoodFrame,
+    /// A golden part is shown twice.
+    #[error(
+        "golden parts {first} and {second} (counted from 0) look the same, bit for bit; show each part once, so that it can be told how much they differ"
+    )]
+    SameGolden {
+        /// Index of the first of them.
+        first: usize,
+        /// Index of the other.
+        second: usize,
+    },
     /// More is taken out of statistics than they hold.
     #[error(
         "{removed} tokens are to be forgotten and only {held} were learned; forget only frames that were learned"
@@ -234,8 +244,14 @@ pub enum AdaptError {
         /// The file.
         path: PathBuf,
     },
+    /// The file is no file of golden parts.
+    #[error("`{}` is not a golden file (it does not start with SSLEGLD); pass the .sslg file that `save` wrote", path.display())]
+    NotGolden {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file is of a later version of the format.
-    #[error("`{}` is a job file of version {found} and this program reads version {supported}; update the program", path.display())]
+    #[error("`{}` is a file of version {found} and this program reads version {supported}; update the program", path.display())]
     FileVersion {
         /// The file.
         path: PathBuf,

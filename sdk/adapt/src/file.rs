@@ -1,35 +1,28 @@
-//! The job file (`.sslj`).
-//!
-//! | bytes | what |
-//! |---|---|
-//! | 8 | magic `SSLEJOB\0` |
-//! | 4 | version, little-endian |
-//! | 8 | length L of the payload, little-endian |
-//! | L | payload: [`Payload`] and, from version 2 on, [`Extension`], in postcard's wire format |
-//! | 4 | CRC-32 (IEEE) of all bytes before, little-endian |
+//! The job file (`.sslj`): a [container](crate::container) with magic `SSLEJOB\0`, whose payload is a [`Payload`] and,
+//! from version 2 on, an [`Extension`].
 //!
 //! A file of version 1 is read as one whose extension is empty; saving it makes it one of version 2. Enums in the payload only grow at their ends.
-//! Magic, version, length and CRC stay where they are in every version.
 
 use crate::augment::Augmentation;
+use crate::container::Format;
 use crate::error::{AdaptError, check_embedding};
 use crate::fitted::Fitted;
 use crate::head::HeadKind;
 use crate::history::Record;
 use crate::job::{Class, EncoderId, IgnoreMask, Job, Sample, SampleId};
 use crate::parts::{Layout, Selection};
-use crate::safe_write::safe_write;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fs::{File, TryLockError};
-use std::io::Read;
 use std::path::Path;
 
-const MAGIC: [u8; 8] = *b"SSLEJOB\0";
-const VERSION: u32 = 2;
-const HEADER: usize = 20;
-const CRC: usize = 4;
+const FORMAT: Format = Format {
+    magic: *b"SSLEJOB\0",
+    oldest: 1,
+    version: 2,
+    not_one: |path| AdaptError::NotAJob { path },
+};
 
 #[derive(Serialize, Deserialize)]
 struct Payload<'a> {
@@ -75,10 +68,6 @@ impl Job {
             revision: self.revision,
             history: Cow::Borrowed(&self.history),
         };
-        let mut bytes = Vec::with_capacity(HEADER);
-        bytes.extend_from_slice(&MAGIC);
-        bytes.extend_from_slice(&VERSION.to_le_bytes());
-        bytes.extend_from_slice(&[0; 8]);
         let extension = Extension {
             ignore: self.ignore.as_ref().map(Cow::Borrowed),
             copies: self
@@ -89,15 +78,7 @@ impl Job {
                 .collect(),
             augmentation: self.report().and_then(|report| report.augmentation),
         };
-        let encoded = postcard::to_extend(&(payload, extension), bytes);
-        let mut bytes = encoded.map_err(|error| AdaptError::FileDamaged {
-            path: path.to_owned(),
-            why: error.to_string(),
-        })?;
-        let length = (bytes.len() - HEADER) as u64;
-        bytes[12..HEADER].copy_from_slice(&length.to_le_bytes());
-        bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
-        safe_write(path, &bytes)
+        FORMAT.save(path, &(payload, extension))
     }
 
     /// Reads a job; a fitted one gives the verdicts it gave when it was saved, bit for bit.
@@ -106,21 +87,15 @@ impl Job {
     ///
     /// [`AdaptError::Io`], [`AdaptError::NotAJob`], [`AdaptError::FileVersion`], [`AdaptError::FileLength`], [`AdaptError::FileDamaged`].
     pub fn load(path: &Path) -> Result<Self, AdaptError> {
-        let (version, content) = read(path)?;
+        let (version, content) = FORMAT.read(path)?;
+        let (payload, extension): (Payload, Extension) = match version {
+            1 => (FORMAT.decode(path, &content)?, Extension::default()),
+            _ => FORMAT.decode(path, &content)?,
+        };
         let damaged = |why: String| AdaptError::FileDamaged {
             path: path.to_owned(),
             why,
         };
-        let (payload, rest) = postcard::take_from_bytes::<Payload>(&content[HEADER..])
-            .map_err(|error| damaged(format!("content: {error}")))?;
-        let (extension, rest) = match version {
-            1 => (Extension::default(), rest),
-            _ => postcard::take_from_bytes::<Extension>(rest)
-                .map_err(|error| damaged(format!("content: {error}")))?,
-        };
-        if !rest.is_empty() {
-            return Err(damaged(format!("{} bytes behind the content", rest.len())));
-        }
         check(&payload).map_err(damaged)?;
         check_extension(&extension, &payload).map_err(damaged)?;
         Ok(Self::restore(payload, extension))
@@ -195,70 +170,6 @@ fn lock(path: &Path) -> Result<File, AdaptError> {
         }),
         Err(TryLockError::Error(source)) => Err(io(source)),
     }
-}
-
-/// Version of the file at `path`, and its header and payload, length and CRC checked.
-fn read(path: &Path) -> Result<(u32, Vec<u8>), AdaptError> {
-    let io = |source| AdaptError::Io {
-        action: "read",
-        path: path.to_owned(),
-        source,
-    };
-    let mut file = File::open(path).map_err(io)?;
-    let found = file.metadata().map_err(io)?.len();
-    let mut header = Vec::with_capacity(HEADER);
-    (&mut file)
-        .take(HEADER as u64)
-        .read_to_end(&mut header)
-        .map_err(io)?;
-    if !MAGIC.starts_with(&header[..header.len().min(MAGIC.len())]) {
-        return Err(AdaptError::NotAJob {
-            path: path.to_owned(),
-        });
-    }
-    let wrong_length = |expected| AdaptError::FileLength {
-        path: path.to_owned(),
-        expected,
-        found,
-    };
-    let Ok(&[_, _, _, _, _, _, _, _, v0, v1, v2, v3, ref length @ ..]) =
-        <&[u8; HEADER]>::try_from(header.as_slice())
-    else {
-        return Err(wrong_length((HEADER + CRC) as u64));
-    };
-    let expected = u64::from_le_bytes(*length).saturating_add((HEADER + CRC) as u64);
-    if expected != found {
-        return Err(wrong_length(expected));
-    }
-    let size = usize::try_from(found).map_err(|_| wrong_length(expected))?;
-    let mut content = header;
-    content.reserve_exact(size - HEADER);
-    file.take(found - HEADER as u64)
-        .read_to_end(&mut content)
-        .map_err(io)?;
-    if content.len() != size {
-        return Err(AdaptError::FileLength {
-            path: path.to_owned(),
-            expected,
-            found: content.len() as u64,
-        });
-    }
-    let crc = content.split_off(size - CRC);
-    if crc != crc32fast::hash(&content).to_le_bytes() {
-        return Err(AdaptError::FileDamaged {
-            path: path.to_owned(),
-            why: "its checksum does not match".into(),
-        });
-    }
-    let version = u32::from_le_bytes([v0, v1, v2, v3]);
-    if !(1..=VERSION).contains(&version) {
-        return Err(AdaptError::FileVersion {
-            path: path.to_owned(),
-            found: version,
-            supported: VERSION,
-        });
-    }
-    Ok((version, content))
 }
 
 /// Whether `payload` is a job that this crate's functions could have made; if not, what does not hold.

@@ -142,6 +142,13 @@ impl Confusion {
     pub(crate) fn add(&mut self, truth: usize, predicted: usize) {
         self.counts[truth * self.n_classes + predicted] += 1;
     }
+
+    /// Adds the counts of another one over the same classes.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        for (own, other) in self.counts.iter_mut().zip(&other.counts) {
+            *own += other;
+        }
+    }
 }
 
 /// A head, what it sees, and its report.

@@ -40,6 +40,7 @@ mod blocks;
 mod calibrate;
 mod candidate;
 mod choose;
+mod container;
 mod device;
 pub mod drift;
 mod error;

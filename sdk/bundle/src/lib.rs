@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `manifest.json` | [`Manifest`]: schema, architecture, preprocessing, pooling, provenance, SHA-256 and size of every other member |
 //! | `weights.safetensors` | f32 parameters of the encoder under DINO/timm names |
-//! | `encoder.onnx` | the same encoder as an ONNX graph, opset 17 |
+//! | `encoder.onnx` | the same encoder as an ONNX graph, opset 17; or an imported graph ([`GraphSpec`]), and then there are no other weights |
 //! | `golden.safetensors` | `input [G, 3, H, W]`, `cls [G, D]`, `patch_mean [G, D]`: what every engine must reproduce |
 //! | `signature.json` | optional: an Ed25519 signature over `manifest.json`, and so over every hash in it |
 //!
@@ -17,7 +17,7 @@
 //! ```no_run
 //! # fn main() -> Result<(), ssl_edge_bundle::BundleError> {
 //! let bundle = ssl_edge_bundle::Bundle::open("encoder.sslb".as_ref())?;
-//! println!("{} of {}", bundle.manifest().arch.name, bundle.manifest().created_by);
+//! println!("{} of {}", bundle.manifest().name(), bundle.manifest().created_by);
 //! # Ok(())
 //! # }
 //! ```
@@ -26,7 +26,10 @@
 
 #![deny(missing_docs)]
 
+mod encoder;
 mod error;
+mod figures;
+mod graph;
 mod keys;
 mod manifest;
 mod read;
@@ -34,11 +37,17 @@ mod save;
 mod signature;
 mod write;
 
+pub use encoder::EncoderSpec;
 pub use error::BundleError;
+pub use figures::{
+    AnomalyFigures, ClassFigures, GraphFigures, GraphRun, QualityFigures, ScoreFigures,
+    VariantFigures,
+};
+pub use graph::{ClsSource, GraphSpec, PatchSource};
 pub use keys::{PublicKey, SecretKey};
 pub use manifest::{
     ArchSpec, GoldenSpec, Manifest, MemberSpec, Pooling, PreprocessSpec, Provenance, SCHEMA,
-    ScoreFigures, VariantFigures, VariantSpec,
+    VariantSpec,
 };
 pub use read::Bundle;
 pub use save::save;

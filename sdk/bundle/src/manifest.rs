@@ -5,13 +5,16 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// Newest manifest schema that this version reads, and the one it writes.
-pub const SCHEMA: u32 = 1;
+use crate::encoder::SCHEMA_OF_GRAPHS;
+use crate::{EncoderSpec, GraphSpec, VariantFigures};
 
-const MAX_DIM: usize = 8192;
+/// Newest manifest schema that this version reads. A bundle is written with the oldest schema that can say what it is.
+pub const SCHEMA: u32 = 2;
+
+pub(crate) const MAX_DIM: usize = 8192;
 const MAX_DEPTH: usize = 256;
 const MAX_SIDE: usize = 4096;
-const MAX_TOKENS: usize = 1 << 14;
+pub(crate) const MAX_TOKENS: usize = 1 << 14;
 const MAX_GOLDEN: usize = 64;
 
 /// The member `manifest.json`.
@@ -19,14 +22,15 @@ const MAX_GOLDEN: usize = 64;
 /// Fields that a reader does not know are ignored; a change that an older reader must not ignore raises the schema.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// Schema of the manifest, [`SCHEMA`] when written by this version.
+    /// Schema of the manifest, at most [`SCHEMA`].
     pub schema: u32,
     /// Oldest ssl-edge version that reads this schema.
     pub requires: String,
     /// Program and version that wrote the file.
     pub created_by: String,
-    /// Shape of the encoder.
-    pub arch: ArchSpec,
+    /// What the encoder is; under the key `arch` or `graph`.
+    #[serde(flatten)]
+    pub encoder: EncoderSpec,
     /// From a frame to the encoder's input.
     pub preprocess: PreprocessSpec,
     /// From the encoder's tokens to the feature that heads see.
@@ -148,50 +152,8 @@ pub struct VariantSpec {
     pub figures: Option<VariantFigures>,
 }
 
-/// A variant beside f32, as measured when the bundle was made.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct VariantFigures {
-    /// Frames that the cosines were taken on.
-    pub frames: u64,
-    /// Mean cosine between the features of both.
-    pub cosine_mean: f64,
-    /// The cosine that 1 % of the frames are below.
-    pub cosine_worst: f64,
-    /// Accuracies on labelled frames, where there were any.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub scores: Vec<ScoreFigures>,
-    /// Size of the weights' member.
-    pub bytes: u64,
-    /// Size of the f32 weights' member.
-    pub f32_bytes: u64,
-    /// Median milliseconds for a frame.
-    pub ms: f64,
-    /// The same in f32.
-    pub f32_ms: f64,
-    /// Threads that were timed.
-    pub threads: u64,
-    /// Instruction set that was timed.
-    pub isa: String,
-    /// Bytes of packed weights and work memory.
-    pub memory: u64,
-    /// The same in f32.
-    pub f32_memory: u64,
-}
-
-/// An accuracy of a variant beside that of f32, both in 0..1.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ScoreFigures {
-    /// `knn`, or `fewshot-5` for five images of each class.
-    pub name: String,
-    /// Accuracy of the variant.
-    pub accuracy: f64,
-    /// Half of its 95 % interval.
-    pub ci95: f64,
-    /// Accuracy of f32.
-    pub f32_accuracy: f64,
-    /// Half of its 95 % interval.
-    pub f32_ci95: f64,
-}
+/// The path of a field, and why it cannot be.
+pub(crate) type Reason = (&'static str, String);
 
 /// The part of any manifest, of whatever schema, that never changes.
 #[derive(Deserialize)]
@@ -208,13 +170,71 @@ impl ArchSpec {
 }
 
 impl Manifest {
+    /// The transformer's shape, or `None` where the encoder is an imported graph.
+    pub fn arch(&self) -> Option<&ArchSpec> {
+        match &self.encoder {
+            EncoderSpec::Arch(arch) => Some(arch),
+            EncoderSpec::Graph(_) => None,
+        }
+    }
+
+    /// The imported graph, or `None` where the encoder is a transformer of ours.
+    pub fn graph(&self) -> Option<&GraphSpec> {
+        match &self.encoder {
+            EncoderSpec::Arch(_) => None,
+            EncoderSpec::Graph(graph) => Some(graph),
+        }
+    }
+
+    /// Name of the encoder, for people.
+    pub fn name(&self) -> &str {
+        match &self.encoder {
+            EncoderSpec::Arch(arch) => &arch.name,
+            EncoderSpec::Graph(graph) => &graph.name,
+        }
+    }
+
+    /// Width D of a token.
+    pub fn dim(&self) -> usize {
+        match &self.encoder {
+            EncoderSpec::Arch(arch) => arch.dim,
+            EncoderSpec::Graph(graph) => graph.dim,
+        }
+    }
+
+    /// Height and width of the encoder's input in pixels.
+    pub fn input_size(&self) -> [usize; 2] {
+        [self.preprocess.height, self.preprocess.width].map(|side| side as usize)
+    }
+
+    /// Rows and columns of the patch tokens.
+    pub fn grid(&self) -> [usize; 2] {
+        let [height, width] = self.input_size();
+        match &self.encoder {
+            EncoderSpec::Arch(arch) => arch.grid(height, width),
+            EncoderSpec::Graph(graph) => graph.grid,
+        }
+    }
+
     /// Checks that every number can be what it says, so that sizes computed from them neither overflow nor surprise.
     ///
     /// # Errors
     /// The path of the first field that cannot be, and why.
-    pub fn validate(&self) -> Result<(), (&'static str, String)> {
-        self.validate_arch()?;
-        self.validate_preprocess()?;
+    pub fn validate(&self) -> Result<(), Reason> {
+        match &self.encoder {
+            EncoderSpec::Arch(arch) => {
+                arch.validate()?;
+                let [height, width] = self.input_size();
+                if arch.image_size != [height, width] {
+                    let size = arch.image_size;
+                    let reason =
+                        format!("is {size:?}, but preprocess makes images of {height} x {width}");
+                    return Err(("arch.image_size", reason));
+                }
+            }
+            EncoderSpec::Graph(graph) => self.validate_graph(graph)?,
+        }
+        self.preprocess.validate()?;
         within("golden.count", self.golden.count, 1, MAX_GOLDEN)?;
         if !(self.golden.tolerance > 0.0 && self.golden.tolerance <= 0.1) {
             return Err((
@@ -222,7 +242,7 @@ impl Manifest {
                 format!("is {}, not in 0..=0.1", self.golden.tolerance),
             ));
         }
-        for name in [crate::WEIGHTS, crate::ONNX, crate::GOLDEN] {
+        for &name in self.encoder.members() {
             if !self.members.contains_key(name) {
                 return Err(("members", format!("does not list {name}")));
             }
@@ -243,12 +263,12 @@ impl Manifest {
         Ok(())
     }
 
-    /// Identity of the encoder: SHA-256 over the hash of the weights, the architecture, the preprocessing and the pooling.
+    /// Identity of the encoder: SHA-256 over the hash of the weights (of the graph, where it was imported), the architecture, the preprocessing and the pooling.
     ///
     /// Equal hashes mean that features fitted on one bundle hold for the other; a licence or provenance does not enter.
     /// Fields added later must be left out of the JSON at their default value, so that hashes of older bundles stay.
     pub fn encoder_hash(&self) -> [u8; 32] {
-        self.hash_with(crate::WEIGHTS)
+        self.hash_with(self.encoder.members()[0])
     }
 
     /// Identity of the encoder in another precision: the same over that variant's weights. `None` where there is no such variant.
@@ -264,9 +284,13 @@ impl Manifest {
             .members
             .get(weights)
             .map_or("", |member| &member.sha256);
+        let encoder = match &self.encoder {
+            EncoderSpec::Arch(arch) => json(arch),
+            EncoderSpec::Graph(graph) => json(graph),
+        };
         let parts = [
             weights.to_owned(),
-            json(&self.arch),
+            encoder,
             json(&self.preprocess),
             json(&self.pooling),
         ];
@@ -277,66 +301,65 @@ impl Manifest {
         hasher.finalize().into()
     }
 
-    fn validate_arch(&self) -> Result<(), (&'static str, String)> {
-        let arch = &self.arch;
-        within("arch.dim", arch.dim, 1, MAX_DIM)?;
-        within("arch.depth", arch.depth, 1, MAX_DEPTH)?;
-        within("arch.heads", arch.heads, 1, arch.dim)?;
-        within("arch.patch", arch.patch, 1, MAX_SIDE)?;
-        within("arch.registers", arch.registers, 0, 1024)?;
-        within("arch.mlp_ratio", arch.mlp_ratio, 1, 64)?;
-        if !arch.dim.is_multiple_of(arch.heads) {
+    fn validate_graph(&self, graph: &GraphSpec) -> Result<(), Reason> {
+        if self.schema < SCHEMA_OF_GRAPHS {
+            let reason = format!("is {}, which has no imported graphs", self.schema);
+            return Err(("schema", reason));
+        }
+        if !self.variants.is_empty() {
+            let reason = "are there, and an imported graph has none".to_owned();
+            return Err(("variants", reason));
+        }
+        graph.validate()
+    }
+}
+
+impl ArchSpec {
+    fn validate(&self) -> Result<(), Reason> {
+        within("arch.dim", self.dim, 1, MAX_DIM)?;
+        within("arch.depth", self.depth, 1, MAX_DEPTH)?;
+        within("arch.heads", self.heads, 1, self.dim)?;
+        within("arch.patch", self.patch, 1, MAX_SIDE)?;
+        within("arch.registers", self.registers, 0, 1024)?;
+        within("arch.mlp_ratio", self.mlp_ratio, 1, 64)?;
+        if !self.dim.is_multiple_of(self.heads) {
             return Err((
                 "arch.heads",
-                format!("is {}, which does not divide dim {}", arch.heads, arch.dim),
+                format!("is {}, which does not divide dim {}", self.heads, self.dim),
             ));
         }
-        if !matches!(arch.gelu.as_str(), "tanh" | "erf") {
-            return Err(("arch.gelu", format!("is {:?}, not tanh or erf", arch.gelu)));
+        if !matches!(self.gelu.as_str(), "tanh" | "erf") {
+            return Err(("arch.gelu", format!("is {:?}, not tanh or erf", self.gelu)));
         }
-        if !(arch.eps > 0.0 && arch.eps < 1.0) {
-            return Err(("arch.eps", format!("is {}, not in 0..1", arch.eps)));
+        if !(self.eps > 0.0 && self.eps < 1.0) {
+            return Err(("arch.eps", format!("is {}, not in 0..1", self.eps)));
         }
-        sides("arch.image_size", arch.image_size, arch.patch)
+        sides("arch.image_size", self.image_size, self.patch)
     }
+}
 
-    fn validate_preprocess(&self) -> Result<(), (&'static str, String)> {
-        let spec = &self.preprocess;
-        sides(
-            "preprocess",
-            [spec.height as usize, spec.width as usize],
-            self.arch.patch,
-        )?;
-        if self.arch.image_size != [spec.height as usize, spec.width as usize] {
-            return Err((
-                "arch.image_size",
-                format!(
-                    "is {:?}, but preprocess makes images of {} x {}",
-                    self.arch.image_size, spec.height, spec.width
-                ),
-            ));
+impl PreprocessSpec {
+    fn validate(&self) -> Result<(), Reason> {
+        for side in [self.height, self.width] {
+            within("preprocess", side as usize, 1, MAX_SIDE)?;
         }
-        if !matches!(spec.fit.as_str(), "squash" | "center_crop") {
+        if !matches!(self.fit.as_str(), "squash" | "center_crop") {
             return Err((
                 "preprocess.fit",
-                format!("is {:?}, not squash or center_crop", spec.fit),
+                format!("is {:?}, not squash or center_crop", self.fit),
             ));
         }
-        if !spec.mean.iter().all(|mean| mean.is_finite()) {
-            return Err(("preprocess.mean", format!("is {:?}", spec.mean)));
+        if !self.mean.iter().all(|mean| mean.is_finite()) {
+            return Err(("preprocess.mean", format!("is {:?}", self.mean)));
         }
-        if !spec.std.iter().all(|std| std.is_finite() && *std > 0.0) {
-            return Err(("preprocess.std", format!("is {:?}, not positive", spec.std)));
+        if !self.std.iter().all(|std| std.is_finite() && *std > 0.0) {
+            return Err(("preprocess.std", format!("is {:?}, not positive", self.std)));
         }
         Ok(())
     }
 }
 
-fn sides(
-    field: &'static str,
-    sides: [usize; 2],
-    patch: usize,
-) -> Result<(), (&'static str, String)> {
+fn sides(field: &'static str, sides: [usize; 2], patch: usize) -> Result<(), Reason> {
     for side in sides {
         within(field, side, patch, MAX_SIDE)?;
         if !side.is_multiple_of(patch) {
@@ -350,12 +373,12 @@ fn sides(
     within(field, tokens, 1, MAX_TOKENS)
 }
 
-fn within(
+pub(crate) fn within(
     field: &'static str,
     value: usize,
     low: usize,
     high: usize,
-) -> Result<(), (&'static str, String)> {
+) -> Result<(), Reason> {
     if (low..=high).contains(&value) {
         return Ok(());
     }

@@ -79,7 +79,7 @@ impl Bundle {
 
     /// Bytes of a member, or `None` where the bundle has none of that name.
     ///
-    /// [`crate::WEIGHTS`], [`crate::ONNX`] and [`crate::GOLDEN`] are in every open bundle.
+    /// [`crate::ONNX`] and [`crate::GOLDEN`] are in every open bundle, [`crate::WEIGHTS`] in those that are no imported graph.
     pub fn member(&self, name: &str) -> Option<&[u8]> {
         self.members
             .get(name)

@@ -10,20 +10,21 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipWriter};
 
 use crate::{
-    ArchSpec, Bundle, BundleError, GOLDEN, GoldenSpec, MANIFEST, Manifest, MemberSpec, ONNX,
-    Pooling, PreprocessSpec, Provenance, SCHEMA, VariantSpec, WEIGHTS, hex, save,
+    Bundle, BundleError, EncoderSpec, GOLDEN, GoldenSpec, MANIFEST, Manifest, MemberSpec, ONNX,
+    Pooling, PreprocessSpec, Provenance, VariantSpec, WEIGHTS, hex, save,
 };
 
 pub(crate) const SEAL_PREFIX: &str = "ssl-edge sha256 ";
 pub(crate) const SEAL_DIGITS: usize = 64;
+/// Oldest ssl-edge version that reads every schema that is written.
 const REQUIRES: &str = "0.1.0";
 // Tensors inside a mapped file can then be viewed in place by any SIMD width.
 const ALIGNMENT: u16 = 64;
 
 /// What goes into a bundle. Schema, versions, sizes and hashes are filled in by [`BundleWriter::to_bytes`].
 pub struct BundleWriter {
-    /// Shape of the encoder.
-    pub arch: ArchSpec,
+    /// What the encoder is.
+    pub encoder: EncoderSpec,
     /// From a frame to the encoder's input.
     pub preprocess: PreprocessSpec,
     /// From the encoder's tokens to the feature that heads see.
@@ -34,7 +35,7 @@ pub struct BundleWriter {
     pub licence: Option<String>,
     /// Number of golden inputs and their tolerance.
     pub golden: GoldenSpec,
-    /// Contents of [`WEIGHTS`].
+    /// Contents of [`WEIGHTS`]; empty where the encoder is an imported graph, which has no such member.
     pub weights: Vec<u8>,
     /// Contents of [`ONNX`].
     pub onnx: Vec<u8>,
@@ -95,7 +96,7 @@ impl BundleWriter {
         };
         let extra = manifest.members.keys().filter(|name| !own(name));
         Self {
-            arch: manifest.arch.clone(),
+            encoder: manifest.encoder.clone(),
             preprocess: manifest.preprocess.clone(),
             pooling: manifest.pooling,
             provenance: manifest.provenance.clone(),
@@ -123,10 +124,10 @@ impl BundleWriter {
             })
             .collect::<BTreeMap<_, _>>();
         Manifest {
-            schema: SCHEMA,
+            schema: self.encoder.schema(),
             requires: REQUIRES.to_owned(),
             created_by: concat!("ssl-edge ", env!("CARGO_PKG_VERSION")).to_owned(),
-            arch: self.arch.clone(),
+            encoder: self.encoder.clone(),
             preprocess: self.preprocess.clone(),
             pooling: self.pooling,
             provenance: self.provenance.clone(),
@@ -174,10 +175,12 @@ impl BundleWriter {
 
     fn members(&self) -> Vec<(String, &[u8])> {
         let mut members = vec![
-            (WEIGHTS.to_owned(), self.weights.as_slice()),
-            (ONNX.to_owned(), &self.onnx),
+            (ONNX.to_owned(), self.onnx.as_slice()),
             (GOLDEN.to_owned(), &self.golden_vectors),
         ];
+        if let EncoderSpec::Arch(_) = self.encoder {
+            members.insert(0, (WEIGHTS.to_owned(), &self.weights));
+        }
         for variant in &self.variants {
             let [weights, golden] = variant.members();
             members.push((weights, &variant.weights));

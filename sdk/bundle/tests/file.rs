@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::writer;
+use common::{arch, writer};
 use ssl_edge_bundle::{
     Bundle, BundleError, BundleWriter, GOLDEN, ONNX, Pooling, Variant, VariantSpec, WEIGHTS,
 };
@@ -97,7 +97,7 @@ fn the_hash_is_of_the_encoder_and_of_nothing_else() {
     assert_eq!(base, hash(|writer| writer.provenance.seed = 8));
     assert_eq!(base, hash(|writer| writer.onnx.push(0)));
     assert_ne!(base, hash(|writer| writer.weights[0] = 1));
-    assert_ne!(base, hash(|writer| writer.arch.gelu = "erf".to_owned()));
+    assert_ne!(base, hash(|writer| arch(writer).gelu = "erf".to_owned()));
     assert_ne!(base, hash(|writer| writer.preprocess.mean[2] = 0.5));
     assert_ne!(base, hash(|writer| writer.pooling = Pooling::Cls));
 }
@@ -164,7 +164,7 @@ fn a_failed_save_keeps_what_was_there_and_leaves_nothing_behind() {
     let before = fs::read(&path).unwrap();
 
     let mut broken = writer();
-    broken.arch.heads = 3;
+    arch(&mut broken).heads = 3;
     let error = broken.write(&path).unwrap_err();
     assert!(error.to_string().contains("arch.heads"), "{error}");
     assert_eq!(fs::read(&path).unwrap(), before);

@@ -5,7 +5,7 @@ use crate::output::{note, note_skipped};
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use ssl_edge::encoder::{Bundle, Encoder, EngineKind, Options, Precision, PublicKey};
-use ssl_edge::vision::{ClassFolder, ImageFolder, Skipped};
+use ssl_edge::vision::{ClassFolder, Image, ImageFolder, Skipped, decode_all};
 use std::path::{Path, PathBuf};
 
 /// Which bundle to open, and how to run it.
@@ -14,17 +14,27 @@ pub(crate) struct EncoderArgs {
     /// The encoder's bundle
     #[arg(long, value_name = "B.sslb")]
     pub(crate) bundle: PathBuf,
-    /// What runs the encoder
-    #[arg(long, value_enum, default_value = "native")]
-    pub(crate) engine: Engine,
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+/// How to run a bundle.
+#[derive(Args)]
+pub(crate) struct EngineArgs {
+    /// What runs the encoder; native by default, and onnx for imported graphs, which it alone runs
+    #[arg(long, value_enum)]
+    engine: Option<Engine>,
+    /// The library of engine cuda, or its folder; else SSL_EDGE_PLUGIN_PATH and the program's folder are searched
+    #[arg(long, value_name = "PATH")]
+    plugin: Option<PathBuf>,
     /// Refuse the bundle unless this public key signed it
     #[arg(long, value_name = "KEY.pub.pem")]
-    pub(crate) require_signature: Option<PathBuf>,
+    require_signature: Option<PathBuf>,
     /// What the encoder computes with; a job taught in one precision is for that one
     #[arg(long, value_enum, default_value = "f32")]
-    pub(crate) precision: PrecisionArg,
+    precision: PrecisionArg,
     #[command(flatten)]
-    pub(crate) threads: Threads,
+    threads: Threads,
 }
 
 /// The engines that can be asked for.
@@ -34,6 +44,8 @@ pub(crate) enum Engine {
     Native,
     /// The bundle's ONNX graph through tract, on the CPU
     Onnx,
+    /// An NVIDIA GPU through the plug-in libssl_edge_cuda, in f16
+    Cuda,
 }
 
 /// The precisions that can be asked for.
@@ -61,6 +73,7 @@ impl Engine {
         match self {
             Engine::Native => EngineKind::Native,
             Engine::Onnx => EngineKind::Onnx,
+            Engine::Cuda => EngineKind::Cuda,
         }
     }
 }
@@ -68,15 +81,24 @@ impl Engine {
 impl EncoderArgs {
     /// Opens the bundle; this runs its golden vectors.
     pub(crate) fn open(&self) -> Result<Encoder> {
+        self.engine.open(&self.bundle)
+    }
+}
+
+impl EngineArgs {
+    /// Opens a bundle; this runs its golden vectors.
+    pub(crate) fn open(&self, bundle: &Path) -> Result<Encoder> {
         self.threads.apply();
+        let bundle = match &self.require_signature {
+            Some(key) => Bundle::open_signed(bundle, &PublicKey::read(key)?)?,
+            None => Bundle::open(bundle)?,
+        };
+        let own = EngineKind::of(bundle.manifest());
         let options = Options {
-            engine: self.engine.kind(),
+            engine: self.engine.map_or(own, Engine::kind),
             threads: self.threads.count(),
             precision: self.precision.precision(),
-        };
-        let bundle = match &self.require_signature {
-            Some(key) => Bundle::open_signed(&self.bundle, &PublicKey::read(key)?)?,
-            None => Bundle::open(&self.bundle)?,
+            plugin: self.plugin.clone(),
         };
         Ok(Encoder::from_bundle(&bundle, &options)?)
     }
@@ -100,6 +122,26 @@ pub(crate) fn scan_images(roots: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let folder = ImageFolder::scan(roots)?;
     note_skipped(&folder.skipped);
     Ok(folder.files)
+}
+
+/// Decodes `files`, some of them at a time, and calls `visit` with the index of each and its image, in order. Returns those that cannot be decoded.
+///
+/// # Errors
+/// What `visit` returns.
+pub(crate) fn decode_each(
+    files: &[PathBuf],
+    mut visit: impl FnMut(usize, &Image) -> Result<()>,
+) -> Result<Vec<Skipped>> {
+    const AT_ONCE: usize = 32;
+    let mut skipped = Vec::new();
+    for (chunk, some) in files.chunks(AT_ONCE).enumerate() {
+        let (images, broken) = decode_all(some, None);
+        skipped.extend(broken);
+        for (index, image) in &images {
+            visit(chunk * AT_ONCE + index, image)?;
+        }
+    }
+    Ok(skipped)
 }
 
 /// Names the files that could not be used on stderr.

@@ -5,6 +5,7 @@
 
 mod commands;
 mod data;
+mod heat;
 mod memory;
 mod output;
 mod progress;
@@ -104,6 +105,9 @@ mod tests {
             "eval anomaly",
             "eval openset",
             "job edit relabel",
+            "golden learn",
+            "golden compare",
+            "drift",
             "bench encode",
             "doctor",
         ] {

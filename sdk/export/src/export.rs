@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use ssl_edge_bundle::{
-    ArchSpec, Bundle, BundleWriter, GoldenSpec, Pooling, PreprocessSpec, Provenance, save,
+    ArchSpec, Bundle, BundleWriter, EncoderSpec, GoldenSpec, Pooling, PreprocessSpec, Provenance,
+    save,
 };
 use ssl_edge_nn::{Gelu, Params, Vit, VitConfig, resize_positions, tensors_to_bytes};
 use ssl_edge_runtime::{Encoder, EngineKind, Options, SelfTest};
@@ -14,7 +15,7 @@ use ssl_edge_vision::{Fit, Preprocess, stream};
 use crate::golden::{COUNT, golden_vectors};
 use crate::{ExportError, encoder_onnx};
 
-const TOLERANCE: f32 = 1e-4;
+pub(crate) const TOLERANCE: f32 = 1e-4;
 const PURPOSE_INIT: u64 = 0x696e_6974;
 
 /// What to export.
@@ -58,7 +59,7 @@ pub struct ExportReport {
 pub fn export_encoder(export: &EncoderExport<'_>, out: &Path) -> Result<ExportReport, ExportError> {
     let config = export_config(export)?;
     let mut writer = BundleWriter {
-        arch: arch_spec(export.arch, &config),
+        encoder: EncoderSpec::Arch(arch_spec(export.arch, &config)),
         preprocess: preprocess_spec(export.preprocess),
         pooling: export.pooling,
         provenance: export.provenance.clone(),
@@ -83,10 +84,19 @@ pub fn export_encoder(export: &EncoderExport<'_>, out: &Path) -> Result<ExportRe
     resize_positions(export.config, &mut tensors, config.image_size)?;
     writer.weights = tensors_to_bytes(&tensors)?;
     writer.onnx = encoder_onnx(&config, &tensors)?;
+    save_checked(writer, EngineKind::available(), out)
+}
+
+/// Saves the bundle after `engines` have reproduced its golden vectors.
+pub(crate) fn save_checked(
+    writer: BundleWriter,
+    engines: &[EngineKind],
+    out: &Path,
+) -> Result<ExportReport, ExportError> {
     let bytes = writer.to_bytes(out)?;
     drop(writer);
     let bundle = Bundle::from_bytes(out, bytes)?;
-    let engines = check(&bundle)?;
+    let engines = check(&bundle, engines)?;
     save(out, bundle.as_bytes())?;
     Ok(ExportReport {
         path: out.to_owned(),
@@ -205,8 +215,11 @@ fn is_encoder_tensor(name: &str, config: &VitConfig) -> bool {
         || name.strip_prefix("blocks.").is_some_and(in_block)
 }
 
-fn check(bundle: &Bundle) -> Result<Vec<(EngineKind, SelfTest)>, ExportError> {
-    EngineKind::available()
+fn check(
+    bundle: &Bundle,
+    engines: &[EngineKind],
+) -> Result<Vec<(EngineKind, SelfTest)>, ExportError> {
+    engines
         .iter()
         .map(|&engine| {
             let encoder = Encoder::from_bundle(
@@ -243,7 +256,7 @@ fn arch_spec(name: &str, config: &VitConfig) -> ArchSpec {
     }
 }
 
-fn preprocess_spec(preprocess: &Preprocess) -> PreprocessSpec {
+pub(crate) fn preprocess_spec(preprocess: &Preprocess) -> PreprocessSpec {
     PreprocessSpec {
         height: preprocess.height,
         width: preprocess.width,

@@ -1,5 +1,7 @@
 //! From encoder weights to a bundle: weights, an ONNX graph of the same encoder, golden vectors, manifest.
 //!
+//! [`import_graph`] makes a bundle of an ONNX graph that somebody else wrote.
+//!
 //! [`export_encoder`] writes nothing before every engine of this build has reproduced the golden vectors from the finished file.
 //!
 //! # Example
@@ -21,13 +23,15 @@
 mod error;
 mod export;
 mod golden;
+mod import;
 mod onnx;
 mod quantise;
 
 pub use error::ExportError;
 pub use export::{EncoderExport, ExportReport, export_encoder, random_bundle};
+pub use import::{GraphImport, ImportError, ImportReport, import_graph};
 pub use onnx::{ActivationScales, OnnxForm, encoder_onnx, encoder_onnx_as};
 pub use quantise::{
-    Gate, GateMetric, GateReport, LayerReport, QuantizeError, QuantizeOptions, QuantizeReport,
-    quantize, round_to_int8,
+    Gate, GateFailure, GateMetric, GateReport, LayerReport, QuantizeError, QuantizeOptions,
+    QuantizeReport, Written, quantize, round_to_int8,
 };

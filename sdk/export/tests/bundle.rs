@@ -5,7 +5,7 @@ mod support;
 use std::fs;
 use std::path::Path;
 
-use ssl_edge_bundle::{Bundle, BundleWriter, GOLDEN, ONNX, Pooling, WEIGHTS};
+use ssl_edge_bundle::{Bundle, BundleWriter, EncoderSpec, GOLDEN, ONNX, Pooling, WEIGHTS};
 use ssl_edge_export::{ExportError, export_encoder, random_bundle};
 use ssl_edge_nn::candle::{Device, Tensor};
 use ssl_edge_nn::{Gelu, tensors_from_bytes, tensors_to_bytes};
@@ -168,7 +168,10 @@ fn members_that_cannot_be_decoded_are_named_errors() {
             without(&mut writer.weights, "norm.weight")
         }),
         (EngineKind::Native, "register_tokens", |writer| {
-            writer.arch.registers = 1
+            let EncoderSpec::Arch(arch) = &mut writer.encoder else {
+                panic!("not imported")
+            };
+            arch.registers = 1
         }),
         (EngineKind::Onnx, "", |writer| writer.onnx.truncate(1000)),
         (EngineKind::Onnx, "", |writer| {

@@ -16,7 +16,7 @@ pub enum Precision {
     F32,
     /// 16 bits with the exponent of f32, rounded from f32; on NVIDIA GPUs only.
     Bf16,
-    /// 16 bits with 11 of precision, rounded from f32; for encoders that only run, on Apple GPUs.
+    /// 16 bits with 11 of precision, rounded from f32; for encoders that only run.
     F16,
 }
 
@@ -139,7 +139,7 @@ impl Processor {
             ),
             (Self::Metal, ..) => metal().or_else(refused),
             (Self::Cuda(_), Precision::F16, _) => {
-                refused("NVIDIA GPUs compute in bf16 and f32; ask for one of these".into())
+                refused("NVIDIA GPUs compute in bf16 and f32 here; ask for one of these, or run encoders in f16 with engine cuda".into())
             }
             #[cfg(feature = "cuda")]
             (Self::Cuda(n), ..) => {
@@ -310,6 +310,15 @@ mod tests {
         if cfg!(not(feature = "cuda")) {
             assert!(text.contains("--features cuda"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_machine_without_memory_is_told_from_one_that_failed() {
+        let error = |error: ssl_edge_gpu::Error| candle_core::Error::wrap(error);
+        let full = error(ssl_edge_gpu::Error::OutOfMemory { bytes: 1 << 30 });
+        assert!(is_out_of_memory(&full) && !is_device_lost(&full));
+        let lost = error(ssl_edge_gpu::Error::machine("CUDA_ERROR_ILLEGAL_ADDRESS"));
+        assert!(!is_out_of_memory(&lost) && is_device_lost(&lost));
     }
 
     #[test]

@@ -85,12 +85,13 @@ impl AdamW {
     /// # Errors
     /// A parameter that was not there when the optimiser was made, or whose gradient has another shape.
     pub fn step(&mut self, params: &Params, grads: &GradStore, update: &Update) -> Result<()> {
-        let rates = Rates::of(self.config, update);
+        let config = self.config;
+        let rates = Rates::of(config, update);
         let named = self.work(params, grads, update)?;
         let work: Vec<_> = named.into_iter().map(|(_, work)| work).collect();
         #[cfg(feature = "cuda")]
         if params.device().is_cuda() {
-            return slot::step_on_gpu(self.config, work, update.lr, update.weight_decay);
+            return slot::step_on_gpu(config, work, update.lr, update.weight_decay);
         }
         if work.iter().any(|(_, slot, ..)| slot.on_gpu.is_some()) {
             return slot::step_composed(rates, work);

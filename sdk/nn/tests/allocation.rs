@@ -4,7 +4,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
-use ssl_edge_nn::infer::{EncoderWeights, PackedOptions, PackedVit, Stored};
+use ssl_edge_nn::infer::{EncoderWeights, PackedOptions, PackedVit, Progress, Stored};
 use ssl_edge_nn::{Params, Vit, VitConfig};
 
 static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
@@ -67,6 +67,10 @@ fn a_frame_costs_no_allocation() {
             assert!(before > 0, "the allocator counts");
             for _ in 0..50 {
                 encoder.run(&images, 3, &mut cls, &mut patches).unwrap();
+                let asked = AtomicUsize::new(0);
+                let stop = || asked.fetch_add(1, Ordering::Relaxed) > 5;
+                let progress = encoder.run_until(&images, 3, &mut cls, &mut patches, &stop);
+                assert!(matches!(progress, Ok(Progress::Stopped { .. })));
             }
             let count = ALLOCATIONS.load(Ordering::SeqCst) - before;
             assert_eq!(count, 0, "{threads} threads");

@@ -1,6 +1,6 @@
 //! An open bundle that embeds frames.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ssl_edge_bundle::{Bundle, Manifest, PreprocessSpec};
 use ssl_edge_nn::compute::{Precision as Products, Processor};
@@ -8,11 +8,11 @@ use ssl_edge_vision::{Fit, Frame, Preprocess};
 
 use crate::engines::build;
 use crate::{
-    Embedding, Engine, EngineKind, GoldenVectors, Precision, RuntimeError, SelfTest, Tokens,
+    Embedding, Engine, EngineKind, GoldenVectors, Limit, Precision, Reached, RuntimeError, SelfTest,
 };
 
 /// How to run an encoder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// What runs it.
     pub engine: EngineKind,
@@ -20,6 +20,8 @@ pub struct Options {
     pub threads: usize,
     /// What it computes with; int8 needs a bundle that was made with it.
     pub precision: Precision,
+    /// The library of the engine where it is one of its own, or its folder; else it is searched for, see [`EngineKind::Cuda`].
+    pub plugin: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -29,6 +31,7 @@ impl Default for Options {
             engine: EngineKind::Native,
             threads: 0,
             precision: Precision::F32,
+            plugin: None,
         }
     }
 }
@@ -52,18 +55,36 @@ impl Default for Place {
     }
 }
 
+impl Place {
+    /// An engine that runs on GPUs alone takes the first one, in f16, where no place was asked for.
+    fn of_engine(self, engine: EngineKind) -> Self {
+        if engine == EngineKind::Cuda && self == Self::default() {
+            return Self {
+                processor: Processor::Cuda(0),
+                precision: Products::F16,
+            };
+        }
+        self
+    }
+}
+
 /// How near an encoder with products in bf16 must come to its golden vectors: 8 bits are kept of each factor.
 const BF16_TOLERANCE: f32 = 0.02;
 /// The same in f16, which keeps 11 bits.
 const F16_TOLERANCE: f32 = 0.005;
 
-/// An encoder that passed its self-test. `Send` and `Sync`: several threads may embed at once.
+/// An encoder that passed its self-test.
+///
+/// `Send` and `Sync`: any number of threads may embed through one at once, and each gets the bits that it would get alone. With the native engine the
+/// calls take turns, since each uses all threads of the encoder and the one work memory that was reserved; with the onnx engine they run side by side,
+/// each with work memory of its own, and share the encoder's threads. Preprocessing runs on the thread that calls.
 pub struct Encoder {
     manifest: Manifest,
     hash: [u8; 32],
     preprocess: Preprocess,
     grid: [usize; 2],
     engine: Box<dyn Engine>,
+    place: Place,
     self_test: SelfTest,
 }
 
@@ -106,6 +127,7 @@ impl Encoder {
             engine: options.engine,
             reason,
         };
+        let place = place.of_engine(options.engine);
         let manifest = bundle.manifest().clone();
         let preprocess = preprocess(&manifest.preprocess).map_err(load)?;
         let engine = build(bundle, options, place)?;
@@ -133,12 +155,11 @@ impl Encoder {
         };
         Ok(Self {
             hash,
-            grid: manifest
-                .arch
-                .grid(preprocess.height as usize, preprocess.width as usize),
+            grid: manifest.grid(),
             manifest,
             preprocess,
             engine,
+            place,
             self_test,
         })
     }
@@ -148,10 +169,51 @@ impl Encoder {
     /// # Errors
     /// [`RuntimeError::Run`] or [`RuntimeError::NonFinite`].
     pub fn embed(&self, frame: &Frame<'_>) -> Result<Embedding, RuntimeError> {
+        self.embed_within(frame, &Limit::default())
+    }
+
+    /// Embeds one frame, or gives up when `limit` passes: while other calls have their turn, before and after preprocessing, and while the engine runs
+    /// ([`Engine::run_until`]). The encoder is then as if the call had not been.
+    ///
+    /// ```no_run
+    /// # use ssl_edge_runtime::{Encoder, Limit, RuntimeError};
+    /// # fn inspect(encoder: &Encoder, frame: &ssl_edge_vision::Frame<'_>) -> Result<(), RuntimeError> {
+    /// match encoder.embed_within(frame, &Limit::within(std::time::Duration::from_millis(40))) {
+    ///     Ok(embedding) => println!("{:?}", encoder.feature(&embedding)),
+    ///     Err(RuntimeError::Interrupted { reached, .. }) => println!("too late: {reached}"),
+    ///     Err(other) => return Err(other),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`RuntimeError::Interrupted`] with how far it came; also as [`Encoder::embed`].
+    pub fn embed_within(
+        &self,
+        frame: &Frame<'_>,
+        limit: &Limit,
+    ) -> Result<Embedding, RuntimeError> {
+        self.look(limit, 1)?;
         let mut input = vec![0.0; self.preprocess.len()];
         self.preprocess.apply(frame, &mut input)?;
-        let mut embeddings = self.embed_preprocessed(&input, 1)?;
+        self.look(limit, 1)?;
+        let mut embeddings = self.embed_input(&input, 1, limit)?;
         Ok(embeddings.remove(0))
+    }
+
+    fn look(&self, limit: &Limit, frames: usize) -> Result<(), RuntimeError> {
+        match limit.passed() {
+            None => Ok(()),
+            Some(reason) => Err(RuntimeError::Interrupted {
+                engine: self.engine.kind(),
+                reason,
+                reached: Reached {
+                    of_frames: frames,
+                    ..Reached::default()
+                },
+            }),
+        }
     }
 
     /// Embeds frames in one pass of the engine; the embeddings are in the order of the frames and equal those of [`Encoder::embed`].
@@ -181,6 +243,15 @@ impl Encoder {
         input: &[f32],
         batch: usize,
     ) -> Result<Vec<Embedding>, RuntimeError> {
+        self.embed_input(input, batch, &Limit::default())
+    }
+
+    fn embed_input(
+        &self,
+        input: &[f32],
+        batch: usize,
+        limit: &Limit,
+    ) -> Result<Vec<Embedding>, RuntimeError> {
         let expected = self.preprocess.len().checked_mul(batch);
         if batch == 0 || expected != Some(input.len()) {
             return Err(RuntimeError::Run {
@@ -192,11 +263,15 @@ impl Encoder {
                 ),
             });
         }
-        let Tokens { cls, patches } = self.engine.run(input, batch)?;
         let dim = self.dim();
+        let n_patches = self.grid[0] * self.grid[1];
+        let mut cls = vec![0.0; batch * dim];
+        let mut patches = vec![0.0; batch * n_patches * dim];
+        self.engine
+            .run_until(input, batch, &mut cls, &mut patches, limit)?;
         let frames = cls
             .chunks_exact(dim)
-            .zip(patches.chunks_exact(patches.len() / batch));
+            .zip(patches.chunks_exact(n_patches * dim));
         frames
             .enumerate()
             .map(|(frame, (cls, patches))| {
@@ -227,6 +302,21 @@ impl Encoder {
         self.engine.run_into(input, batch, cls, patches)
     }
 
+    /// As [`Encoder::tokens_into`], but gives up when `limit` passes.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Interrupted`], and then the slices hold anything; also as [`Encoder::tokens_into`].
+    pub fn tokens_until(
+        &self,
+        input: &[f32],
+        batch: usize,
+        cls: &mut [f32],
+        patches: &mut [f32],
+        limit: &Limit,
+    ) -> Result<(), RuntimeError> {
+        self.engine.run_until(input, batch, cls, patches, limit)
+    }
+
     /// The feature that heads see: the pooling that the manifest asks for, of norm 1.
     pub fn feature(&self, embedding: &Embedding) -> Vec<f32> {
         embedding.feature(self.manifest.pooling)
@@ -234,7 +324,7 @@ impl Encoder {
 
     /// Width D of a token.
     pub fn dim(&self) -> usize {
-        self.manifest.arch.dim
+        self.manifest.dim()
     }
 
     /// Length of [`Encoder::feature`].
@@ -253,6 +343,21 @@ impl Encoder {
     /// What the engine computes with.
     pub fn precision(&self) -> Precision {
         self.engine.precision()
+    }
+
+    /// Threads that work on a frame, where the engine has its own.
+    pub fn threads(&self) -> Option<usize> {
+        self.engine.threads()
+    }
+
+    /// Instruction set of the engine's kernels, where they are ours.
+    pub fn isa(&self) -> Option<&'static str> {
+        self.engine.isa().map(|isa| isa.name())
+    }
+
+    /// The processor, and what matrix products read there.
+    pub fn place(&self) -> Place {
+        self.place
     }
 
     /// Bytes of weights and work memory, where the engine knows.
@@ -300,132 +405,4 @@ fn preprocess(spec: &PreprocessSpec) -> Result<Preprocess, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use ssl_edge_bundle::{ArchSpec, BundleWriter, GoldenSpec, Pooling, Provenance};
-    use ssl_edge_vision::PixelFormat;
-
-    use super::*;
-
-    /// An engine whose second frame of a batch is broken.
-    struct Broken;
-
-    impl Engine for Broken {
-        fn kind(&self) -> EngineKind {
-            EngineKind::Native
-        }
-
-        fn run(&self, _input: &[f32], batch: usize) -> Result<Tokens, RuntimeError> {
-            let mut tokens = Tokens {
-                cls: vec![1.0; batch * 2],
-                patches: vec![1.0; batch * 2],
-            };
-            if batch > 1 {
-                tokens.patches[3] = f32::NAN;
-            }
-            Ok(tokens)
-        }
-    }
-
-    fn writer() -> BundleWriter {
-        BundleWriter {
-            arch: ArchSpec {
-                name: "tiny".to_owned(),
-                dim: 2,
-                depth: 1,
-                heads: 1,
-                patch: 4,
-                registers: 0,
-                mlp_ratio: 4,
-                image_size: [4, 4],
-                gelu: "tanh".to_owned(),
-                eps: 1e-6,
-            },
-            preprocess: PreprocessSpec {
-                height: 4,
-                width: 4,
-                fit: "squash".to_owned(),
-                mean: [0.0; 3],
-                std: [1.0; 3],
-            },
-            pooling: Pooling::ClsMean,
-            provenance: Provenance::default(),
-            licence: None,
-            golden: GoldenSpec {
-                count: 1,
-                tolerance: 1e-4,
-            },
-            weights: Vec::new(),
-            onnx: Vec::new(),
-            golden_vectors: Vec::new(),
-            variants: Vec::new(),
-            extra: Vec::new(),
-        }
-    }
-
-    fn encoder() -> Encoder {
-        let manifest = writer().manifest();
-        Encoder {
-            hash: manifest.encoder_hash(),
-            preprocess: preprocess(&manifest.preprocess).unwrap(),
-            grid: [1, 1],
-            manifest,
-            engine: Box::new(Broken),
-            self_test: SelfTest {
-                difference: 0.0,
-                tolerance: 1e-4,
-            },
-        }
-    }
-
-    #[test]
-    fn a_non_finite_embedding_is_an_error_that_names_the_frame() {
-        let encoder = encoder();
-        let pixels = [7; 16];
-        let frame = Frame::new(&pixels, 4, 4, 4, PixelFormat::Gray8, None).unwrap();
-        let good = encoder.embed(&frame).unwrap();
-        assert_eq!(encoder.feature(&good), [0.5; 4]);
-        assert_eq!(encoder.feature_dim(), 4);
-
-        let error = encoder.embed_batch(&[frame, frame]).unwrap_err();
-        assert!(
-            matches!(error, RuntimeError::NonFinite { frame: 1, .. }),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn a_batch_of_another_length_is_refused() {
-        let encoder = encoder();
-        assert!(encoder.embed_batch(&[]).unwrap().is_empty());
-        for (values, batch) in [(48, 2), (47, 1), (0, 0), (48, usize::MAX)] {
-            let error = encoder
-                .embed_preprocessed(&vec![0.0; values], batch)
-                .unwrap_err();
-            assert!(error.to_string().contains("48"), "{error}");
-        }
-    }
-
-    #[cfg(not(feature = "onnx"))]
-    #[test]
-    fn an_engine_that_was_not_built_is_an_error_with_the_reason() {
-        let path = Path::new("b.sslb");
-        let bundle = Bundle::from_bytes(path, writer().to_bytes(path).unwrap()).unwrap();
-        let options = Options {
-            engine: EngineKind::Onnx,
-            threads: 1,
-            ..Options::default()
-        };
-        let error = Encoder::from_bundle(&bundle, &options)
-            .map(|_| ())
-            .unwrap_err();
-        assert!(
-            matches!(error, RuntimeError::EngineUnavailable { .. }),
-            "{error}"
-        );
-        let message = error.to_string();
-        assert!(
-            message.contains("without feature `onnx`") && message.contains("choose one of: native"),
-            "{message}"
-        );
-    }
-}
+mod tests;

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use ssl_edge_bundle::BundleError;
+use ssl_edge_plugin::PluginError;
 use ssl_edge_vision::FrameError;
 
-use crate::{EngineKind, Precision};
+use crate::{EngineKind, Interruption, Precision, Reached};
 
 /// Why a bundle could not be opened or a frame not embedded.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +40,14 @@ pub enum RuntimeError {
         /// Why it is not there, and the remedy.
         reason: String,
     },
+    /// The plug-in of the engine cannot be used.
+    #[error("engine {engine} is not available: {source}")]
+    Plugin {
+        /// The engine.
+        engine: EngineKind,
+        /// Where it was looked for, what does not fit, or what it refuses.
+        source: PluginError,
+    },
     /// The processor that was asked for cannot be used.
     #[error("{reason}")]
     Device {
@@ -66,6 +75,18 @@ pub enum RuntimeError {
         engine: EngineKind,
         /// What went wrong.
         reason: String,
+    },
+    /// The call was given up before it was done; see [`crate::Limit`].
+    #[error(
+        "engine {engine} gave up because {reason}: {reached}; the encoder is ready for other frames. Give it more time, more threads, or a smaller encoder"
+    )]
+    Interrupted {
+        /// The engine.
+        engine: EngineKind,
+        /// Why.
+        reason: Interruption,
+        /// How far it came.
+        reached: Reached,
     },
     /// The engine does not reproduce the golden vectors.
     #[error(

@@ -37,8 +37,8 @@ impl GoldenVectors {
     /// What is missing or of another shape.
     pub fn read(bundle: &Bundle, precision: Precision) -> Result<Self, String> {
         let manifest = bundle.manifest();
-        let (count, dim) = (manifest.golden.count, manifest.arch.dim);
-        let [height, width] = manifest.arch.image_size;
+        let (count, dim) = (manifest.golden.count, manifest.dim());
+        let [height, width] = manifest.input_size();
         let (outputs, tolerance) = match manifest.variants.get(precision.name()) {
             Some(variant) if precision != Precision::F32 => {
                 (variant.golden.as_str(), variant.tolerance)
@@ -67,7 +67,7 @@ impl GoldenVectors {
     /// # Errors
     /// As [`Engine::run`].
     pub fn run(&self, engine: &dyn Engine, manifest: &Manifest) -> Result<SelfTest, RuntimeError> {
-        let dim = manifest.arch.dim;
+        let dim = manifest.dim();
         let mut difference = 0.0_f32;
         let expected = self
             .cls

@@ -1,4 +1,4 @@
-//! Good parts only: anomaly scores and heat maps from 1 to N good parts, golden compare, drift.
+//! Good parts only: anomaly scores and heat maps from 1 to N good parts.
 //!
 //! ```no_run
 //! use ssl_edge::anomaly::{GoodFrame, Normal, NormalOptions, Rates, TILES, frame_tokens, heat_map};
@@ -27,7 +27,7 @@
 
 use crate::Error;
 use crate::encoder::{Embedding, Encoder};
-use crate::vision::{Fit, Frame, Quality, Roi};
+use crate::vision::{Fit, Frame, Roi};
 
 pub use ssl_edge_adapt::anomaly::{
     Bank, Conformal, GoodFrame, HeatRegion, HoldOut, Method, NeighbourOptions, Normal, NormalModel,
@@ -35,13 +35,9 @@ pub use ssl_edge_adapt::anomaly::{
     Threshold, ThresholdSource, TokenGrid, TokenMap, TokenStatistics, frame_heat, frame_statistics,
     token_mask,
 };
-pub use ssl_edge_adapt::drift::{
-    CameraChange, CameraNumbers, Cusum, DriftAlarm, DriftCause, DriftMonitor, Observation,
-};
 pub use ssl_edge_adapt::eval::{
     AnomalySplit, PixelMetrics, PixelScores, anomaly_splits, auroc, auroc_standard_error,
 };
-pub use ssl_edge_adapt::golden::{Golden, GoldenOptions, GoldenVerdict};
 
 /// Tiles along the shorter side of a frame that serve small encoders best: defects are smaller than the tokens of one tile.
 pub const TILES: usize = 2;
@@ -114,20 +110,6 @@ pub fn frame_tokens(
     Ok(stitch(&tiles, [down, across], encoder.dim()))
 }
 
-/// What a frame says of its camera, for a [`DriftMonitor`].
-pub fn camera_numbers(frame: &Frame<'_>) -> CameraNumbers {
-    let Quality {
-        brightness,
-        focus,
-        saturated,
-    } = Quality::of(frame);
-    CameraNumbers {
-        brightness,
-        focus,
-        saturated,
-    }
-}
-
 /// Heat of a verdict at each pixel of the whole frame, `[height, width]`, 0 outside its region of interest; see [`frame_heat`].
 ///
 /// # Errors
@@ -142,6 +124,22 @@ pub fn heat_map(frame: &Frame<'_>, heat: &TokenMap, sigma: f64) -> Result<Vec<f3
     };
     let size = [frame.height() as usize, frame.width() as usize];
     Ok(frame_heat(heat, size, region, sigma)?)
+}
+
+/// Heat at each pixel of the frame's region of interest, `[region height, region width]`; see [`frame_heat`].
+///
+/// # Errors
+/// A `sigma` out of range.
+pub fn region_heat(frame: &Frame<'_>, heat: &TokenMap, sigma: f64) -> Result<Vec<f32>, Error> {
+    let roi = frame.region();
+    let [height, width] = [roi.height as usize, roi.width as usize];
+    let region = HeatRegion {
+        x: 0,
+        y: 0,
+        width,
+        height,
+    };
+    Ok(frame_heat(heat, [height, width], region, sigma)?)
 }
 
 /// Start and length of part `index` of `parts` of `size` pixels.

@@ -6,6 +6,9 @@
 //! A station that must run only what its maker released opens the bundle with [`Bundle::open_signed`] and the maker's [`PublicKey`], and
 //! then the encoder with [`Encoder::from_bundle`].
 //!
+//! A frame that must not take longer than the line allows is embedded with a [`Limit`], a deadline or a [`CancelToken`] ([`Encoder::embed_within`]);
+//! [`Encoder::report`] says how an encoder runs here.
+//!
 //! An encoder is `Sync`: any number of threads may embed through one at the same time, without a copy of the weights, and each gets the
 //! bits that it would get alone. They share the threads of the encoder's pool.
 //!
@@ -23,12 +26,16 @@ use crate::vision::{Frame, Image, Skipped, decode_all};
 use std::path::PathBuf;
 
 pub use ssl_edge_bundle::{
-    ArchSpec, Bundle, BundleError, GoldenSpec, Manifest, MemberSpec, Pooling, PreprocessSpec,
-    Provenance, PublicKey, ScoreFigures, SecretKey, VariantFigures, VariantSpec, save,
+    AnomalyFigures, ArchSpec, Bundle, BundleError, ClassFigures, ClsSource, EncoderSpec,
+    GoldenSpec, GraphFigures, GraphRun, GraphSpec, Manifest, MemberSpec, PatchSource, Pooling,
+    PreprocessSpec, Provenance, PublicKey, QualityFigures, ScoreFigures, SecretKey, VariantFigures,
+    VariantSpec, save,
 };
 pub use ssl_edge_runtime::{
-    Embedding, Encoder, EngineKind, Options, Place, Precision, Processor, Products, RuntimeError,
-    SelfTest, l2_normalize,
+    CancelToken, Embedding, Encoder, EngineKind, GoldenVectors, GraphChoice, GraphError, GraphPort,
+    Interruption, Latency, Limit, Options, Place, PluginDevice, PluginError, PluginReport,
+    Precision, Processor, Products, Reached, ReadGraph, Refusal, RuntimeError, RuntimeReport,
+    SelfTest, inspect_plugin, l2_normalize, resident_memory,
 };
 
 /// Files that are decoded and embedded together: enough for any thread pool, little enough for memory.

@@ -29,6 +29,40 @@ pub enum Error {
         /// The part's name.
         name: String,
     },
+    /// Patch tokens are the encoder's, and no encoder is given.
+    #[error("these patch tokens are the encoder's, and no encoder is given; open the bundle too")]
+    NoEncoder,
+    /// Golden parts are shown through two encoders.
+    #[error("the golden parts before came through another encoder; show all through one")]
+    OtherEncoder,
+    /// The job changed since a monitor learned what its verdicts are like.
+    #[error(
+        "the job is at revision {job} and the monitor knows it at {monitor}; make a new monitor from reference frames"
+    )]
+    JobChanged {
+        /// The job's revision.
+        job: u64,
+        /// The one that the monitor knows.
+        monitor: u64,
+    },
+    /// A reference frame was taught.
+    #[error(
+        "reference frame {index} (counted from 0) is a sample of the job, so it says nothing about frames that were not taught; take reference frames from the running line"
+    )]
+    ReferenceTaught {
+        /// The frame.
+        index: usize,
+    },
+    /// Reference frames are not what was taught.
+    #[error(
+        "{unknown} of {frames} reference frames are unknown to the job, so that a rise could not be told; teach the job frames of this line first"
+    )]
+    ReferenceUnknown {
+        /// Unknown frames.
+        unknown: usize,
+        /// All reference frames.
+        frames: usize,
+    },
     /// A job cannot move to another encoder.
     #[error(
         "sample {sample} (`{source_of_sample}`) has no picture from which a feature of another encoder could be made; teach it again with this \

@@ -8,8 +8,10 @@
 //! | [`encoder`] | open a bundle (`.sslb`), choose an engine, turn frames into embeddings |
 //! | [`feature`] | what a job sees of a frame: poolings, and a texture descriptor |
 //! | [`job`] | teach classes from a handful of frames, fit, inspect, save (`.sslj`) |
-//! | [`anomaly`] | good parts only: anomaly scores, heat maps, golden compare, drift |
+//! | [`anomaly`] | good parts only: anomaly scores, heat maps |
 //! | [`surface`] | what a job sees of the surface of good parts |
+//! | [`golden`] | frames beside golden parts, position by position (`.sslg`) |
+//! | [`drift`] | watches a line: what changed, and what is to be done |
 //! | [`eval`] | k-NN and few-shot accuracy of embeddings, baselines beside them |
 //! | `train` | feature `train`: pretrain encoders on unlabelled images with DINO or MAE |
 //! | `export` | feature `train`: make a bundle from a run, or from random weights |
@@ -55,6 +57,7 @@
 //! - `train` (default): training and export. Without it a program can open, embed, teach and inspect, and compiles in less time.
 //! - `cuda`: training and encoders on NVIDIA GPUs; needs the CUDA toolkit to build and NVIDIA's driver to start the program.
 //! - `mpi`: training over the processes that `mpirun` or `srun` starts; needs an MPI library with its `mpicc`, and libclang, to build.
+//! - `nccl`: the same with sums by NCCL, a GPU for each process; needs the CUDA toolkit and libnccl to build. Type-checked, never run.
 //!
 //! # Threads and reproducibility
 //!
@@ -66,12 +69,14 @@
 
 pub mod anomaly;
 pub mod augment;
+pub mod drift;
 pub mod encoder;
 mod error;
 pub mod eval;
 #[cfg(feature = "train")]
 pub mod export;
 pub mod feature;
+pub mod golden;
 pub mod job;
 mod migrate;
 pub mod surface;

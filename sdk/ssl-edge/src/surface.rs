@@ -4,7 +4,7 @@
 //! encoder's own patch tokens ([`ENCODER`]). `eval anomaly` measures both, and which is better depends on the encoder and the parts.
 
 use crate::Error;
-use crate::anomaly::{FrameTokens, TILES, frame_tokens};
+use crate::anomaly::{FrameTokens, TILES, frame_tokens, tile_grid};
 use crate::encoder::Encoder;
 use crate::job::Job;
 use crate::vision::{Frame, Pixels, decode_file, raw_grid};
@@ -47,8 +47,7 @@ fn bright<T: Copy + Into<u32>>(values: &[T], channels: usize, white: u32) -> Vec
 /// Patch tokens of the kind that `job` looks at; `None` for a job that looks at none.
 ///
 /// # Errors
-/// [`Error::UnknownPart`] for a kind that this program does not make; a region of interest of another shape than the job's ignore mask
-/// ([`IgnoreMask::check_frame`]); as [`frame_tokens`].
+/// A region of interest of another shape than the job's ignore mask ([`IgnoreMask::check_frame`]); as [`tokens_of_kind`].
 pub fn surface_tokens(
     encoder: &Encoder,
     job: &Job,
@@ -58,15 +57,58 @@ pub fn surface_tokens(
         let region = frame.region();
         mask.check_frame([region.height as usize, region.width as usize])?;
     }
-    match job.surface() {
-        None => Ok(None),
-        Some(PIXELS) => pixels(frame).map(Some),
-        Some(ENCODER) => frame_tokens(encoder, frame, TILES).map(Some),
-        Some(other) => Err(Error::UnknownPart { name: other.into() }),
+    let kind = job.surface();
+    kind.map(|kind| tokens_of_kind(kind, Some(encoder), frame))
+        .transpose()
+}
+
+/// Patch tokens of a frame's region of interest, of the kind [`PIXELS`] or [`ENCODER`].
+///
+/// # Errors
+/// [`Error::UnknownPart`] for a kind that this program does not make; [`Error::NoEncoder`]; as [`frame_tokens`].
+pub fn tokens_of_kind(
+    kind: &str,
+    encoder: Option<&Encoder>,
+    frame: &Frame<'_>,
+) -> Result<FrameTokens, Error> {
+    match kind {
+        PIXELS => pixels(frame),
+        ENCODER => frame_tokens(encoder.ok_or(Error::NoEncoder)?, frame, TILES),
+        other => Err(Error::UnknownPart { name: other.into() }),
+    }
+}
+
+/// Rows and columns of the tokens that [`tokens_of_kind`] gives, from the frame's size alone.
+///
+/// # Errors
+/// As [`tokens_of_kind`].
+pub fn grid_of_kind(
+    kind: &str,
+    encoder: Option<&Encoder>,
+    frame: &Frame<'_>,
+) -> Result<[usize; 2], Error> {
+    match kind {
+        PIXELS => Ok(squares(frame)),
+        ENCODER => {
+            let [rows, cols] = encoder.ok_or(Error::NoEncoder)?.grid();
+            let region = frame.region();
+            let [down, across] = tile_grid(region.width, region.height, TILES);
+            Ok([down * rows, across * cols])
+        }
+        other => Err(Error::UnknownPart { name: other.into() }),
     }
 }
 
 fn pixels(frame: &Frame<'_>) -> Result<FrameTokens, Error> {
+    let size = squares(frame);
+    Ok(FrameTokens {
+        values: raw_grid(frame, size, SIDE)?,
+        size,
+        dim: SIDE * SIDE,
+    })
+}
+
+fn squares(frame: &Frame<'_>) -> [usize; 2] {
     let region = frame.region();
     let shorter = region.width.min(region.height);
     let squares = SQUARES.min(shorter);
@@ -74,10 +116,5 @@ fn pixels(frame: &Frame<'_>) -> Result<FrameTokens, Error> {
         let squares = u64::from(side) * u64::from(squares) / u64::from(shorter);
         squares.max(1) as usize
     };
-    let size = [along(region.height), along(region.width)];
-    Ok(FrameTokens {
-        values: raw_grid(frame, size, SIDE)?,
-        size,
-        dim: SIDE * SIDE,
-    })
+    [along(region.height), along(region.width)]
 }

@@ -3,9 +3,8 @@
 #![cfg(feature = "train")]
 
 use ssl_edge::Error;
-use ssl_edge::anomaly::{
-    GoodFrame, Normal, NormalOptions, Rates, camera_numbers, frame_tokens, heat_map,
-};
+use ssl_edge::anomaly::{GoodFrame, Normal, NormalOptions, Rates, frame_tokens, heat_map};
+use ssl_edge::drift::camera_numbers;
 use ssl_edge::encoder::{Encoder, EngineKind, Options, Pooling};
 use ssl_edge::export::random_bundle;
 use ssl_edge::vision::{Frame, Image, PixelFormat, Pixels, Roi, Station, Surface};

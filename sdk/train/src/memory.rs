@@ -6,6 +6,7 @@ mod room;
 use ssl_edge_nn::VitConfig;
 use ssl_edge_nn::compute::Processor;
 
+use crate::collective::processes_here;
 use crate::config::TrainConfig;
 use crate::error::{Result, TrainError};
 
@@ -78,7 +79,7 @@ pub(crate) fn check(config: &TrainConfig, images: usize) -> Result<Option<String
         message: format!("{about}; {reason}"),
         checkpoint: None,
     };
-    let room = Room::now();
+    let room = Room::now().map(|room| room.shared_by(processes_here()));
     if let Some(room) = &room
         && need.total() > HOPELESS * room.bytes
     {

@@ -5,24 +5,29 @@ use std::path::Path;
 
 use ssl_edge_adapt::{EncoderId, FitOptions, Job, SampleMeta};
 use ssl_edge_bundle::{
-    ArchSpec, Bundle, BundleWriter, GoldenSpec, Pooling, PreprocessSpec, Provenance, SecretKey,
+    ArchSpec, Bundle, BundleWriter, ClsSource, EncoderSpec, GoldenSpec, GraphSpec, PatchSource,
+    Pooling, PreprocessSpec, Provenance, SecretKey,
 };
+use ssl_edge_head::wire::{Body, Message, Refusal, encode, encoded_length};
+use ssl_edge_head::{HeadSpec, RowSpec, fit_scale};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 fn main() -> Outcome {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
-    for target in ["bundle", "job", "frame"] {
+    for target in ["bundle", "job", "frame", "wire", "head"] {
         fs::create_dir_all(corpus.join(target))?;
     }
     bundles(&corpus.join("bundle"))?;
     jobs(&corpus.join("job"))?;
-    frames(&corpus.join("frame"))
+    frames(&corpus.join("frame"))?;
+    lines(&corpus.join("wire"))?;
+    heads(&corpus.join("head"))
 }
 
 fn bundles(folder: &Path) -> Outcome {
-    let writer = BundleWriter {
-        arch: ArchSpec {
+    let mut writer = BundleWriter {
+        encoder: EncoderSpec::Arch(ArchSpec {
             name: "tiny".to_owned(),
             dim: 4,
             depth: 1,
@@ -33,7 +38,7 @@ fn bundles(folder: &Path) -> Outcome {
             image_size: [4, 4],
             gelu: "tanh".to_owned(),
             eps: 1e-6,
-        },
+        }),
         preprocess: PreprocessSpec {
             height: 4,
             width: 4,
@@ -58,6 +63,22 @@ fn bundles(folder: &Path) -> Outcome {
     writer.write(&path)?;
     let signed = Bundle::open(&path)?.signed(&SecretKey::from_seed(&[7; 32]));
     fs::write(folder.join("signed"), signed)?;
+    let output = || "tokens".to_owned();
+    writer.encoder = EncoderSpec::Graph(GraphSpec {
+        name: "imported".to_owned(),
+        dim: 4,
+        grid: [1, 1],
+        input: "image".to_owned(),
+        cls: ClsSource::First { output: output() },
+        patches: PatchSource::Tokens {
+            output: output(),
+            skip: 1,
+        },
+        opset: 17,
+        producer: "pytorch 2.11.0".to_owned(),
+    });
+    writer.weights.clear();
+    writer.write(&folder.join("imported"))?;
     Ok(())
 }
 
@@ -95,6 +116,74 @@ fn frames(folder: &Path) -> Outcome {
         let pixels = (0..stride * 6 * 3 / 2).map(|i| (i * 37 + i / 5) as u8);
         bytes.extend(pixels);
         fs::write(folder.join(format!("format{format:02}")), bytes)?;
+    }
+    Ok(())
+}
+
+/// A line with several frames, and contents of frames without their checksums.
+fn lines(folder: &Path) -> Outcome {
+    let bodies = [
+        Body::Hello,
+        Body::Device {
+            job: 1,
+            dim: 3,
+            encoder: [9; 8],
+        },
+        Body::Embedding {
+            job: 1,
+            values: &[1, 0, 255],
+        },
+        Body::Inputs {
+            at: 70_000,
+            enable: true,
+            trigger: false,
+        },
+        Body::Refused(Refusal::Length),
+    ];
+    let mut line = vec![7, 7];
+    for (number, body) in bodies.into_iter().enumerate() {
+        let (mut scratch, mut out) = ([0; 64], [0; encoded_length(64)]);
+        let message = Message {
+            sequence: number as u32,
+            body,
+        };
+        let frame = encode(&message, &mut scratch, &mut out)?.to_vec();
+        let content = cobs::decode_vec(&frame[1..frame.len() - 1])?;
+        let content = &content[..content.len() - 4];
+        fs::write(folder.join(format!("content{number}")), content)?;
+        line.extend(frame);
+    }
+    fs::write(folder.join("line"), line)?;
+    Ok(())
+}
+
+/// A linear head and one of cosines with an unknown rule.
+fn heads(folder: &Path) -> Outcome {
+    for (name, cosine, limit) in [("linear", false, None), ("cosines", true, Some(0.9))] {
+        let samples: [&[f32]; 2] = [&[1.0, 0.1, 0.0], &[0.0, 0.9, 0.2]];
+        let mut centre = [0.0; 3];
+        let step = fit_scale(samples.into_iter(), &mut centre)?;
+        let row = |index: usize| RowSpec {
+            sample: index as u64,
+            class: index as u16,
+            embedding: samples[index],
+        };
+        let spec = HeadSpec {
+            job: 1,
+            encoder: [7; 32],
+            class_ids: &[10, 11],
+            weights: &[1.0, -1.0, 0.5, -1.0, 1.0, 0.25],
+            bias: &[0.0, 0.1],
+            cosine,
+            temperature: 0.5,
+            centre: &centre,
+            step,
+            rows: &[row(0), row(1)],
+            cosine_limit: limit,
+        };
+        let mut flash = [0; 512];
+        let length = spec.write(&mut flash)?;
+        fs::write(folder.join(name), &flash[..length])?;
     }
     Ok(())
 }

@@ -57,7 +57,7 @@ impl Conformal {
         Ok(Self { scores })
     }
 
-    pub(super) fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         let rising = self.scores.is_sorted_by(|a, b| a <= b);
         rising && !self.scores.is_empty() && self.scores.iter().all(|s| s.is_finite())
     }

@@ -204,15 +204,21 @@ impl Bank {
     }
 }
 
-/// Symmetric, each row by its largest value.
+/// Symmetric, each row by its largest value. The scales give rows of norm 1, not the rows' own norms: with those, cosines would be off by
+/// rounding in the first order, and tokens that are much alike would all have distance 0.
 fn quantise(tokens: &Matrix<f32>) -> Rows {
     let mut values = Vec::with_capacity(tokens.data.len());
     let mut scales = Vec::with_capacity(tokens.rows);
     for i in 0..tokens.rows {
         let largest = tokens.row(i).iter().fold(0.0f32, |m, x| m.max(x.abs()));
         let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+        let start = values.len();
         values.extend(tokens.row(i).iter().map(|x| (x * inverse).round() as i8));
-        scales.push(largest / 127.0);
+        let square: i64 = values[start..].iter().map(|v| i64::from(*v).pow(2)).sum();
+        scales.push(match square {
+            0 => 0.0,
+            _ => (1.0 / (square as f64).sqrt()) as f32,
+        });
     }
     Rows::Int8 { values, scales }
 }
@@ -308,6 +314,28 @@ mod tests {
             each.fold(f32::INFINITY, f32::min)
         };
         (0..rows.rows).map(to_nearest).fold(0.0, f32::max).sqrt()
+    }
+
+    /// Bright patches with little contrast differ by far less than a step of int8; their distances must still be those of `f32`.
+    #[test]
+    fn int8_tells_tokens_apart_that_are_much_alike() {
+        let token = |i: usize| {
+            (0..64).map(move |j| 1.0 + 0.03 * ((i * 37 + j * j * 11) % 19) as f32 / 19.0)
+        };
+        let tokens = matrix(40, 64, (0..40).flat_map(token).collect());
+        let queries = matrix(9, 64, (100..109).flat_map(token).map(|x| x * x).collect());
+        let distances = |storage| {
+            let options = NeighbourOptions {
+                storage,
+                ..NeighbourOptions::default()
+            };
+            Bank::fit(&tokens, &options).unwrap().distances(&queries)
+        };
+        let exact = distances(Storage::F32);
+        for (found, exact) in distances(Storage::Int8).iter().zip(&exact) {
+            assert!(*exact > 2e-5, "{exact}");
+            assert!((found - exact).abs() < 0.3 * exact, "{found} {exact}");
+        }
     }
 
     proptest! {

@@ -5,6 +5,8 @@
 //! together give a false alarm no more often than that. When a chart alarms, the triage is this:
 //!
 //! 1. A chart of the camera alarms, or stands above three quarters of its limit: the camera changed, because its changes move everything else too.
+//!    Of several such charts the cause is brightness before overexposure before focus: another light also moves the other two, less light lowers the
+//!    focus measure even where nothing is blurred.
 //! 2. More than two thirds of the frames since the change are unlike the baseline by their embedding: the product changed.
 //! 3. Otherwise only some frames are unlike anything: a new kind of defect.
 
@@ -18,7 +20,7 @@ use crate::error::{AdaptError, check_embedding};
 /// Charts that share the run length.
 const CHARTS: f64 = 6.0;
 /// Fewest good frames for a baseline.
-const MIN_FRAMES: usize = 5;
+pub const MIN_FRAMES: usize = 5;
 /// p-value of the embedding from which downwards a frame is unlike the baseline, or the smallest that there is if that is larger.
 const UNLIKE: f64 = 0.1;
 /// Level of a camera chart, in limits, from which an alarm of another chart is put down to the camera.
@@ -125,6 +127,8 @@ struct Chart {
 }
 
 const BRIGHTNESS: usize = 0;
+const FOCUS: usize = 1;
+const SATURATION: usize = 2;
 const EMBEDDING: usize = 3;
 const TYPICALITY: usize = 4;
 const UNKNOWN: usize = 5;
@@ -245,18 +249,17 @@ impl DriftMonitor {
 
     fn triage(&self, alarmed: usize) -> DriftAlarm {
         let levels = self.levels();
-        let worst = (BRIGHTNESS..EMBEDDING)
-            .max_by(|&a, &b| levels[a].total_cmp(&levels[b]))
-            .unwrap_or(BRIGHTNESS);
+        let camera = [
+            (BRIGHTNESS, CameraChange::Brightness),
+            (SATURATION, CameraChange::Saturation),
+            (FOCUS, CameraChange::Focus),
+        ];
+        let changed = camera.into_iter().find(|(i, _)| levels[*i] > CAMERA_LEVEL);
         let chart = &self.charts[alarmed];
         let frames = chart.cusum.frames();
         let unlike = f64::from(chart.unlike) / f64::from(frames.max(1));
-        let cause = if levels[worst] > CAMERA_LEVEL {
-            DriftCause::CameraChanged(match worst {
-                0 => CameraChange::Brightness,
-                1 => CameraChange::Focus,
-                _ => CameraChange::Saturation,
-            })
+        let cause = if let Some((_, change)) = changed {
+            DriftCause::CameraChanged(change)
         } else if unlike > MOST {
             DriftCause::ProductChanged
         } else {

@@ -95,12 +95,20 @@ fn a_steady_line_gives_no_more_alarms_than_designed() {
 #[test]
 fn each_change_is_found_soon_and_named() {
     type Change = fn(&mut Line, &mut CameraNumbers, &mut Vec<f32>, &mut f64, &mut bool);
-    let changes: [(Change, DriftCause); 5] = [
+    let changes: [(Change, DriftCause); 6] = [
         (
             |_, camera, embedding, p, _| {
                 camera.brightness -= 0.15;
                 embedding.iter_mut().for_each(|x| *x += 3.0);
                 *p = 0.02;
+            },
+            DriftCause::CameraChanged(CameraChange::Brightness),
+        ),
+        // A light of two thirds, which the focus measure sees squared.
+        (
+            |_, camera, _, _, _| {
+                camera.brightness *= 0.67;
+                camera.focus *= 0.67 * 0.67;
             },
             DriftCause::CameraChanged(CameraChange::Brightness),
         ),

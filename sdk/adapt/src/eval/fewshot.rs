@@ -93,11 +93,13 @@ pub struct FewshotScore {
     pub ece: f64,
     /// Mean Brier score of the same, 0 (best) to 2.
     pub brier: f64,
+    /// What every class was taken for, over all draws.
+    pub confusion: Confusion,
 }
 
 /// One head on the queries of one draw.
 struct Drawn {
-    accuracy: f64,
+    confusion: Confusion,
     reliability: Reliability,
 }
 
@@ -129,7 +131,14 @@ pub fn fewshot(
             })
             .collect::<Result<_, AdaptError>>()?;
         for (i, &head) in options.heads.iter().enumerate() {
-            let (mean, ci95) = interval(draws.iter().map(|heads| heads[i].accuracy));
+            let balanced = |heads: &Vec<Drawn>| {
+                let accuracies = heads[i].confusion.accuracies();
+                accuracies.map_or(0.0, |(_, balanced)| balanced)
+            };
+            let (mean, ci95) = interval(draws.iter().map(balanced));
+            let mut confusion = Confusion::new(set.n_classes());
+            let of_draws = draws.iter().map(|heads| &heads[i].confusion);
+            of_draws.for_each(|of_draw| confusion.merge(of_draw));
             let over_draws = |f: fn(&Reliability) -> f64| {
                 let sum: f64 = draws.iter().map(|heads| f(&heads[i].reliability)).sum();
                 sum / draws.len() as f64
@@ -141,6 +150,7 @@ pub fn fewshot(
                 ci95,
                 ece: over_draws(|of| of.ece),
                 brier: over_draws(|of| of.brier),
+                confusion,
             });
         }
     }
@@ -284,7 +294,7 @@ fn drawn(
         brier: 0.0,
     };
     Ok(Drawn {
-        accuracy: confusion.accuracies().map_or(0.0, |(_, balanced)| balanced),
+        confusion,
         reliability: Reliability::of(probabilities).unwrap_or(nothing),
     })
 }

@@ -14,6 +14,8 @@ pub struct KnnScore {
     pub accuracy: f64,
     /// Mean over the classes of that share.
     pub balanced_accuracy: f64,
+    /// What every class was taken for.
+    pub confusion: Confusion,
 }
 
 /// Classifies `val` by the `k` nearest of `train`; DINO uses `k` = 20 and `temperature` = 0.07. Equal cosines go to the earlier training row,
@@ -69,6 +71,7 @@ pub fn knn_accuracy(
     Ok(KnnScore {
         accuracy,
         balanced_accuracy,
+        confusion,
     })
 }
 

@@ -33,6 +33,25 @@ pub struct EncoderId {
     pub dim: usize,
 }
 
+impl EncoderId {
+    /// What is said when `what`, which belongs to this encoder, is used with another one or with none.
+    pub(crate) fn mismatch(&self, what: &'static str, given: Option<&Self>) -> AdaptError {
+        let short = |id: &Self| -> String {
+            let bytes = id.hash[..6].iter();
+            bytes.map(|byte| format!("{byte:02x}")).collect()
+        };
+        AdaptError::EncoderMismatch {
+            what,
+            own: short(self),
+            own_dim: self.dim,
+            given: match given {
+                Some(id) => format!("this is encoder {} ({} values)", short(id), id.dim),
+                None => "no encoder is given".into(),
+            },
+        }
+    }
+}
+
 /// Names a class within its job; never used again after the class is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ClassId(pub u32);
@@ -189,18 +208,7 @@ impl Job {
         if self.encoder == *encoder {
             return Ok(());
         }
-        let short = |id: &EncoderId| {
-            id.hash[..6]
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect::<String>()
-        };
-        Err(AdaptError::EncoderMismatch {
-            job: short(&self.encoder),
-            job_dim: self.encoder.dim,
-            given: short(encoder),
-            given_dim: encoder.dim,
-        })
+        Err(self.encoder.mismatch("the job", Some(encoder)))
     }
 
     /// The classes, in the order they were added.

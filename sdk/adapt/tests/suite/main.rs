@@ -14,6 +14,7 @@ mod eval;
 mod explain;
 mod file;
 mod forget;
+mod golden_file;
 mod ignore;
 mod job;
 mod killed;

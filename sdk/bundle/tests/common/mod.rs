@@ -3,7 +3,7 @@
 
 use sha2::{Digest, Sha256};
 use ssl_edge_bundle::{
-    ArchSpec, BundleWriter, GoldenSpec, Pooling, PreprocessSpec, Provenance, hex,
+    ArchSpec, BundleWriter, EncoderSpec, GoldenSpec, Pooling, PreprocessSpec, Provenance, hex,
 };
 
 /// Names bundles in messages.
@@ -24,7 +24,7 @@ pub(crate) fn reseal(mut bytes: Vec<u8>) -> Vec<u8> {
 /// A bundle of an encoder that nobody runs.
 pub(crate) fn writer() -> BundleWriter {
     BundleWriter {
-        arch: ArchSpec {
+        encoder: EncoderSpec::Arch(ArchSpec {
             name: "tiny".to_owned(),
             dim: 8,
             depth: 1,
@@ -35,7 +35,7 @@ pub(crate) fn writer() -> BundleWriter {
             image_size: [8, 12],
             gelu: "tanh".to_owned(),
             eps: 1e-6,
-        },
+        }),
         preprocess: PreprocessSpec {
             height: 8,
             width: 12,
@@ -61,5 +61,13 @@ pub(crate) fn writer() -> BundleWriter {
         golden_vectors: Vec::new(),
         variants: Vec::new(),
         extra: Vec::new(),
+    }
+}
+
+/// The shape of an encoder that [`writer`] made.
+pub(crate) fn arch(writer: &mut BundleWriter) -> &mut ArchSpec {
+    match &mut writer.encoder {
+        EncoderSpec::Arch(arch) => arch,
+        EncoderSpec::Graph(graph) => panic!("{graph:?} is imported"),
     }
 }

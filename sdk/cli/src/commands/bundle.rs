@@ -4,7 +4,7 @@ use crate::output::Format;
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use ssl_edge::encoder::{Bundle, Manifest, PublicKey, SecretKey, save};
+use ssl_edge::encoder::{Bundle, EncoderSpec, Manifest, PublicKey, SecretKey, save};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -101,11 +101,11 @@ fn inspect(args: &InspectArgs, format: Format) -> Result<()> {
 
 fn describe(contents: &Contents) -> String {
     let manifest = contents.manifest;
-    let (arch, input, made) = (&manifest.arch, &manifest.preprocess, &manifest.provenance);
+    let (input, made) = (&manifest.preprocess, &manifest.provenance);
     let mut text = format!(
         "{}: {:.1} MB, schema {}, by {}\n\
          encoder {}\n\
-         {}: {} values, {} blocks, patch {}, input {} x {} ({})\n\
+         {}: {} values, {}, input {} x {} ({})\n\
          {} on {} images, {} seen, seed {}\n\
          licence: {}\n\
          signed by: {}",
@@ -114,10 +114,15 @@ fn describe(contents: &Contents) -> String {
         manifest.schema,
         manifest.created_by,
         contents.encoder,
-        arch.name,
-        arch.dim,
-        arch.depth,
-        arch.patch,
+        manifest.name(),
+        manifest.dim(),
+        match &manifest.encoder {
+            EncoderSpec::Arch(arch) => format!("{} blocks, patch {}", arch.depth, arch.patch),
+            EncoderSpec::Graph(graph) => format!(
+                "imported graph (opset {}, by {}; class token: {}; patch tokens: {})",
+                graph.opset, graph.producer, graph.cls, graph.patches
+            ),
+        },
         input.width,
         input.height,
         input.fit,

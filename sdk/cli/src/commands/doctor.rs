@@ -5,6 +5,7 @@ use crate::output::{Format, Table};
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
+use ssl_edge::encoder::{EngineKind, PluginDevice, inspect_plugin};
 use std::path::{Path, PathBuf};
 
 /// Show what this machine offers.
@@ -18,6 +19,7 @@ struct Report {
     threads: usize,
     engines: Vec<&'static str>,
     backends: Vec<Backend>,
+    plugins: Vec<PluginState>,
 }
 
 #[derive(Serialize)]
@@ -41,6 +43,27 @@ struct Backend {
     detail: String,
 }
 
+/// An engine in a library of its own.
+#[derive(Serialize)]
+struct PluginState {
+    engine: &'static str,
+    /// Whether there is a library that fits, and a device that it can use.
+    usable: bool,
+    path: Option<PathBuf>,
+    /// What the plug-in says of itself.
+    about: Option<String>,
+    devices: Vec<PluginDeviceState>,
+    /// What keeps it from being used.
+    reason: Option<String>,
+}
+
+#[derive(Serialize)]
+struct PluginDeviceState {
+    name: String,
+    version: String,
+    memory: u64,
+}
+
 /// Prints the report.
 pub(crate) fn run(_args: &DoctorArgs, format: Format) -> Result<()> {
     let report = Report {
@@ -53,6 +76,7 @@ pub(crate) fn run(_args: &DoctorArgs, format: Format) -> Result<()> {
         threads: Threads::default().count(),
         engines: vec!["native", "onnx"],
         backends: vec![cpu_backend(), cuda_backend(), metal_backend()],
+        plugins: vec![plugin_state(EngineKind::Cuda)],
     };
     format.print(&report, human)
 }
@@ -73,10 +97,10 @@ fn human(report: &Report) -> String {
             yes_no(backend.found),
         ]);
     }
-    let details: Vec<String> = report
-        .backends
-        .iter()
+    let backends = report.backends.iter();
+    let details: Vec<String> = backends
         .map(|backend| format!("{}: {}", backend.name, backend.detail))
+        .chain(report.plugins.iter().map(describe_plugin))
         .collect();
     format!(
         "ssl-edge {}\nCPU: {} ({})\nfeatures: {}\nthreads: {}\nengines: {}\n\n{}\n{}",
@@ -89,6 +113,62 @@ fn human(report: &Report) -> String {
         table.render(),
         details.join("\n")
     )
+}
+
+fn plugin_state(engine: EngineKind) -> PluginState {
+    let mut state = PluginState {
+        engine: engine.name(),
+        usable: false,
+        path: None,
+        about: None,
+        devices: Vec::new(),
+        reason: None,
+    };
+    match inspect_plugin(engine, None) {
+        Err(error) => state.reason = Some(error.to_string()),
+        Ok(report) => {
+            state.path = Some(report.path);
+            state.about = Some(report.about);
+            match report.devices {
+                Err(reason) => state.reason = Some(reason),
+                Ok(devices) => {
+                    state.usable = true;
+                    state.devices = devices.into_iter().map(device_state).collect();
+                }
+            }
+        }
+    }
+    state
+}
+
+fn device_state(device: PluginDevice) -> PluginDeviceState {
+    let [major, minor] = device.version;
+    PluginDeviceState {
+        name: device.name,
+        version: format!("{major}.{minor}"),
+        memory: device.memory,
+    }
+}
+
+fn describe_plugin(plugin: &PluginState) -> String {
+    let name = format!("engine {}", plugin.engine);
+    let (Some(path), Some(about)) = (&plugin.path, &plugin.about) else {
+        return plugin.reason.clone().unwrap_or(name);
+    };
+    let found = format!("{name}: {} ({about})", path.display());
+    match &plugin.reason {
+        Some(reason) => format!("{found}; {reason}"),
+        None => {
+            let devices = plugin.devices.iter().enumerate();
+            let devices: Vec<String> = devices
+                .map(|(i, d)| {
+                    let gib = d.memory as f64 / f64::from(1 << 30);
+                    format!("{i}: {} ({}, {gib:.1} GiB)", d.name, d.version)
+                })
+                .collect();
+            format!("{found}; GPUs {}", devices.join(", "))
+        }
+    }
 }
 
 fn cpu_model() -> Option<String> {

@@ -7,7 +7,9 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use ssl_edge::encoder::{Bundle, Pooling};
-use ssl_edge::export::{ExportOptions, ExportReport, export_run, quantize, random_bundle};
+use ssl_edge::export::{
+    ExportOptions, ExportReport, QuantizeError, export_run, quantize, random_bundle,
+};
 use ssl_edge::train::VitConfig;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -45,7 +47,7 @@ pub(crate) struct ExportArgs {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum PoolingArg {
+pub(super) enum PoolingArg {
     /// The class token
     Cls,
     /// The mean of the patch tokens
@@ -79,10 +81,20 @@ pub(crate) fn run(args: &ExportArgs, format: Format) -> Result<()> {
             Bundle::open(&base)?
         }
     };
-    let report = quantize(&bundle, &options, &args.out, &mut |line| note(line))?;
-    if let Some(folder) = &args.quantize.report {
+    let result = quantize(&bundle, &options, &args.out, &mut |line| note(line));
+    let told = match &result {
+        Ok(report) => Some(report),
+        Err(QuantizeError::Gate(failure)) => Some(&failure.report),
+        Err(_) => None,
+    };
+    if let (Some(report), Some(folder)) = (told, &args.quantize.report) {
         report.write(folder)?;
+        note(format!(
+            "the report is {}",
+            folder.join("report.html").display()
+        ));
     }
+    let report = result?;
     format.print(&report, super::quantize::human)
 }
 
@@ -140,11 +152,20 @@ fn human(report: &Report) -> String {
 }
 
 impl PoolingArg {
-    fn pooling(self) -> Pooling {
+    pub(super) fn pooling(self) -> Pooling {
         match self {
             PoolingArg::Cls => Pooling::Cls,
             PoolingArg::Mean => Pooling::Mean,
             PoolingArg::ClsMean => Pooling::ClsMean,
         }
+    }
+}
+
+/// What the feature is, for people.
+pub(super) fn describe_pooling(pooling: Pooling) -> &'static str {
+    match pooling {
+        Pooling::Cls => "the class token",
+        Pooling::Mean => "the mean of the patch tokens",
+        Pooling::ClsMean => "class token and mean of the patch tokens",
     }
 }

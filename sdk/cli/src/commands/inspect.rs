@@ -1,16 +1,15 @@
 //! `inspect`: verdicts on images, one line each.
 
 use crate::data::{EncoderArgs, check_any_left, scan_images};
+use crate::heat::draw_heat;
 use crate::output::Format;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::Serialize;
-use ssl_edge::anomaly::heat_map;
 use ssl_edge::encoder::embed_files;
-use ssl_edge::encoder::save;
 use ssl_edge::job::{Job, Seen, Verdict, check_encoder, feature_for, judge};
 use ssl_edge::surface::surface_tokens;
-use ssl_edge::vision::{Image, Pixels, encode_png};
+use ssl_edge::vision::Image;
 use std::path::{Path, PathBuf};
 
 /// Give verdicts on images.
@@ -28,9 +27,6 @@ pub(crate) struct InspectArgs {
     #[arg(required = true, value_name = "IMAGES")]
     images: Vec<PathBuf>,
 }
-
-/// Blur of heat maps in pixels.
-const HEAT_SIGMA: f64 = 4.0;
 
 #[derive(Serialize)]
 struct Line<'a> {
@@ -94,50 +90,11 @@ pub(crate) fn run(args: &InspectArgs, format: Format) -> Result<()> {
 impl InspectArgs {
     /// Writes the heat of a surface beside its picture.
     fn draw(&self, verdict: &Verdict, image: &Image, file: &Path) -> Result<()> {
-        let (Some(folder), Some(anomaly)) = (&self.heat, &verdict.anomaly) else {
-            return Ok(());
-        };
-        let heat = heat_map(&image.frame(), &anomaly.heat, HEAT_SIGMA)?;
-        let drawn = heat_picture(image, &heat)?;
-        let name: String = file
-            .display()
-            .to_string()
-            .chars()
-            .map(|c| if c == '/' || c == '\\' { '_' } else { c })
-            .collect();
-        let out = folder.join(format!("{}.png", name.trim_start_matches(['.', '_'])));
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("cannot make the folder {}", folder.display()))?;
-        Ok(save(&out, &encode_png(&drawn))?)
+        match (&self.heat, &verdict.anomaly) {
+            (Some(folder), Some(anomaly)) => draw_heat(folder, file, image, &anomaly.heat),
+            _ => Ok(()),
+        }
     }
-}
-
-/// The grey picture, coloured from yellow to red where the heat is above 1, the threshold; in full at 2.
-fn heat_picture(image: &Image, heat: &[f32]) -> Result<Image> {
-    let grey = raw_plane(image);
-    let mut rgb = Vec::with_capacity(3 * heat.len());
-    for (&value, &heat) in grey.iter().zip(heat) {
-        let strength = (heat - 1.0).clamp(0.0, 0.5) * 2.0;
-        let above = (heat - 1.0).clamp(0.0, 1.0);
-        let mix = |colour: f32| (value * (1.0 - strength) + colour * strength) as u8;
-        rgb.extend([mix(255.0), mix(220.0 * (1.0 - above)), mix(0.0)]);
-    }
-    Ok(Image::new(
-        image.width(),
-        image.height(),
-        Pixels::Rgb8(rgb),
-    )?)
-}
-
-/// Grey values, 0 to 255.
-fn raw_plane(image: &Image) -> Vec<f32> {
-    let grey = |pixel: &[f32]| pixel.iter().sum::<f32>() / pixel.len() as f32;
-    let channels = image.channels();
-    let values: Vec<f32> = match image.pixels() {
-        Pixels::Gray8(v) | Pixels::Rgb8(v) => v.iter().map(|x| f32::from(*x)).collect(),
-        Pixels::Gray16(v) | Pixels::Rgb16(v) => v.iter().map(|x| f32::from(*x) / 257.0).collect(),
-    };
-    values.chunks_exact(channels).map(grey).collect()
 }
 
 fn print_verdict(job: &Job, seen: &Seen, file: &Path, format: Format) -> Result<Verdict> {

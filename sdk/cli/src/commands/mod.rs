@@ -4,14 +4,18 @@ mod bench;
 mod bundle;
 mod calibrate;
 mod doctor;
+mod drift;
 mod embed;
 mod eval;
 mod export;
+mod golden;
+mod import;
 mod inspect;
 mod job;
 mod pretrain;
 mod quantize;
 mod quickstart;
+mod report;
 
 use crate::output::Format;
 use anyhow::Result;
@@ -27,6 +31,8 @@ pub(crate) enum Command {
     Pretrain(Box<pretrain::PretrainArgs>),
     /// Pack a run, or random weights, into a bundle
     Export(Box<export::ExportArgs>),
+    /// Make a bundle of an ONNX graph that another program wrote
+    Import(Box<import::ImportArgs>),
     /// Inspect, verify and sign bundles
     #[command(subcommand)]
     Bundle(bundle::BundleCommand),
@@ -42,9 +48,16 @@ pub(crate) enum Command {
     Job(job::JobCommand),
     /// Give verdicts on images
     Inspect(inspect::InspectArgs),
+    /// Compare images with golden parts, position by position
+    #[command(subcommand)]
+    Golden(golden::GoldenCommand),
+    /// Watch the images of a line in their order: what changed, and what to do
+    Drift(Box<drift::DriftArgs>),
     /// Time training steps and encoders on random data
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// Say how an encoder runs here: engine, speed, memory, self-test
+    Report(report::ReportArgs),
     /// Show what this machine offers
     Doctor(doctor::DoctorArgs),
 }
@@ -56,13 +69,17 @@ impl Command {
             Command::Quickstart(args) => quickstart::run(args, format),
             Command::Pretrain(args) => pretrain::run(args, format),
             Command::Export(args) => export::run(args, format),
+            Command::Import(args) => import::run(args, format),
             Command::Bundle(command) => bundle::run(command, format),
             Command::Embed(args) => embed::run(args, format),
             Command::Eval(command) => eval::run(command, format),
             Command::Calibrate(args) => calibrate::run(args, format),
             Command::Job(command) => job::run(command, format),
             Command::Inspect(args) => inspect::run(args, format),
+            Command::Golden(command) => golden::run(command, format),
+            Command::Drift(args) => drift::run(args, format),
             Command::Bench(command) => bench::run(command, format),
+            Command::Report(args) => report::run(args, format),
             Command::Doctor(args) => doctor::run(args, format),
         }
     }

@@ -3,6 +3,7 @@
 use super::Threads;
 use crate::output::{Table, percent};
 use clap::{Args, ValueEnum};
+use ssl_edge::encoder::GraphFigures;
 use ssl_edge::export::{Gate, OnnxForm, QuantizeOptions, QuantizeReport};
 use std::path::PathBuf;
 
@@ -21,7 +22,10 @@ pub(crate) struct QuantizeArgs {
     /// Class folders to compare the accuracy on
     #[arg(long, requires = "quantize", value_name = "DIR")]
     eval: Option<PathBuf>,
-    /// What must hold for the bundle to be written: cosine>=0.995, worst>=0.97 (these by default), knn<=0.5, fewshot<=0.5 (points lost, with --eval)
+    /// Folder of a folder `good` and others with bad parts to compare anomaly detection on
+    #[arg(long, requires = "quantize", value_name = "DIR")]
+    parts: Option<PathBuf>,
+    /// What must hold for the bundle to be written: cosine>=0.995, worst>=0.97 (these by default), knn<=0.5, fewshot<=0.5, recall<=2 (points lost, with --eval), auroc<=0.5 (points lost, with --parts)
     #[arg(long, requires = "quantize", value_name = "GATE")]
     gate: Vec<Gate>,
     /// Linear layers that may stay f32 for the gates' sake; a quarter of them by default
@@ -36,7 +40,7 @@ pub(crate) struct QuantizeArgs {
         value_delimiter = ','
     )]
     onnx: Vec<Form>,
-    /// Folder for report.html and report.json
+    /// Folder for report.html and report.json, written also where a gate does not hold
     #[arg(long, requires = "quantize", value_name = "DIR")]
     pub(crate) report: Option<PathBuf>,
     #[command(flatten)]
@@ -79,6 +83,7 @@ impl QuantizeArgs {
         Some(QuantizeOptions {
             frames: self.frames as usize,
             eval: self.eval.clone(),
+            parts: self.parts.clone(),
             gates: self.gate.clone(),
             float_layers: self.float_layers,
             onnx: self.onnx.iter().map(|form| form.form()).collect(),
@@ -104,18 +109,25 @@ pub(crate) fn human(report: &QuantizeReport) -> String {
         .row(vec![
             "mean cosine to f32".into(),
             "1".into(),
-            format!("{:.5}", f.cosine_mean),
+            format!("{:.5}", f.quality.cosine_mean),
         ])
         .row(vec![
             "cosine, worst 1 %".into(),
             "1".into(),
-            format!("{:.5}", f.cosine_worst),
+            format!("{:.5}", f.quality.cosine_worst),
         ]);
-    for score in &f.scores {
+    for score in &f.quality.scores {
         table.row(vec![
             score.name.clone(),
             percent(score.f32_accuracy),
             percent(score.accuracy),
+        ]);
+    }
+    if let Some(area) = &f.quality.anomaly {
+        table.row(vec![
+            "AUROC from good parts".into(),
+            percent(area.f32_auroc),
+            percent(area.auroc),
         ]);
     }
     let float: Vec<&str> = report
@@ -128,11 +140,32 @@ pub(crate) fn human(report: &QuantizeReport) -> String {
         true => "all linear layers are int8".to_owned(),
         false => format!("these layers stayed f32: {}", float.join(", ")),
     };
+    let graphs: String = f.graphs.iter().map(graph).collect();
     format!(
-        "{}: {}, measured on {} frames\n{}{float}",
+        "{}: {}, measured on {} frames\n{}{float}{graphs}",
         report.path.display(),
-        mb(report.bytes),
-        f.frames,
+        mb(report.written.map_or(0, |written| written.bytes)),
+        f.quality.frames,
         table.render()
     )
+}
+
+/// A line for an ONNX graph.
+fn graph(graph: &GraphFigures) -> String {
+    let size = graph.bytes as f64 / 1e6;
+    let member = &graph.member;
+    let residuals = match graph.float_residuals {
+        true => ", tokens that skip a branch in f32",
+        false => "",
+    };
+    match (&graph.run, &graph.not_run) {
+        (Some(run), _) => format!(
+            "\n{member}: {size:.1} MB, through {} {:.1} ms, mean cosine to f32 {:.5}, worst 1 % {:.5}{residuals}",
+            run.engine, run.ms, run.quality.cosine_mean, run.quality.cosine_worst
+        ),
+        (None, reason) => format!(
+            "\n{member}: {size:.1} MB, not run: {}",
+            reason.as_deref().unwrap_or("no engine")
+        ),
+    }
 }

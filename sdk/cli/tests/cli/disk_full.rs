@@ -57,6 +57,17 @@ fn savers(folder: &Path) -> Vec<(&'static str, Vec<String>)> {
             ]),
         ),
         (
+            "golden learn",
+            words(&[
+                "golden",
+                "learn",
+                "--good",
+                text(&samples),
+                "--out",
+                text(&out),
+            ]),
+        ),
+        (
             "calibrate",
             words(&[
                 "calibrate",

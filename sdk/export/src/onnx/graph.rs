@@ -139,6 +139,7 @@ impl GraphBuilder {
             data_type: data_type.into(),
             name: name.to_owned(),
             raw_data,
+            data_location: 0,
         });
         name.to_owned()
     }

@@ -1,5 +1,7 @@
 //! The ONNX writer: message types, a graph builder, and the one graph that we write.
 
+#[cfg(test)]
+pub(crate) mod foreign;
 mod graph;
 mod numbers;
 pub(crate) mod proto;

@@ -3,7 +3,7 @@
 //! - *Dynamic integer*: `DynamicQuantizeLinear` and `MatMulInteger` in the linear layers, activations quantised at every call with one range for the whole
 //!   tensor. For CPU runtimes; needs no calibration.
 //! - *QDQ*: `QuantizeLinear` and `DequantizeLinear` around float operators, symmetric, one scale for each output of a weight and one calibrated scale for
-//!   each activation, on the inputs of the linear layers and of attention's two products. TensorRT and ONNX Runtime fuse them into int8.
+//!   each activation, on the inputs of the linear layers, of attention's two products and on what skips a residual branch; none inside norms and softmax. TensorRT and ONNX Runtime fuse them into int8.
 //! - *f16*: every constant and operator; the input and the outputs stay f32.
 
 use std::collections::BTreeMap;
@@ -28,7 +28,8 @@ pub enum OnnxForm {
     F16,
 }
 
-/// Scales of activations by name: `blocks.0.attn.qkv` for a layer's input, `blocks.0.attn.q`, `.k`, `.v` and `.p` for attention's.
+/// Scales of activations by name: `blocks.0.attn.qkv` for a layer's input, `blocks.0.attn.q`, `.k`, `.v` and `.p` for attention's,
+/// `blocks.0.attn.residual` and `blocks.0.mlp.residual` for the tokens that skip a branch.
 pub type ActivationScales = BTreeMap<String, f32>;
 
 /// What the writer needs to know of a form.
@@ -99,6 +100,7 @@ struct IntWeight {
     values: String,
     /// `[N]` constant.
     scale: String,
+    n: usize,
 }
 
 impl Writer<'_> {
@@ -145,6 +147,7 @@ impl Writer<'_> {
                 .graph
                 .int8s(&format!("{name}.weight"), &[*k, *n], &transposed),
             scale: self.graph.floats(&format!("{name}.scale"), &[*n], scale),
+            n: *n,
         })
     }
 
@@ -164,7 +167,9 @@ impl Writer<'_> {
 
     fn qdq_product(&mut self, name: &str, x: &str, weight: &IntWeight, scale: f32) -> String {
         let x = self.quantise_dequantise(&format!("{name}.input"), x, scale);
-        let inputs = [weight.values.as_str(), &weight.scale];
+        let zero = format!("{name}.zero");
+        let zero = self.graph.int8s(&zero, &[weight.n], &vec![0; weight.n]);
+        let inputs = [weight.values.as_str(), &weight.scale, &zero];
         let weight = self.graph.node(
             "DequantizeLinear",
             &format!("{name}.weight.float"),
@@ -174,9 +179,9 @@ impl Writer<'_> {
         self.matmul(&format!("{name}.product"), &x, &weight)
     }
 
-    /// An input of one of attention's products, quantised where the form asks for it and its block is int8.
-    pub(super) fn quantised(&mut self, attention: &str, part: &str, x: String) -> String {
-        let name = format!("{attention}.{part}");
+    /// A value between layers, quantised where the form asks for it and its scale is known.
+    pub(super) fn quantised(&mut self, branch: &str, part: &str, x: String) -> String {
+        let name = format!("{branch}.{part}");
         match self.numbers {
             Numbers::Qdq(_, scales) => match scales.get(&name) {
                 Some(scale) => self.quantise_dequantise(&format!("{name}.int8"), &x, *scale),
@@ -237,5 +242,121 @@ impl Writer<'_> {
     fn cast(&mut self, name: &str, x: &str, to: DataType) -> String {
         self.graph
             .node("Cast", name, &[x], vec![int("to", to as i64)])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use prost::Message;
+    use ssl_edge_nn::{Params, Vit};
+    use ssl_edge_vision::stream;
+
+    use super::super::proto::{GraphProto, ModelProto, NodeProto, TensorProto};
+    use super::*;
+
+    /// A graph with calibrated ranges of an encoder whose second block's `fc1` stayed f32.
+    fn qdq() -> GraphProto {
+        let config = VitConfig {
+            image_size: [32, 32],
+            depth: 2,
+            ..VitConfig::named("vit_n16").unwrap()
+        };
+        let mut params = Params::new();
+        Vit::init(&config, &mut params, "", &mut stream(1, 0, 0, 0)).unwrap();
+        let mut weights = EncoderWeights::from_tensors(&params.to_map()).unwrap();
+        let mut scales = ActivationScales::new();
+        for block in ["blocks.0", "blocks.1"] {
+            for part in ["q", "k", "v", "p", "residual"] {
+                scales.insert(format!("{block}.attn.{part}"), 0.1);
+            }
+            scales.insert(format!("{block}.mlp.residual"), 0.1);
+        }
+        for layer in EncoderWeights::layer_names(&config) {
+            if layer == "blocks.1.mlp.fc1" {
+                continue;
+            }
+            let stored = weights.0.get_mut(&format!("{layer}.weight")).unwrap();
+            let dims = [stored.dims()[0], stored.dims()[1]];
+            *stored = Stored::I8 {
+                dims,
+                values: (0..dims[0] * dims[1]).map(|i| (i % 251) as i8).collect(),
+                scale: vec![0.01; dims[0]],
+            };
+            scales.insert(layer, 0.1);
+        }
+        let bytes = encoder_onnx_as(&config, &weights, &scales, OnnxForm::Qdq).unwrap();
+        ModelProto::decode(bytes.as_slice()).unwrap().graph.unwrap()
+    }
+
+    /// The node that makes each value.
+    fn makers(graph: &GraphProto) -> BTreeMap<&str, &NodeProto> {
+        let mut makers = BTreeMap::new();
+        for node in &graph.node {
+            makers.extend(node.output.iter().map(|name| (name.as_str(), node)));
+        }
+        makers
+    }
+
+    #[test]
+    fn ranges_are_symmetric_and_those_of_weights_are_per_output() {
+        let graph = qdq();
+        let constants: BTreeMap<&str, &TensorProto> = graph
+            .initializer
+            .iter()
+            .map(|constant| (constant.name.as_str(), constant))
+            .collect();
+        let is_pair = |node: &&NodeProto| {
+            ["QuantizeLinear", "DequantizeLinear"].contains(&node.op_type.as_str())
+        };
+        let mut weights = 0;
+        for node in graph.node.iter().filter(is_pair) {
+            let [x, scale, zero] = node.input.as_slice() else {
+                panic!("{} has {:?}", node.name, node.input)
+            };
+            let zero = constants[zero.as_str()];
+            assert_eq!(zero.data_type, DataType::Int8 as i32);
+            assert!(zero.raw_data.iter().all(|byte| *byte == 0), "{}", node.name);
+            let scale = &constants[scale.as_str()].dims;
+            assert_eq!(scale, &zero.dims, "{}", node.name);
+            let Some(weight) = constants.get(x.as_str()) else {
+                assert!(
+                    scale.is_empty() && node.attribute.is_empty(),
+                    "{}",
+                    node.name
+                );
+                continue;
+            };
+            weights += 1;
+            assert_eq!(node.attribute[0].name, "axis");
+            assert_eq!(node.attribute[0].i, Some(1));
+            assert_eq!(scale, &[weight.dims[1]], "{}: [in, out]", node.name);
+        }
+        assert_eq!(weights, 7);
+    }
+
+    #[test]
+    fn products_and_residuals_are_quantised_and_nothing_inside_norms_and_softmax() {
+        let graph = qdq();
+        let makers = makers(&graph);
+        let quantised = |value: &str| {
+            let maker = makers.get(value);
+            maker.is_some_and(|node| node.op_type == "DequantizeLinear")
+        };
+        for node in &graph.node {
+            let inputs: Vec<bool> = node.input.iter().map(|value| quantised(value)).collect();
+            match node.op_type.as_str() {
+                "MatMul" if node.name == "blocks.1.mlp.fc1.product" => {
+                    assert_eq!(inputs, [false, false]);
+                }
+                "MatMul" => assert_eq!(inputs, [true, true], "{}", node.name),
+                "Add" if node.name.ends_with("attn.sum") || node.name.ends_with("mlp.sum") => {
+                    assert_eq!(inputs, [true, false], "{}", node.name);
+                }
+                "QuantizeLinear" | "DequantizeLinear" => {}
+                _ => assert!(!inputs.contains(&true), "{}", node.name),
+            }
+        }
     }
 }

@@ -167,12 +167,14 @@ impl Writer<'_> {
     fn block(&mut self, name: &str, tokens: &str) -> Result<String, Error> {
         let normed = self.layer_norm(&format!("{name}.norm1"), tokens)?;
         let attended = self.attention(&format!("{name}.attn"), &normed)?;
-        let tokens = self.add(&format!("{name}.attn.residual"), tokens, &attended);
+        let skipped = self.quantised(&format!("{name}.attn"), "residual", tokens.to_owned());
+        let tokens = self.add(&format!("{name}.attn.sum"), &skipped, &attended);
         let normed = self.layer_norm(&format!("{name}.norm2"), &tokens)?;
         let hidden = self.linear(&format!("{name}.mlp.fc1"), &normed)?;
         let active = self.gelu(&format!("{name}.mlp.gelu"), &hidden);
         let out = self.linear(&format!("{name}.mlp.fc2"), &active)?;
-        Ok(self.add(&format!("{name}.mlp.residual"), &tokens, &out))
+        let skipped = self.quantised(&format!("{name}.mlp"), "residual", tokens);
+        Ok(self.add(&format!("{name}.mlp.sum"), &skipped, &out))
     }
 
     fn attention(&mut self, name: &str, tokens: &str) -> Result<String, Error> {

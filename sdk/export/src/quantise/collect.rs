@@ -31,6 +31,8 @@ pub(super) struct Inputs {
     pub(super) qkv: Vec<f32>,
     /// Some of attention's probabilities, the largest among them.
     pub(super) probabilities: Vec<f32>,
+    /// Rows of the tokens that skip attention and the MLP, `[R, D]` each.
+    pub(super) skipped: [Vec<f32>; 2],
 }
 
 impl Walk {
@@ -77,7 +79,9 @@ impl Walk {
             let normed = self.norm(index, "norm1", &x)?;
             let qkv = self.linear(index, "attn.qkv", &normed)?;
             let attended = ops::attention(&qkv, self.config.heads)?;
+            self.keep(&mut inputs.skipped[0], &x)?;
             let x = (x + self.linear(index, "attn.proj", &attended)?)?;
+            self.keep(&mut inputs.skipped[1], &x)?;
             let normed2 = self.norm(index, "norm2", &x)?;
             let hidden = self.linear(index, "mlp.fc1", &normed2)?;
             let active = ops::gelu(&hidden, self.config.gelu)?;

@@ -7,6 +7,8 @@ use ssl_edge_bundle::BundleError;
 use ssl_edge_runtime::RuntimeError;
 use ssl_edge_vision::{DatasetError, FrameError};
 
+use super::QuantizeReport;
+
 /// Why a bundle was not quantised. A file that was there before is unchanged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -23,8 +25,8 @@ pub enum QuantizeError {
     /// A frame could not be preprocessed.
     #[error(transparent)]
     Frame(#[from] FrameError),
-    /// The accuracies could not be measured.
-    #[error("cannot score the labelled frames: {0}")]
+    /// The accuracies or the detection could not be measured.
+    #[error("cannot score the frames: {0}")]
     Score(#[from] AdaptError),
     /// The bundle to quantise does not open, or the finished one does not.
     #[error(transparent)]
@@ -49,30 +51,25 @@ pub enum QuantizeError {
         /// Images that are needed.
         needed: usize,
     },
-    /// A gate needs labelled frames and there are none.
-    #[error("gate {gate} needs labelled frames; name a folder of class folders with --eval")]
-    NoLabels {
+    /// The folder of good and bad parts cannot be used.
+    #[error("{folder} {reason}; it needs a folder good and others with bad parts (--parts)")]
+    Parts {
+        /// The folder.
+        folder: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A gate needs frames that were not given.
+    #[error("gate {gate} needs {needs}")]
+    Unmeasured {
         /// The gate.
         gate: String,
+        /// What it needs, and how to name it.
+        needs: &'static str,
     },
     /// A gate does not hold.
-    #[error(
-        "{path} was not written: gate {gate} does not hold, it is at {value:.6} with {float_layers} layers in f32; layer {layer} hurts most (alone in int8 it costs {loss:.1e} of the mean cosine): allow more f32 layers, widen the gate or calibrate with more frames"
-    )]
-    Gate {
-        /// The bundle that would have been written.
-        path: PathBuf,
-        /// The gate.
-        gate: String,
-        /// What was measured.
-        value: f64,
-        /// The layer that hurts most of those in int8.
-        layer: String,
-        /// Mean cosine that it costs alone.
-        loss: f64,
-        /// Layers that were given back to f32.
-        float_layers: usize,
-    },
+    #[error(transparent)]
+    Gate(Box<GateFailure>),
     /// The report could not be written.
     #[error("cannot write the report {path}: {source}; choose another folder")]
     Report {
@@ -81,6 +78,30 @@ pub enum QuantizeError {
         /// The operating system's reason.
         source: std::io::Error,
     },
+}
+
+/// A gate that does not hold, and everything that was measured.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{path} was not written: gate {gate} does not hold for {variant}, it is at {value:.6} with {float_layers} layers in f32; layer {layer} hurts most (alone in int8 it costs {loss:.1e} of the mean cosine): allow more f32 layers, widen the gate or calibrate with more frames"
+)]
+pub struct GateFailure {
+    /// The bundle that would have been written.
+    pub path: PathBuf,
+    /// `int8`, or the member with the graph that it does not hold for.
+    pub variant: String,
+    /// The gate.
+    pub gate: String,
+    /// What was measured.
+    pub value: f64,
+    /// The layer that hurts most of those in int8.
+    pub layer: String,
+    /// Mean cosine that it costs alone.
+    pub loss: f64,
+    /// Layers that were given back to f32.
+    pub float_layers: usize,
+    /// All figures.
+    pub report: QuantizeReport,
 }
 
 impl From<candle_core::Error> for QuantizeError {

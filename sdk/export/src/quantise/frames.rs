@@ -27,7 +27,7 @@ pub(super) struct Frames {
 pub(super) fn each_input(
     files: &[PathBuf],
     preprocess: &Preprocess,
-    mut visit: impl FnMut(usize, &[f32]),
+    mut visit: impl FnMut(usize, &[f32]) -> Result<(), QuantizeError>,
 ) -> Result<usize, QuantizeError> {
     let mut input = vec![0.0; preprocess.len()];
     let mut broken = 0;
@@ -36,7 +36,7 @@ pub(super) fn each_input(
         broken += skipped.len();
         for (index, image) in images {
             preprocess.apply(&image.frame(), &mut input)?;
-            visit(portion * AT_ONCE + index, &input);
+            visit(portion * AT_ONCE + index, &input)?;
         }
     }
     Ok(broken)
@@ -57,17 +57,11 @@ impl Frames {
         let files = spread(&all, CANDIDATES * count);
         let mut features = Vec::new();
         let mut usable = Vec::new();
-        let mut failed = None;
-        each_input(&files, preprocess, |index, input| match embed(input) {
-            Ok(feature) => {
-                features.push(feature);
-                usable.push(files[index].clone());
-            }
-            Err(error) => failed = Some(error),
+        each_input(&files, preprocess, |index, input| {
+            features.push(embed(input)?);
+            usable.push(files[index].clone());
+            Ok(())
         })?;
-        if let Some(error) = failed {
-            return Err(error);
-        }
         if usable.len() < FEWEST {
             return Err(QuantizeError::TooFewFrames {
                 folder: folder.to_owned(),
@@ -86,7 +80,10 @@ impl Frames {
             .collect();
         let read = |files: &[PathBuf]| -> Result<Vec<f32>, QuantizeError> {
             let mut inputs = Vec::with_capacity(files.len() * preprocess.len());
-            each_input(files, preprocess, |_, input| inputs.extend(input))?;
+            each_input(files, preprocess, |_, input| {
+                inputs.extend(input);
+                Ok(())
+            })?;
             Ok(inputs)
         };
         Ok(Self {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use ssl_edge_bundle::VariantFigures;
+use ssl_edge_bundle::QualityFigures;
 
 /// What a gate looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,9 +17,21 @@ pub enum GateMetric {
     Knn,
     /// Points of few-shot accuracy lost against f32, at the number of shots that loses most.
     Fewshot,
+    /// Points of recall lost against f32, of the class and score that lose most.
+    Recall,
+    /// Points of AUROC lost against f32 when good parts alone are learned.
+    Auroc,
 }
 
-/// A bound that a figure must keep: `cosine>=0.995`, `worst>=0.97`, `knn<=0.5`, `fewshot<=1`.
+/// What a figure is measured on beside frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Needs {
+    Nothing,
+    Labels,
+    Parts,
+}
+
+/// A bound that a figure must keep: `cosine>=0.995`, `worst>=0.97`, `knn<=0.5`, `fewshot<=1`, `recall<=2`, `auroc<=0.5`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Gate {
     /// What it looks at.
@@ -29,33 +41,52 @@ pub struct Gate {
 }
 
 impl GateMetric {
-    const ALL: [Self; 4] = [Self::Cosine, Self::Worst, Self::Knn, Self::Fewshot];
+    const ALL: [Self; 6] = [
+        Self::Cosine,
+        Self::Worst,
+        Self::Knn,
+        Self::Fewshot,
+        Self::Recall,
+        Self::Auroc,
+    ];
 
-    /// `cosine`, `worst`, `knn` or `fewshot`.
+    /// `cosine`, `worst`, `knn`, `fewshot`, `recall` or `auroc`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Cosine => "cosine",
             Self::Worst => "worst",
             Self::Knn => "knn",
             Self::Fewshot => "fewshot",
+            Self::Recall => "recall",
+            Self::Auroc => "auroc",
         }
     }
 
-    /// Whether labelled frames are needed for it.
-    pub fn needs_labels(self) -> bool {
-        matches!(self, Self::Knn | Self::Fewshot)
+    pub(super) fn needs(self) -> Needs {
+        match self {
+            Self::Cosine | Self::Worst => Needs::Nothing,
+            Self::Knn | Self::Fewshot | Self::Recall => Needs::Labels,
+            Self::Auroc => Needs::Parts,
+        }
+    }
+
+    /// Whether the figure counts points lost, so that less is better.
+    pub fn is_loss(self) -> bool {
+        self.needs() != Needs::Nothing
     }
 
     fn sign(self) -> &'static str {
-        if self.needs_labels() { "<=" } else { ">=" }
+        if self.is_loss() { "<=" } else { ">=" }
     }
 
     /// The figure, or `None` where it was not measured.
-    pub fn of(self, figures: &VariantFigures) -> Option<f64> {
+    pub fn of(self, figures: &QualityFigures) -> Option<f64> {
+        let scores = || figures.scores.iter();
+        let points = |own: f64, float: f64| 100.0 * (float - own);
         let lost = |prefix: &str| {
-            let scores = figures.scores.iter().filter(|s| s.name.starts_with(prefix));
-            scores
-                .map(|s| 100.0 * (s.f32_accuracy - s.accuracy))
+            scores()
+                .filter(|s| s.name.starts_with(prefix))
+                .map(|s| points(s.accuracy, s.f32_accuracy))
                 .max_by(f64::total_cmp)
         };
         match self {
@@ -63,6 +94,11 @@ impl GateMetric {
             Self::Worst => Some(figures.cosine_worst),
             Self::Knn => lost("knn"),
             Self::Fewshot => lost("fewshot"),
+            Self::Recall => scores()
+                .flat_map(|score| &score.classes)
+                .map(|class| points(class.recall, class.f32_recall))
+                .max_by(f64::total_cmp),
+            Self::Auroc => figures.anomaly.map(|a| points(a.auroc, a.f32_auroc)),
         }
     }
 }
@@ -88,9 +124,9 @@ impl Gate {
     }
 
     /// Whether the figures keep the bound; not measured is not kept.
-    pub fn holds(&self, figures: &VariantFigures) -> bool {
+    pub fn holds(&self, figures: &QualityFigures) -> bool {
         self.metric.of(figures).is_some_and(|value| {
-            if self.metric.needs_labels() {
+            if self.metric.is_loss() {
                 value <= self.bound
             } else {
                 value >= self.bound
@@ -119,7 +155,7 @@ impl FromStr for Gate {
             })
             .ok_or_else(|| {
                 format!(
-                    "{text:?} is no gate; write cosine>=0.995, worst>=0.97, knn<=0.5 or fewshot<=0.5 (points lost)"
+                    "{text:?} is no gate; write cosine>=0.995, worst>=0.97, knn<=0.5, fewshot<=0.5, recall<=2 or auroc<=0.5 (points lost)"
                 )
             })
     }
@@ -127,35 +163,44 @@ impl FromStr for Gate {
 
 #[cfg(test)]
 mod tests {
-    use ssl_edge_bundle::ScoreFigures;
+    use ssl_edge_bundle::{AnomalyFigures, ClassFigures, ScoreFigures};
 
     use super::*;
 
-    fn figures() -> VariantFigures {
-        let score = |name: &str, accuracy: f64| ScoreFigures {
+    fn figures() -> QualityFigures {
+        let score = |name: &str, accuracy: f64, recalls: &[f64]| ScoreFigures {
             name: name.to_owned(),
             accuracy,
             ci95: 0.01,
             f32_accuracy: 0.80,
             f32_ci95: 0.01,
+            classes: recalls
+                .iter()
+                .map(|recall| ClassFigures {
+                    frames: 50,
+                    recall: *recall,
+                    f32_recall: 0.80,
+                })
+                .collect(),
         };
-        VariantFigures {
+        QualityFigures {
             frames: 100,
             cosine_mean: 0.998,
             cosine_worst: 0.96,
             scores: vec![
-                score("knn", 0.796),
-                score("fewshot-1", 0.81),
-                score("fewshot-5", 0.78),
+                score("knn", 0.796, &[0.82, 0.772]),
+                score("fewshot-1", 0.81, &[0.80, 0.82]),
+                score("fewshot-5", 0.78, &[0.75, 0.81]),
             ],
-            bytes: 1,
-            f32_bytes: 4,
-            ms: 1.0,
-            f32_ms: 2.0,
-            threads: 1,
-            isa: "portable".to_owned(),
-            memory: 1,
-            f32_memory: 4,
+            anomaly: Some(AnomalyFigures {
+                learned: 8,
+                good: 8,
+                bad: 30,
+                auroc: 0.912,
+                ci95: 0.03,
+                f32_auroc: 0.915,
+                f32_ci95: 0.03,
+            }),
         }
     }
 
@@ -168,6 +213,10 @@ mod tests {
             ("knn <= 0.3", false),
             ("fewshot<=2.1", true),
             ("fewshot<=1.9", false),
+            ("recall<=5.1", true),
+            ("recall<=4.9", false),
+            ("auroc<=0.31", true),
+            ("auroc<=0.29", false),
         ] {
             let gate: Gate = text.parse().unwrap();
             assert_eq!(gate.holds(&figures()), holds, "{text}");
@@ -175,7 +224,10 @@ mod tests {
         }
         let mut unlabelled = figures();
         unlabelled.scores.clear();
-        assert!(!"knn<=50".parse::<Gate>().unwrap().holds(&unlabelled));
+        unlabelled.anomaly = None;
+        for text in ["knn<=50", "fewshot<=50", "recall<=50", "auroc<=50"] {
+            assert!(!text.parse::<Gate>().unwrap().holds(&unlabelled), "{text}");
+        }
     }
 
     #[test]
@@ -186,7 +238,8 @@ mod tests {
             "knn>=0.5",
             "cosine<=1",
             "knn<=x",
-            "auroc<=1",
+            "auroc>=1",
+            "precision<=1",
             "knn<=NaN",
         ] {
             assert!(text.parse::<Gate>().is_err(), "{text}");

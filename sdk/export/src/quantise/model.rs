@@ -29,7 +29,8 @@ impl LayerPair {
 pub(super) struct Mixture {
     others: EncoderWeights,
     heads: usize,
-    attention_scales: ActivationScales,
+    /// Scales of what is between the layers: attention's factors, and the tokens that skip a branch.
+    between: ActivationScales,
     /// By name, such as `blocks.0.attn.qkv`, first to last.
     pub(super) layers: Vec<(String, LayerPair)>,
 }
@@ -49,7 +50,7 @@ impl Mixture {
         let mut mixture = Self {
             others: weights.clone(),
             heads: config.heads,
-            attention_scales: ActivationScales::new(),
+            between: ActivationScales::new(),
             layers: Vec::new(),
         };
         for index in 0..config.depth {
@@ -65,6 +66,7 @@ impl Mixture {
             layers: [normed1, attended, normed2, active],
             qkv: qkv_rows,
             probabilities,
+            skipped,
         } = inputs;
         let name = |part: &str| format!("blocks.{index}.{part}");
         let mut qkv = self.take(&name("attn.qkv"))?;
@@ -77,7 +79,11 @@ impl Mixture {
         let proj_alpha = found.as_ref().map(|found| found.alpha);
         self.attention_scales(&name("attn"), &qkv_rows, found.as_ref(), config.dim);
         let scale = static_scale(probabilities.iter().copied());
-        self.attention_scales.insert(name("attn.p"), scale);
+        self.between.insert(name("attn.p"), scale);
+        for (part, rows) in ["attn.residual", "mlp.residual"].iter().zip(&skipped) {
+            let scale = static_scale(rows.iter().copied());
+            self.between.insert(name(part), scale);
+        }
         let attended = match found {
             Some(found) => {
                 proj.scale_columns(&found.factors);
@@ -128,15 +134,14 @@ impl Mixture {
             ("v", static_scale(smooth)),
         ];
         let named = scales.map(|(part, scale)| (format!("{name}.{part}"), scale));
-        self.attention_scales.extend(named);
+        self.between.extend(named);
     }
 
     /// Scales of all activations that a graph with calibrated ranges needs for the int8 layers.
     pub(super) fn scales(&self, is_int8: impl Fn(&str) -> bool) -> ActivationScales {
         let layers = self.layers.iter().filter(|(name, _)| is_int8(name));
         let layers = layers.map(|(name, pair)| (name.clone(), pair.input_scale));
-        let attention = self.attention_scales.clone();
-        layers.chain(attention).collect()
+        layers.chain(self.between.clone()).collect()
     }
 
     /// Moves the factors of a layer's inputs into the norm before it.

@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, CudaStorage, CustomOp2, Layout, Result, Shape, Ten
 
 use super::block::{Blocks, Paths, Sink, Trace, Weights};
 use super::ops::{Computed, Output, first, machine, needs_gpu, view_of};
-use super::{Cuda, Kind, Machine, View, kernels};
+use super::{Cuda, Kind, Machine, OrCandle, View, kernels};
 use crate::grads::accumulate_pair;
 use crate::ops::{BlockParams, PathFactors, Sizes};
 
@@ -41,7 +41,7 @@ impl FusedBlocks {
             match <[[View; 2]; 6]>::try_from(pairs) {
                 Ok(pairs) => Ok(Weights {
                     pairs,
-                    gelu: p.gelu,
+                    gelu: p.gelu.into(),
                     eps: p.eps as f32,
                 }),
                 Err(_) => bail!("a block has six pairs of parameters"),
@@ -49,7 +49,7 @@ impl FusedBlocks {
         };
         let put = |factors: &Vec<f32>| {
             let bytes: Vec<u8> = factors.iter().flat_map(|v| v.to_ne_bytes()).collect();
-            machine.upload(Kind::F32, &bytes)
+            machine.upload(Kind::F32, &bytes).or_candle()
         };
         let paths = self.paths.as_ref().map(|paths| {
             let both =
@@ -60,7 +60,7 @@ impl FusedBlocks {
             machine,
             weights: self.params.iter().map(weights).collect::<Result<_>>()?,
             paths: paths.transpose()?,
-            sizes: self.sizes,
+            sizes: self.sizes.into(),
         })
     }
 }
@@ -73,10 +73,13 @@ impl Sink for Collected<'_> {
         &mut self,
         block: usize,
         pair: usize,
-        write: &mut dyn FnMut([View; 2], bool) -> Result<()>,
-    ) -> Result<()> {
+        write: &mut dyn FnMut([View; 2], bool) -> ssl_edge_gpu::Result<()>,
+    ) -> ssl_edge_gpu::Result<()> {
         let affine = self.0[block].affines()[pair];
-        accumulate_pair([&affine.weight, &affine.bias], write)
+        accumulate_pair([&affine.weight, &affine.bias], &mut |to, add| {
+            write(to, add).or_candle()
+        })
+        .map_err(ssl_edge_gpu::Error::machine)
     }
 }
 
@@ -107,7 +110,8 @@ impl CustomOp2 for FusedBlocks {
         let keep = self.params.iter().any(|p| p.trained().next().is_some());
         let trace = self
             .blocks(&machine)?
-            .forward(x, y.view(), keep, machine.recompute)?;
+            .forward(x, y.view(), keep, machine.recompute)
+            .or_candle()?;
         if keep {
             *self.trace.lock().unwrap_or_else(PoisonError::into_inner) = Some(trace);
         }
@@ -132,21 +136,20 @@ impl CustomOp2 for FusedBlocks {
         let trace = match kept {
             Some(trace) => trace,
             // a second backward pass over one graph
-            None => blocks.forward(
-                view_of(&x)?,
-                Output::new(&machine, x.elem_count())?.view(),
-                true,
-                machine.recompute,
-            )?,
+            None => blocks
+                .forward(
+                    view_of(&x)?,
+                    Output::new(&machine, x.elem_count())?.view(),
+                    true,
+                    machine.recompute,
+                )
+                .or_candle()?,
         };
-        let dx = blocks.backward(
-            view_of(&x)?,
-            view_of(&grad)?,
-            trace,
-            &mut Collected(&self.params),
-        )?;
+        let mut sink = Collected(&self.params);
+        let dx = blocks.backward(view_of(&x)?, view_of(&grad)?, trace, &mut sink);
+        let dx = dx.or_candle()?;
         let out = Output::new(&machine, dx.view.len)?;
-        kernels::scale(&*machine, dx.view, None, out.view())?;
+        kernels::scale(&*machine, dx.view, None, out.view()).or_candle()?;
         Ok((Some(out.tensor(&machine, x.shape())), None))
     }
 }

@@ -7,39 +7,17 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaContext, CudaFunction, CudaStream, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg,
-    result, sys,
+    CudaContext, CudaFunction, CudaSlice, CudaStream, DevicePtr, DeviceRepr, LaunchConfig,
+    PushKernelArg, result, sys,
 };
 use candle_core::cuda_backend::{CudaDevice, DeviceId, WrapErr};
 use candle_core::{Device, Result, bail};
 
+use ssl_edge_gpu::images::PTX;
+use ssl_edge_gpu::{Error, kernels};
+
 use super::matmul::Matmul;
 use super::{Arg, Kind, Launch, Machine, Memory, Product, View};
-
-const KERNELS: [(&str, &str); 7] = [
-    (
-        "attention",
-        include_str!(concat!(env!("OUT_DIR"), "/attention.ptx")),
-    ),
-    (
-        "attention_plain",
-        include_str!(concat!(env!("OUT_DIR"), "/attention_plain.ptx")),
-    ),
-    (
-        "distil",
-        include_str!(concat!(env!("OUT_DIR"), "/distil.ptx")),
-    ),
-    (
-        "elementwise",
-        include_str!(concat!(env!("OUT_DIR"), "/elementwise.ptx")),
-    ),
-    ("norm", include_str!(concat!(env!("OUT_DIR"), "/norm.ptx"))),
-    (
-        "optimiser",
-        include_str!(concat!(env!("OUT_DIR"), "/optimiser.ptx")),
-    ),
-    ("rows", include_str!(concat!(env!("OUT_DIR"), "/rows.ptx"))),
-];
 
 /// The oldest GPUs that the kernels are compiled for.
 const OLDEST: (i32, i32) = (8, 0);
@@ -146,7 +124,7 @@ impl Cuda {
         if let Some(function) = functions.get(&launch.kernel) {
             return Ok(function.clone());
         }
-        let Some((file, ptx)) = KERNELS.iter().find(|(file, _)| *file == launch.file) else {
+        let Some((file, ptx)) = PTX.iter().find(|(file, _)| *file == launch.file) else {
             bail!("there is no file of kernels `{}`", launch.file)
         };
         let module = format!("ssl_edge_{file}");
@@ -159,19 +137,13 @@ impl Cuda {
     }
 
     /// Values of type `T` and where they are.
-    pub(crate) fn slice<T: DeviceRepr>(
-        &self,
-        len: usize,
-    ) -> Result<candle_core::cuda_backend::cudarc::driver::CudaSlice<T>> {
+    pub(crate) fn slice<T: DeviceRepr>(&self, len: usize) -> Result<CudaSlice<T>> {
         // SAFETY: whoever asks for memory writes it before it is read.
         unsafe { self.device.alloc::<T>(len.max(1)) }
     }
 
     /// Address of a slice's first value.
-    pub(crate) fn address<T>(
-        &self,
-        slice: &candle_core::cuda_backend::cudarc::driver::CudaSlice<T>,
-    ) -> u64 {
+    pub(crate) fn address<T>(&self, slice: &CudaSlice<T>) -> u64 {
         slice.device_ptr(&self.stream).0
     }
 
@@ -192,37 +164,8 @@ impl Cuda {
     }
 }
 
-impl Machine for Cuda {
-    fn work(&self) -> Kind {
-        self.work
-    }
-
-    fn alloc(&self, kind: Kind, len: usize) -> Result<Memory> {
-        let slice = self.slice::<u8>(len * kind.bytes())?;
-        let address = self.address(&slice);
-        Ok(Memory {
-            view: View { address, len, kind },
-            _owner: Box::new(slice),
-        })
-    }
-
-    fn upload(&self, kind: Kind, bytes: &[u8]) -> Result<Memory> {
-        let slice = self.device.clone_htod(bytes)?;
-        let address = self.address(&slice);
-        Ok(Memory {
-            view: View {
-                address,
-                len: bytes.len() / kind.bytes(),
-                kind,
-            },
-            _owner: Box::new(slice),
-        })
-    }
-
-    fn download(&self, view: View) -> Result<Vec<f32>> {
-        if view.kind != Kind::F32 {
-            bail!("only f32 is downloaded")
-        }
+impl Cuda {
+    fn download_floats(&self, view: View) -> Result<Vec<f32>> {
         let mut values = vec![0f32; view.len];
         self.stream.context().bind_to_thread().w()?;
         // SAFETY: the view is alive and has as many values; they are here before the stream is waited for and the vector is read.
@@ -232,8 +175,55 @@ impl Machine for Cuda {
         Ok(values)
     }
 
-    unsafe fn launch(&self, launch: &Launch, args: &[Arg]) -> Result<()> {
-        let function = self.function(launch)?;
+    /// Memory that does not suffice is told from other failures.
+    fn new_slice(&self, bytes: usize) -> ssl_edge_gpu::Result<CudaSlice<u8>> {
+        self.slice::<u8>(bytes).map_err(|error| {
+            let text = error.to_string();
+            if text.contains("OUT_OF_MEMORY") {
+                Error::OutOfMemory { bytes }
+            } else {
+                Error::machine(text)
+            }
+        })
+    }
+}
+
+impl Machine for Cuda {
+    fn work(&self) -> Kind {
+        self.work
+    }
+
+    fn alloc(&self, kind: Kind, len: usize) -> ssl_edge_gpu::Result<Memory> {
+        let slice = self.new_slice(len * kind.bytes())?;
+        let address = self.address(&slice);
+        Ok(Memory {
+            view: View { address, len, kind },
+            owner: Box::new(slice),
+        })
+    }
+
+    fn upload(&self, kind: Kind, bytes: &[u8]) -> ssl_edge_gpu::Result<Memory> {
+        let slice = self.device.clone_htod(bytes).map_err(Error::machine)?;
+        let address = self.address(&slice);
+        Ok(Memory {
+            view: View {
+                address,
+                len: bytes.len() / kind.bytes(),
+                kind,
+            },
+            owner: Box::new(slice),
+        })
+    }
+
+    fn download(&self, view: View) -> ssl_edge_gpu::Result<Vec<f32>> {
+        if view.kind != Kind::F32 {
+            return Err(Error::machine("only f32 is downloaded"));
+        }
+        self.download_floats(view).map_err(Error::machine)
+    }
+
+    unsafe fn launch(&self, launch: &Launch, args: &[Arg]) -> ssl_edge_gpu::Result<()> {
+        let function = self.function(launch).map_err(Error::machine)?;
         let mut builder = self.stream.launch_builder(&function);
         for arg in args {
             match arg {
@@ -249,17 +239,17 @@ impl Machine for Cuda {
             shared_mem_bytes: launch.shared as u32,
         };
         // SAFETY: the caller's contract.
-        unsafe { builder.launch(config) }.w()?;
+        unsafe { builder.launch(config) }.map_err(Error::machine)?;
         Ok(())
     }
 
-    unsafe fn multiply(&self, product: &Product) -> Result<()> {
+    unsafe fn multiply(&self, product: &Product) -> ssl_edge_gpu::Result<()> {
         // SAFETY: the caller's contract.
-        if unsafe { self.matmul.run(product) }? {
+        if unsafe { self.matmul.run(product) }.map_err(Error::machine)? {
             return Ok(());
         }
         match product.bias {
-            Some(bias) => super::kernels::add_bias(self, product.out, bias),
+            Some(bias) => kernels::add_bias(self, product.out, bias),
             None => Ok(()),
         }
     }

@@ -8,7 +8,7 @@ use candle_core::{
 
 use super::losses::{self, Crops};
 use super::ops::{Output, machine, view, view_of};
-use super::{Kind, Machine, Memory, kernels, machine_of};
+use super::{Kind, Machine, Memory, OrCandle, kernels, machine_of};
 use crate::ops::Teacher;
 
 pub(crate) struct UnitRows;
@@ -27,7 +27,7 @@ impl CustomOp1 for UnitRows {
         let machine = machine_of(&x.device)?;
         let x = view(x, layout)?;
         let y = Output::new(&machine, x.len)?;
-        losses::unit_rows(&*machine, x, y.view(), width)?;
+        losses::unit_rows(&*machine, x, y.view(), width).or_candle()?;
         Ok((y.storage(&machine), layout.shape().clone()))
     }
 
@@ -36,7 +36,8 @@ impl CustomOp1 for UnitRows {
         let machine = machine(x)?;
         let (x, grad) = (x.contiguous()?, grad.contiguous()?);
         let dx = Output::new(&machine, x.elem_count())?;
-        losses::unit_rows_grad(&*machine, view_of(&x)?, view_of(&grad)?, dx.view(), width)?;
+        let (xv, gv) = (view_of(&x)?, view_of(&grad)?);
+        losses::unit_rows_grad(&*machine, xv, gv, dx.view(), width).or_candle()?;
         Ok(Some(dx.tensor(&machine, x.shape())))
     }
 }
@@ -46,18 +47,19 @@ pub(crate) fn teacher(logits: &Tensor, centre: &[f32], by: f32) -> Result<Teache
     let logits = logits.contiguous()?;
     let x = view_of(&logits)?;
     let bytes: Vec<u8> = centre.iter().flat_map(|v| v.to_ne_bytes()).collect();
-    let there = machine.upload(Kind::F32, &bytes)?;
+    let there = machine.upload(Kind::F32, &bytes).or_candle()?;
     let targets = Output::new(&machine, x.len)?;
-    let entropy = losses::teacher_rows(&*machine, x, there.view, by, targets.view())?;
-    let sums = machine.alloc(Kind::F32, centre.len())?;
-    kernels::column_sums(&*machine, x, sums.view, false)?;
-    let entropies = machine.download(entropy.view)?;
+    let entropy = losses::teacher_rows(&*machine, x, there.view, by, targets.view()).or_candle()?;
+    let sums = machine.alloc(Kind::F32, centre.len()).or_candle()?;
+    kernels::column_sums(&*machine, x, sums.view, false).or_candle()?;
+    let entropies = machine.download(entropy.view).or_candle()?;
     let total: f64 = entropies.iter().map(|&v| f64::from(v)).sum();
     Ok(Teacher {
         targets: targets.tensor(&machine, logits.shape()),
         entropy: total / entropies.len() as f64,
         column_sums: machine
-            .download(sums.view)?
+            .download(sums.view)
+            .or_candle()?
             .into_iter()
             .map(f64::from)
             .collect(),
@@ -143,7 +145,8 @@ impl CustomOp2 for CrossEntropy {
             self.by,
             self.factor,
             loss.view(),
-        )?;
+        )
+        .or_candle()?;
         *self.log_sums.lock().unwrap_or_else(PoisonError::into_inner) = Some(log_sums);
         Ok((loss.storage(&machine), Shape::from(())))
     }
@@ -174,7 +177,8 @@ impl CustomOp2 for CrossEntropy {
             [self.by, self.factor],
             &at,
             out.view(),
-        )?;
+        )
+        .or_candle()?;
         Ok((Some(out.tensor(&machine, student.shape())), None))
     }
 }

@@ -79,7 +79,8 @@ fn cuda_type(kind: Kind) -> Result<sys::cudaDataType> {
     match kind {
         Kind::F32 => Ok(sys::cudaDataType::CUDA_R_32F),
         Kind::Bf16 => Ok(sys::cudaDataType::CUDA_R_16BF),
-        Kind::U32 | Kind::U8 => bail!("matrices are f32 or bf16"),
+        Kind::F16 => Ok(sys::cudaDataType::CUDA_R_16F),
+        Kind::U32 | Kind::U8 => bail!("matrices are f32, bf16 or f16"),
     }
 }
 

@@ -8,7 +8,7 @@ use candle_core::op::BackpropOp;
 use candle_core::{CudaStorage, DType, Layout, Result, Shape, Storage, Tensor, bail};
 
 use super::linear::{Layer, cast, to_work};
-use super::{Cuda, Kind, Machine, View, attention, kernels, machine_of};
+use super::{Cuda, Kind, Machine, OrCandle, View, attention, kernels, machine_of};
 use crate::ops::{Gelu, Sizes};
 
 /// The values of a contiguous f32 tensor's storage.
@@ -86,14 +86,8 @@ pub(crate) fn first((storage, layout): Args<'_>) -> Result<(Arc<Cuda>, View)> {
 pub(crate) fn layer_norm(x: Args<'_>, w: Args<'_>, b: Args<'_>, eps: f32) -> Computed {
     let (machine, values) = first(x)?;
     let y = Output::new(&machine, values.len)?;
-    kernels::layer_norm(
-        &*machine,
-        values,
-        view(w.0, w.1)?,
-        view(b.0, b.1)?,
-        y.view(),
-        eps,
-    )?;
+    let pair = [view(w.0, w.1)?, view(b.0, b.1)?];
+    kernels::layer_norm(&*machine, values, pair, y.view(), eps).or_candle()?;
     Ok((y.storage(&machine), x.1.shape().clone()))
 }
 
@@ -110,7 +104,8 @@ pub(crate) fn layer_norm_grad(
     let (xv, wv) = (view_of(&x)?, view_of(w)?);
     let [dx, dw, db] = [xv.len, wv.len, wv.len].map(|len| Output::new(&machine, len));
     let (dx, dw, db) = (dx?, dw?, db?);
-    let stats = kernels::layer_norm(&*machine, xv, wv, view_of(b)?, dx.view(), eps)?;
+    let pair = [wv, view_of(b)?];
+    let stats = kernels::layer_norm(&*machine, xv, pair, dx.view(), eps).or_candle()?;
     let at = kernels::NormGrad {
         x: xv,
         weight: wv,
@@ -119,7 +114,8 @@ pub(crate) fn layer_norm_grad(
         add: None,
         narrow: None,
     };
-    kernels::layer_norm_grad(&*machine, &at, dx.view(), [dw.view(), db.view()], false)?;
+    let sums = [dw.view(), db.view()];
+    kernels::layer_norm_grad(&*machine, &at, dx.view(), sums, false).or_candle()?;
     Ok([
         dx.tensor(&machine, x.shape()),
         dw.tensor(&machine, w.shape()),
@@ -130,7 +126,7 @@ pub(crate) fn layer_norm_grad(
 pub(crate) fn gelu(x: Args<'_>, form: Gelu) -> Computed {
     let (machine, values) = first(x)?;
     let y = Output::new(&machine, values.len)?;
-    kernels::gelu(&*machine, values, y.view(), form)?;
+    kernels::gelu(&*machine, values, y.view(), form.into()).or_candle()?;
     Ok((y.storage(&machine), x.1.shape().clone()))
 }
 
@@ -144,8 +140,9 @@ pub(crate) fn gelu_grad(x: &Tensor, grad: &Tensor, form: Gelu) -> Result<Tensor>
         view_of(&grad)?,
         None,
         dx.view(),
-        form,
-    )?;
+        form.into(),
+    )
+    .or_candle()?;
     Ok(dx.tensor(&machine, x.shape()))
 }
 
@@ -159,10 +156,12 @@ pub(crate) fn linear(
 ) -> Computed {
     let (machine, values) = first(x)?;
     let bias = bias.map(|b| view(b.0, b.1)).transpose()?;
-    let layer = Layer::new(&*machine, view(w.0, w.1)?, bias, [n, k])?;
-    let values = to_work(&*machine, values)?;
+    let layer = Layer::new(&*machine, view(w.0, w.1)?, bias, [n, k]).or_candle()?;
+    let values = to_work(&*machine, values).or_candle()?;
     let y = Output::new(&machine, m * n)?;
-    layer.forward(&*machine, values.view, None, y.view())?;
+    layer
+        .forward(&*machine, values.view, None, y.view())
+        .or_candle()?;
     Ok((y.storage(&machine), shape))
 }
 
@@ -177,15 +176,18 @@ pub(crate) fn linear_grad(
     let machine = machine(x)?;
     let (n, k) = w.dims2()?;
     let (x, w, grad) = (x.contiguous()?, w.contiguous()?, grad.contiguous()?);
-    let layer = Layer::new(&*machine, view_of(&w)?, None, [n, k])?;
+    let layer = Layer::new(&*machine, view_of(&w)?, None, [n, k]).or_candle()?;
     let gv = view_of(&grad)?;
-    let (xs, gs) = (to_work(&*machine, view_of(&x)?)?, to_work(&*machine, gv)?);
+    let xs = to_work(&*machine, view_of(&x)?).or_candle()?;
+    let gs = to_work(&*machine, gv).or_candle()?;
     let dw = Output::new(&machine, n * k)?;
-    layer.weight_grad(&*machine, xs.view, gs.view, dw.view(), false)?;
+    layer
+        .weight_grad(&*machine, xs.view, gs.view, dw.view(), false)
+        .or_candle()?;
     let db = match has_bias {
         true => {
             let db = Output::new(&machine, n)?;
-            kernels::column_sums(&*machine, gv, db.view(), false)?;
+            kernels::column_sums(&*machine, gv, db.view(), false).or_candle()?;
             Some(db.tensor(&machine, n))
         }
         false => None,
@@ -193,7 +195,9 @@ pub(crate) fn linear_grad(
     let dx = match input_grad {
         true => {
             let dx = Output::new(&machine, x.elem_count())?;
-            layer.input_grad(&*machine, gs.view, dx.view())?;
+            layer
+                .input_grad(&*machine, gs.view, dx.view())
+                .or_candle()?;
             Some(dx.tensor(&machine, x.shape()))
         }
         false => None,
@@ -203,34 +207,32 @@ pub(crate) fn linear_grad(
 
 pub(crate) fn attention(qkv: Args<'_>, sizes: &Sizes, shape: Shape) -> Computed {
     let (machine, values) = first(qkv)?;
-    let values = to_work(&*machine, values)?;
-    let attended = attention::forward(&*machine, values.view, sizes)?;
+    let values = to_work(&*machine, values).or_candle()?;
+    let attended = attention::forward(&*machine, values.view, &(*sizes).into()).or_candle()?;
     let out = Output::new(&machine, attended.out.view.len)?;
-    kernels::scale(&*machine, attended.out.view, None, out.view())?;
+    kernels::scale(&*machine, attended.out.view, None, out.view()).or_candle()?;
     Ok((out.storage(&machine), shape))
 }
 
 pub(crate) fn attention_grad(qkv: &Tensor, grad: &Tensor, sizes: &Sizes) -> Result<Tensor> {
     let machine = machine(qkv)?;
     let (qkv, grad) = (qkv.contiguous()?, grad.contiguous()?);
-    let values = to_work(&*machine, view_of(&qkv)?)?;
-    let upstream = to_work(&*machine, view_of(&grad)?)?;
-    let attended = attention::forward(&*machine, values.view, sizes)?;
-    let dqkv = attention::backward(&*machine, values.view, &attended, upstream.view, sizes)?;
+    let sizes = (*sizes).into();
+    let values = to_work(&*machine, view_of(&qkv)?).or_candle()?;
+    let upstream = to_work(&*machine, view_of(&grad)?).or_candle()?;
+    let attended = attention::forward(&*machine, values.view, &sizes).or_candle()?;
+    let dqkv = attention::backward(&*machine, values.view, &attended, upstream.view, &sizes);
+    let dqkv = dqkv.or_candle()?;
     let out = Output::new(&machine, dqkv.view.len)?;
-    kernels::scale(
-        &*machine,
-        cast(&*machine, dqkv.view, machine.work())?.view,
-        None,
-        out.view(),
-    )?;
+    let narrow = cast(&*machine, dqkv.view, machine.work()).or_candle()?;
+    kernels::scale(&*machine, narrow.view, None, out.view()).or_candle()?;
     Ok(out.tensor(&machine, qkv.shape()))
 }
 
 pub(crate) fn patchify(images: Args<'_>, dims: [usize; 4], patch: usize, shape: Shape) -> Computed {
     let (machine, values) = first(images)?;
     let out = Output::new(&machine, values.len)?;
-    kernels::patchify(&*machine, values, dims, patch, out.view())?;
+    kernels::patchify(&*machine, values, dims, patch, out.view()).or_candle()?;
     Ok((out.storage(&machine), shape))
 }
 

@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, CudaStorage, CustomOp1, Layout, Result, Shape, Ten
 
 use super::losses::{self, Hidden};
 use super::ops::{Computed, Output, first, machine, needs_gpu, view_of};
-use super::{Cuda, Memory, kernels};
+use super::{Cuda, Memory, OrCandle, kernels};
 
 /// Rows of a matrix by number, with a gradient that sums rows in a fixed order.
 pub(crate) struct GatherRows(pub(crate) Vec<u32>);
@@ -24,7 +24,7 @@ impl CustomOp1 for GatherRows {
         let (_, d) = layout.shape().dims2()?;
         let (machine, values) = first((x, layout))?;
         let out = Output::new(&machine, self.0.len() * d)?;
-        kernels::gather_rows(&*machine, values, &self.0, out.view(), d)?;
+        kernels::gather_rows(&*machine, values, &self.0, out.view(), d).or_candle()?;
         Ok((out.storage(&machine), Shape::from((self.0.len(), d))))
     }
 
@@ -33,7 +33,7 @@ impl CustomOp1 for GatherRows {
         let machine = machine(x)?;
         let grad = grad.contiguous()?;
         let out = Output::new(&machine, x.elem_count())?;
-        losses::scatter_rows(&*machine, view_of(&grad)?, &self.0, out.view(), d)?;
+        losses::scatter_rows(&*machine, view_of(&grad)?, &self.0, out.view(), d).or_candle()?;
         Ok(Some(out.tensor(&machine, x.shape())))
     }
 }
@@ -65,6 +65,7 @@ impl PatchLoss {
             area,
             self.normalise,
         )
+        .or_candle()
     }
 }
 
@@ -81,7 +82,7 @@ impl CustomOp1 for PatchLoss {
         let (machine, pred) = first((pred, layout))?;
         let hidden = self.hidden(&machine)?;
         let loss = Output::new(&machine, 1)?;
-        let stats = hidden.loss(&*machine, pred, loss.view())?;
+        let stats = hidden.loss(&*machine, pred, loss.view()).or_candle()?;
         *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some((hidden, stats));
         Ok((loss.storage(&machine), Shape::from(())))
     }
@@ -94,13 +95,10 @@ impl CustomOp1 for PatchLoss {
         let Some((hidden, stats)) = &*kept else {
             bail!("patch_loss: a gradient before the loss")
         };
-        hidden.grad(
-            &*machine,
-            view_of(&pred)?,
-            stats.view,
-            view_of(&grad)?,
-            out.view(),
-        )?;
+        let (pred_there, upstream) = (view_of(&pred)?, view_of(&grad)?);
+        hidden
+            .grad(&*machine, pred_there, stats.view, upstream, out.view())
+            .or_candle()?;
         Ok(Some(out.tensor(&machine, pred.shape())))
     }
 }

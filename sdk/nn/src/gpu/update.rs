@@ -2,9 +2,9 @@
 
 use candle_core::{Result, Tensor};
 
-use super::View;
 use super::multi::{self, Slot};
 use super::ops::{machine, view_of};
+use super::{OrCandle, View};
 
 /// AdamW's step of one parameter.
 pub(crate) struct AdamWUpdate<'a> {
@@ -44,6 +44,7 @@ pub(crate) fn adamw(updates: &[AdamWUpdate<'_>], constants: [f32; 5]) -> Result<
         &slots.collect::<Result<Vec<_>>>()?,
         constants,
     )
+    .or_candle()
 }
 
 /// `teacher += weight * (student - teacher)` for pairs of both.
@@ -62,6 +63,7 @@ pub(crate) fn ema(pairs: &[(&Tensor, &Tensor)], weight: f32) -> Result<()> {
         &slots.collect::<Result<Vec<_>>>()?,
         weight,
     )
+    .or_candle()
 }
 
 /// The sum of squares of each tensor.
@@ -70,5 +72,5 @@ pub(crate) fn squares(tensors: &[&Tensor]) -> Result<Vec<f64>> {
         return Ok(Vec::new());
     };
     let slots = tensors.iter().map(|tensor| Ok(slot(view_of(tensor)?)));
-    multi::squares(&*machine(first)?, &slots.collect::<Result<Vec<_>>>()?)
+    multi::squares(&*machine(first)?, &slots.collect::<Result<Vec<_>>>()?).or_candle()
 }

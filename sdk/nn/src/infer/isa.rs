@@ -19,18 +19,21 @@ pub enum Isa {
     Avx512,
     /// x86 with AVX-512 F, BW and VNNI: `vpdpbusd` on 512 bits.
     Avx512Vnni,
+    /// 64-bit Arm: `smull`, `smlal` and `sadalp` on pairs, which every one has.
+    Neon,
     /// 64-bit Arm with the dot product instructions: `sdot`.
     NeonDot,
 }
 
 impl Isa {
     /// All, slowest first.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Portable,
         Self::Avx2,
         Self::AvxVnni,
         Self::Avx512,
         Self::Avx512Vnni,
+        Self::Neon,
         Self::NeonDot,
     ];
 
@@ -54,7 +57,7 @@ impl Isa {
             Self::AvxVnni => avx2 && has!("avxvnni"),
             Self::Avx512 => avx512,
             Self::Avx512Vnni => avx512 && has!("avx512vnni"),
-            Self::NeonDot => false,
+            Self::Neon | Self::NeonDot => false,
         }
     }
 
@@ -62,7 +65,7 @@ impl Isa {
     #[cfg(target_arch = "aarch64")]
     pub fn is_available(self) -> bool {
         match self {
-            Self::Portable => true,
+            Self::Portable | Self::Neon => true,
             Self::NeonDot => std::arch::is_aarch64_feature_detected!("dotprod"),
             _ => false,
         }
@@ -74,7 +77,7 @@ impl Isa {
         self == Self::Portable
     }
 
-    /// `portable`, `avx2`, `avx-vnni`, `avx512`, `avx512-vnni` or `neon-dot`.
+    /// `portable`, `avx2`, `avx-vnni`, `avx512`, `avx512-vnni`, `neon` or `neon-dot`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
@@ -82,6 +85,7 @@ impl Isa {
             Self::AvxVnni => "avx-vnni",
             Self::Avx512 => "avx512",
             Self::Avx512Vnni => "avx512-vnni",
+            Self::Neon => "neon",
             Self::NeonDot => "neon-dot",
         }
     }

@@ -23,12 +23,16 @@ mod portable;
 mod quantise;
 mod team;
 mod tile;
+mod turn;
 mod vit;
 mod weights;
 
 pub use isa::Isa;
-pub use vit::{PackedOptions, PackedVit};
+pub use vit::{PackedOptions, PackedVit, Progress};
 pub use weights::{EncoderWeights, LINEAR_LAYERS, Stored};
+
+/// Says whether to give up a call; asked by all threads, often, so it must be quick.
+pub type Stop<'a> = dyn Fn() -> bool + Sync + 'a;
 
 #[cfg(test)]
 mod tests;

@@ -4,9 +4,10 @@
 //! ends with the norm, queries, keys and values of the next block, or with the final norm. Keys and values have two buffers in turns, so that a task
 //! may write the next block's while others still read this block's.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::Stop;
 use super::attention::scatter;
 use super::buffer::{Aligned, Shared};
 use super::layer::{Rows, Target};
@@ -128,8 +129,18 @@ impl Workspace {
         shared.map(|b| size_of_val(&**b)).sum::<usize>() + scratch.sum::<usize>()
     }
 
-    /// Runs the encoder on `images`, as many as there is memory for or fewer.
-    pub(super) fn run(&mut self, model: &Model, team: &Team, images: &[f32], out: Outputs<'_>) {
+    /// Runs the encoder on `images`, as many as there is memory for or fewer, until `stop` says so.
+    ///
+    /// # Errors
+    /// The blocks that were done when it was stopped; the outputs are then unfinished, and nothing of them is in the next pass.
+    pub(super) fn run(
+        &mut self,
+        model: &Model,
+        team: &Team,
+        images: &[f32],
+        out: Outputs<'_>,
+        stop: Option<&Stop<'_>>,
+    ) -> Result<(), usize> {
         let count = out.cls.len() / model.dim;
         let tokens = model.heads.tokens;
         // A multiple of the threads for a single image, so that none waits for the last task.
@@ -160,24 +171,38 @@ impl Workspace {
         };
         taken.iter().for_each(|t| t.store(0, Ordering::Relaxed));
         let (taken, scratch) = (&*taken, &*scratch);
+        let (stopped, reached) = (AtomicBool::new(false), AtomicUsize::new(0));
+        // Asked with a task in hand: who is told to stop leaves that task undone, and the pass is unfinished.
+        let ask = || stop.is_some_and(|stop| stop());
+        let is_over =
+            || stopped.fetch_or(ask(), Ordering::Relaxed) || stopped.load(Ordering::Relaxed);
         team.run(&|member, gate| {
             let mut scratch = scratch[member]
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
             for (phase, taken) in taken.iter().enumerate() {
+                reached.store(phase, Ordering::Relaxed);
                 loop {
                     let task = taken.fetch_add(1, Ordering::Relaxed);
-                    if task >= count * tasks_per_image {
+                    if task >= count * tasks_per_image || is_over() {
                         break;
                     }
                     pass.work(phase, pass.task(task), &mut scratch);
                 }
                 // Another thread's panic reaches the caller through the team.
-                if phase + 1 < model.blocks.len() + 1 && gate.wait().is_err() {
+                if phase < model.blocks.len()
+                    && gate.wait(|| stopped.load(Ordering::Relaxed)).is_err()
+                {
                     return;
                 }
             }
         });
+        let blocks = reached.into_inner().saturating_sub(1);
+        if stopped.into_inner() {
+            Err(blocks)
+        } else {
+            Ok(())
+        }
     }
 }
 

@@ -60,7 +60,7 @@ impl Quantised {
             let bytes = &mut self.bytes[row * self.stride..][..k * form.bytes()];
             self.scales[row] = match form {
                 Form::Unsigned4 => row_unsigned(values, bytes),
-                Form::Signed4 => row_signed(values, bytes),
+                Form::Signed4 | Form::Signed2 => row_signed(values, bytes),
                 Form::Wide2 => row_wide(values, bytes),
             };
         }
@@ -177,18 +177,20 @@ mod tests {
         let bytes = quantised.row(0);
         let value = |i: usize| match form {
             Form::Unsigned4 => i32::from(bytes[i]) - 128,
-            Form::Signed4 => i32::from(bytes[i] as i8),
+            Form::Signed4 | Form::Signed2 => i32::from(bytes[i] as i8),
             Form::Wide2 => i32::from(i16::from_ne_bytes([bytes[2 * i], bytes[2 * i + 1]])),
         };
         ((0..x.len()).map(value).collect(), quantised.scales(0, 1)[0])
     }
+
+    const FORMS: [Form; 4] = [Form::Unsigned4, Form::Signed4, Form::Signed2, Form::Wide2];
 
     #[test]
     fn every_form_rounds_to_the_nearest_and_ties_to_even() {
         let mut x: Vec<f32> = (0..101).map(|i| (i as f32 * 0.37).sin() * 20.0).collect();
         x.extend([63.5, -127.0, 0.5, 1.5, -2.5, 0.0, -0.0]);
         let want: Vec<i32> = x.iter().map(|v| v.round_ties_even() as i32).collect();
-        for form in [Form::Unsigned4, Form::Signed4, Form::Wide2] {
+        for form in FORMS {
             let (got, scale) = quantise(form, &x);
             assert_eq!((got, scale), (want.clone(), 1.0), "{form:?}");
         }
@@ -196,7 +198,7 @@ mod tests {
 
     #[test]
     fn rows_without_a_range_stay_zero_and_damage_shows() {
-        for form in [Form::Unsigned4, Form::Signed4, Form::Wide2] {
+        for form in FORMS {
             assert_eq!(quantise(form, &[0.0; 5]), (vec![0; 5], 0.0));
             assert_eq!(quantise(form, &[1e-40, 0.0]).1, 0.0);
             assert!(quantise(form, &[1.0, f32::NAN, 2.0]).1.is_nan());

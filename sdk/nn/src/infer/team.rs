@@ -48,39 +48,40 @@ pub(super) struct Gate {
 struct GateState {
     waiting: usize,
     round: u64,
-    broken: bool,
+    closed: bool,
 }
 
-/// Another member panicked; there is nothing left to wait for.
-pub(super) struct Broken;
+/// The gate stays closed: another member panicked, or all are to leave. There is nothing left to wait for.
+pub(super) struct Closed;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Gate {
-    /// Sleeps until all members are here.
-    pub(super) fn wait(&self) -> Result<(), Broken> {
+    /// Sleeps until all members are here. The last one asks whether all are to leave, so that all hear the same.
+    pub(super) fn wait(&self, leave: impl FnOnce() -> bool) -> Result<(), Closed> {
         let mut state = lock(&self.state);
         state.waiting += 1;
         if state.waiting == self.members {
             state.waiting = 0;
             state.round += 1;
+            state.closed |= leave();
             self.open.notify_all();
         } else {
             let round = state.round;
-            while state.round == round && !state.broken {
+            while state.round == round && !state.closed {
                 state = self
                     .open
                     .wait(state)
                     .unwrap_or_else(PoisonError::into_inner);
             }
         }
-        if state.broken { Err(Broken) } else { Ok(()) }
+        if state.closed { Err(Closed) } else { Ok(()) }
     }
 
     fn give_up(&self) {
-        lock(&self.state).broken = true;
+        lock(&self.state).closed = true;
         self.open.notify_all();
     }
 
@@ -222,7 +223,7 @@ mod tests {
                 team.run(&|_, gate| {
                     for count in &counts {
                         count.fetch_add(1, Ordering::SeqCst);
-                        assert!(gate.wait().is_ok());
+                        assert!(gate.wait(|| false).is_ok());
                         assert_eq!(count.load(Ordering::SeqCst), threads);
                     }
                 });
@@ -237,7 +238,7 @@ mod tests {
             let caught = catch_unwind(AssertUnwindSafe(|| {
                 team.run(&|member, gate| {
                     assert_ne!(member, culprit, "on purpose");
-                    assert!(gate.wait().is_err());
+                    assert!(gate.wait(|| false).is_err());
                 });
             }));
             assert!(caught.is_err());
@@ -247,5 +248,26 @@ mod tests {
             ran.fetch_add(1, Ordering::SeqCst);
         });
         assert_eq!(ran.into_inner(), 3);
+    }
+    #[test]
+    fn all_leave_or_none() {
+        let team = Team::new(3).unwrap();
+        for round in 0..50 {
+            let (asked, left) = (AtomicUsize::new(0), AtomicUsize::new(0));
+            team.run(&|_, gate| {
+                for gate_idx in 0..4 {
+                    let leave = || {
+                        asked.fetch_add(1, Ordering::SeqCst);
+                        gate_idx == round % 4
+                    };
+                    if gate.wait(leave).is_err() {
+                        left.fetch_add(1, Ordering::SeqCst);
+                        return;
+                    }
+                }
+            });
+            assert_eq!(left.into_inner(), 3);
+            assert_eq!(asked.into_inner(), round % 4 + 1);
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! The kernels and the packed encoder beside plain loops and the encoder that trains.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
 use candle_core::{DType, Device, Tensor};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -132,6 +134,65 @@ fn an_int8_layer_gives_the_same_bits_on_every_instruction_set() {
                 assert_eq!(case.apply(isa, add), want, "{isa} {rows}x{k}x{n}");
             }
         }
+    }
+}
+
+/// FNV-1a over the bits, least significant byte first.
+fn checksum<'a>(values: impl IntoIterator<Item = &'a f32>) -> u64 {
+    let bytes = values.into_iter().flat_map(|v| v.to_bits().to_le_bytes());
+    bytes.fold(0xCBF2_9CE4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
+    })
+}
+
+/// The number was made by the plain loops on x86; every architecture must come to it.
+#[test]
+fn int8_layers_give_the_same_bits_on_every_architecture() {
+    for isa in available() {
+        let mut all = Vec::new();
+        for (rows, k, n) in SHAPES {
+            let case = Case {
+                weight: int8(n, k, 3),
+                bias: floats(n, 4),
+                x: floats(rows * k, 5),
+                rows,
+                k,
+            };
+            all.extend(case.apply(isa, false));
+            all.extend(case.apply(isa, true));
+        }
+        assert_eq!(checksum(&all), 0x9D8F_96BC_F7C2_2F4E, "{isa}");
+    }
+}
+
+/// Between the integer products everything is one rounding after another, and products of f32 are fused wherever the CPU can.
+#[test]
+fn the_int8_encoder_gives_the_same_bits_on_every_architecture_that_fuses_products() {
+    let config = config(64, 2, 4, Gelu::Tanh);
+    let mut params = Params::new();
+    Vit::init(&config, &mut params, "", &mut ChaCha8Rng::seed_from_u64(1)).unwrap();
+    let tensors = params.to_map();
+    // Not the random weights themselves: those went through logarithms of the platform.
+    let plain = tensors.iter().enumerate().map(|(i, (name, tensor))| {
+        let offset = f32::from(u8::from(name.contains("norm") && name.ends_with("weight")));
+        let values = floats(tensor.elem_count(), i as u64).into_iter();
+        let values: Vec<f32> = values.map(|v| v * 0.25 + offset).collect();
+        let tensor = Tensor::from_vec(values, tensor.dims(), &Device::Cpu).unwrap();
+        (name.clone(), tensor)
+    });
+    let float = EncoderWeights::from_tensors(&plain.collect()).unwrap();
+    let int8 = rounded(&float, &config);
+    let images = floats(2 * 3 * 32 * 40, 2);
+    let fused = |isa: &Isa| *isa != Isa::Portable || cfg!(target_arch = "aarch64");
+    for isa in available().into_iter().filter(fused) {
+        let options = PackedOptions {
+            isa,
+            ..PackedOptions::default()
+        };
+        let (cls, patches) = run(&config, &int8, options, &images);
+        assert!(cls.iter().all(|v| v.is_finite()));
+        let found = checksum(cls.iter().chain(&patches));
+        assert_eq!(found, 0x78F9_979A_9088_DDB6, "{isa}");
     }
 }
 
@@ -344,6 +405,86 @@ fn frames_from_several_threads_take_turns() {
         for (input, want) in inputs.iter().zip(&want) {
             scope.spawn(|| (0..25).for_each(|_| assert_eq!(cls(input), *want)));
         }
+    });
+}
+
+#[test]
+fn a_call_that_is_stopped_anywhere_says_how_far_it_came_and_changes_no_later_bit() {
+    let config = config(64, 2, 4, Gelu::Tanh);
+    let weights = EncoderWeights::from_tensors(&tensors(&config, 1)).unwrap();
+    let images = floats(3 * 3 * 32 * 40, 2);
+    let other = floats(3 * 32 * 40, 3);
+    for threads in [1, 2, 5] {
+        let options = PackedOptions {
+            threads,
+            images: 2,
+            ..PackedOptions::default()
+        };
+        let encoder = PackedVit::new(&config, &weights, &options).unwrap();
+        let want = run(&config, &weights, options, &images);
+        let want_other = run(&config, &weights, options, &other).0;
+        let mut came = Vec::new();
+        let whole = (0..1000).find_map(|allowed| {
+            let asked = AtomicUsize::new(0);
+            let stop = || asked.fetch_add(1, Ordering::Relaxed) >= allowed;
+            let (mut cls, mut patches) = (vec![0.0; 3 * 64], vec![0.0; 3 * 80 * 64]);
+            let progress = encoder.run_until(&images, 3, &mut cls, &mut patches, &stop);
+            match progress.unwrap() {
+                Progress::Done => return Some((cls, patches)),
+                Progress::Stopped { images, blocks } => came.push((images, blocks)),
+            }
+            let (mut cls, mut patches) = (vec![0.0; 64], vec![0.0; 80 * 64]);
+            encoder.run(&other, 1, &mut cls, &mut patches).unwrap();
+            assert_eq!(cls, want_other, "{threads} threads, asked {allowed} times");
+            None
+        });
+        assert_eq!(whole, Some(want));
+        assert_eq!(came[0], (0, 0));
+        assert!(came.iter().all(|(_, blocks)| *blocks < 3));
+        for reached in [(0, 1), (0, 2), (2, 0), (2, 2)] {
+            assert!(came.contains(&reached), "{threads}: {reached:?}");
+        }
+        if threads == 1 {
+            assert!(came.is_sorted(), "{came:?}");
+        }
+    }
+}
+
+#[test]
+fn a_call_that_waits_for_its_turn_can_be_stopped() {
+    let config = config(64, 2, 4, Gelu::Tanh);
+    let weights = EncoderWeights::from_tensors(&tensors(&config, 1)).unwrap();
+    let encoder = PackedVit::new(&config, &weights, &PackedOptions::default()).unwrap();
+    let images = floats(3 * 32 * 40, 2);
+    let call = |stop: &Stop<'_>| {
+        let (mut cls, mut patches) = (vec![0.0; 64], vec![0.0; 80 * 64]);
+        let progress = encoder.run_until(&images, 1, &mut cls, &mut patches, stop);
+        progress.unwrap()
+    };
+    let (inside, over) = (AtomicBool::new(false), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        // Holds the turn until the other has given up.
+        let holder = scope.spawn(|| {
+            call(&|| {
+                inside.store(true, Ordering::SeqCst);
+                while !over.load(Ordering::SeqCst) {
+                    std::thread::yield_now();
+                }
+                false
+            })
+        });
+        while !inside.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        let asked = AtomicUsize::new(0);
+        let waiting = call(&|| asked.fetch_add(1, Ordering::SeqCst) == 2);
+        over.store(true, Ordering::SeqCst);
+        let expected = Progress::Stopped {
+            images: 0,
+            blocks: 0,
+        };
+        assert_eq!(waiting, expected);
+        assert_eq!(holder.join().unwrap(), Progress::Done);
     });
 }
 

@@ -68,6 +68,12 @@ pub(super) enum Form {
     Unsigned4,
     /// Activations as i8, four values of k together: `sdot` and plain loops.
     Signed4,
+    /// Activations as i8, two values of k together: `smull` and `smlal`.
+    #[cfg_attr(
+        not(target_arch = "aarch64"),
+        allow(dead_code, reason = "only kernels for 64-bit Arm take it")
+    )]
+    Signed2,
     /// Activations as i16, two values of k together: `vpmaddwd`.
     Wide2,
 }
@@ -77,14 +83,14 @@ impl Form {
     pub(super) fn group(self) -> usize {
         match self {
             Self::Unsigned4 | Self::Signed4 => 4,
-            Self::Wide2 => 2,
+            Self::Signed2 | Self::Wide2 => 2,
         }
     }
 
     /// Bytes of an activation.
     pub(super) fn bytes(self) -> usize {
         match self {
-            Self::Unsigned4 | Self::Signed4 => 1,
+            Self::Unsigned4 | Self::Signed4 | Self::Signed2 => 1,
             Self::Wide2 => 2,
         }
     }
@@ -134,10 +140,17 @@ impl Kernels {
                 int: avx512::int_vnni,
             },
             #[cfg(target_arch = "aarch64")]
+            Isa::Neon => Self {
+                rows: neon::ROWS,
+                form: Form::Signed2,
+                float: neon::float,
+                int: neon::int_pairs,
+            },
+            #[cfg(target_arch = "aarch64")]
             Isa::NeonDot => Self {
                 rows: neon::ROWS,
                 form: Form::Signed4,
-                float: portable::float,
+                float: neon::float,
                 int: neon::int_dot,
             },
             _ => Self {

@@ -2,12 +2,14 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use super::Stop;
 use super::attention::Heads;
 use super::isa::Isa;
 use super::layer::Layer;
 use super::plan::{Outputs, Workspace};
 use super::team::Team;
 use super::tile::Kernels;
+use super::turn::Turns;
 use super::weights::{EncoderWeights, Stored};
 use crate::{Error, Gelu, VitConfig};
 
@@ -79,7 +81,25 @@ pub(super) struct Model {
 pub struct PackedVit {
     model: Model,
     team: Team,
+    turns: Turns,
     workspace: Mutex<Workspace>,
+    work_bytes: usize,
+    isa: Isa,
+}
+
+/// How far a call of [`PackedVit::run_until`] came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Progress {
+    /// To the end.
+    Done,
+    /// It was stopped; the tokens of the images that are not done hold anything.
+    Stopped {
+        /// Images that are done.
+        images: usize,
+        /// Blocks that the next images have behind them.
+        blocks: usize,
+    },
 }
 
 impl Default for PackedOptions {
@@ -128,7 +148,10 @@ impl PackedVit {
         Ok(Self {
             model,
             team,
+            turns: Turns::default(),
+            work_bytes: workspace.bytes(),
             workspace: Mutex::new(workspace),
+            isa: options.isa,
         })
     }
 
@@ -143,6 +166,34 @@ impl PackedVit {
         cls: &mut [f32],
         patches: &mut [f32],
     ) -> Result<(), Error> {
+        // Nothing stops it.
+        let _ = self.work(images, batch, Outputs { cls, patches }, None)?;
+        Ok(())
+    }
+
+    /// As [`PackedVit::run`], but gives up when `stop` says so. It is asked between the tasks of a block, some dozen rows each, by every thread, and
+    /// while other calls have their turn. A call that was stopped leaves nothing behind that a later one could see.
+    ///
+    /// # Errors
+    /// Slices of other lengths.
+    pub fn run_until(
+        &self,
+        images: &[f32],
+        batch: usize,
+        cls: &mut [f32],
+        patches: &mut [f32],
+        stop: &Stop<'_>,
+    ) -> Result<Progress, Error> {
+        self.work(images, batch, Outputs { cls, patches }, Some(stop))
+    }
+
+    fn work(
+        &self,
+        images: &[f32],
+        batch: usize,
+        Outputs { cls, patches }: Outputs<'_>,
+        stop: Option<&Stop<'_>>,
+    ) -> Result<Progress, Error> {
         let [height, width] = self.model.size;
         let (dim, n) = (self.model.dim, self.model.n_patches());
         let image = 3 * height * width;
@@ -157,20 +208,27 @@ impl PackedVit {
                 });
             }
         }
+        let stopped = |images, blocks| Ok(Progress::Stopped { images, blocks });
+        let Some(_turn) = self.turns.take(stop) else {
+            return stopped(0, 0);
+        };
         // A panic inside leaves numbers of an unfinished frame behind, which the next frame overwrites.
         let mut workspace = self
             .workspace
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let at_once = workspace.images();
-        for ((images, cls), patches) in images
+        let passes = images
             .chunks(at_once * image)
             .zip(cls.chunks_mut(at_once * dim))
-            .zip(patches.chunks_mut(at_once * n * dim))
-        {
-            workspace.run(&self.model, &self.team, images, Outputs { cls, patches });
+            .zip(patches.chunks_mut(at_once * n * dim));
+        for (pass, ((images, cls), patches)) in passes.enumerate() {
+            let out = Outputs { cls, patches };
+            if let Err(blocks) = workspace.run(&self.model, &self.team, images, out, stop) {
+                return stopped(pass * at_once, blocks);
+            }
         }
-        Ok(())
+        Ok(Progress::Done)
     }
 
     /// Bytes of packed weights.
@@ -180,15 +238,22 @@ impl PackedVit {
 
     /// Bytes reserved for the work on frames.
     pub fn work_bytes(&self) -> usize {
-        self.workspace
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .bytes()
+        self.work_bytes
     }
 
     /// Threads that work on a frame.
     pub fn threads(&self) -> usize {
         self.team.members()
+    }
+
+    /// Blocks of the encoder.
+    pub fn blocks(&self) -> usize {
+        self.model.blocks.len()
+    }
+
+    /// Whose kernels it uses.
+    pub fn isa(&self) -> Isa {
+        self.isa
     }
 }
 

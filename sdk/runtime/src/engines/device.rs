@@ -6,7 +6,7 @@ use ssl_edge_nn::compute::{Precision, pooled};
 use ssl_edge_nn::{Error, Vit, tensors_from_bytes};
 
 use super::native::config;
-use super::{Engine, EngineKind, Shape, Tokens};
+use super::{Engine, EngineKind, Shape, Tokens, arch};
 use crate::RuntimeError;
 
 /// `ssl-edge-nn` on a device.
@@ -23,6 +23,7 @@ impl OnDevice {
         precision: Precision,
     ) -> Result<Self, String> {
         let manifest = bundle.manifest();
+        let config = config(arch(manifest)?);
         let weights = bundle.member(WEIGHTS).ok_or("it has no weights")?;
         let tensors = tensors_from_bytes(weights).map_err(|error| error.to_string())?;
         let there = tensors
@@ -30,7 +31,6 @@ impl OnDevice {
             .map(|(name, tensor)| Ok((name, tensor.to_device(device)?)))
             .collect::<candle_core::Result<_>>();
         let tensors = there.map_err(|error| error.to_string())?;
-        let config = config(&manifest.arch);
         let vit = Vit::load(&config, &tensors).and_then(|vit| match precision {
             Precision::F16 => vit.with_linear_in(DType::F16),
             Precision::F32 | Precision::Bf16 => Ok(vit),

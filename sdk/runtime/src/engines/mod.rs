@@ -7,23 +7,31 @@ use std::sync::Arc;
 
 #[cfg(feature = "onnx")]
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use ssl_edge_bundle::{Bundle, Manifest};
+use ssl_edge_bundle::{ArchSpec, Bundle, Manifest};
+use ssl_edge_nn::infer::Isa;
 
-use crate::{Options, Place, RuntimeError};
+pub use cuda::{PluginReport, inspect_plugin};
 
+use crate::{Limit, Options, Place, Reached, RuntimeError};
+
+mod cuda;
 mod device;
 mod native;
 #[cfg(feature = "onnx")]
-mod onnx;
+pub(crate) mod onnx;
 
 /// What runs the encoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EngineKind {
-    /// The operations of `ssl-edge-nn`, on the CPU.
+    /// The operations of `ssl-edge-nn`, on the CPU; transformers of ours only.
     Native,
-    /// The ONNX graph through tract, on the CPU. Needs feature `onnx`.
+    /// The ONNX graph through tract, on the CPU; ours and imported ones. Needs feature `onnx`.
     Onnx,
+    /// NVIDIA GPUs through the plug-in `libssl_edge_cuda`: [`Options::plugin`], or the first that is found in the folders of `SSL_EDGE_PLUGIN_PATH`, beside
+    /// this library or beside the program. It runs the f32 variant with weights and products in f16 and sums in f32, on the first GPU, unless a
+    /// [`Place`] says otherwise.
+    Cuda,
 }
 
 /// Which numbers the encoder's linear layers are computed with. Features of different precisions are not mixed: each has a hash of its own.
@@ -61,6 +69,16 @@ pub trait Engine: Send + Sync {
         None
     }
 
+    /// Threads that work on a frame, where the engine has its own.
+    fn threads(&self) -> Option<usize> {
+        None
+    }
+
+    /// Instruction set of its kernels, where they are ours.
+    fn isa(&self) -> Option<Isa> {
+        None
+    }
+
     /// Tokens of `input [B, 3, H, W]`, with H and W those of the bundle's preprocessing.
     ///
     /// # Errors
@@ -95,6 +113,52 @@ pub trait Engine: Send + Sync {
         patches.copy_from_slice(&tokens.patches);
         Ok(())
     }
+
+    /// As [`Engine::run_into`], but gives up when `limit` passes. The native engine looks between the tasks of a block, tract between operations; an
+    /// engine that says nothing else looks before and after the batch. A call that was given up leaves nothing behind that a later one could see.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Interrupted`]; what the slices hold then is unfinished. Also as [`Engine::run_into`].
+    fn run_until(
+        &self,
+        input: &[f32],
+        batch: usize,
+        cls: &mut [f32],
+        patches: &mut [f32],
+        limit: &Limit,
+    ) -> Result<(), RuntimeError> {
+        let look = |frames| match limit.passed() {
+            None => Ok(()),
+            Some(reason) => Err(RuntimeError::Interrupted {
+                engine: self.kind(),
+                reason,
+                reached: Reached {
+                    frames,
+                    of_frames: batch,
+                    ..Reached::default()
+                },
+            }),
+        };
+        look(0)?;
+        self.run_into(input, batch, cls, patches)?;
+        look(batch)
+    }
+}
+
+/// Each length is `batch` times the size of one, input, class tokens and patches in this order.
+#[cfg(feature = "onnx")]
+fn check_lengths(
+    engine: EngineKind,
+    batch: usize,
+    lengths: [(usize, usize); 3],
+) -> Result<(), RuntimeError> {
+    for (what, (len, one)) in ["input", "cls", "patches"].into_iter().zip(lengths) {
+        if one.checked_mul(batch) != Some(len) {
+            let reason = format!("{what} has {len} values where {batch} times {one} are needed");
+            return Err(RuntimeError::Run { engine, reason });
+        }
+    }
+    Ok(())
 }
 
 impl Precision {
@@ -128,7 +192,7 @@ impl FromStr for Precision {
 }
 
 impl EngineKind {
-    /// The engines of this build.
+    /// The engines of this build. Those of plug-ins are not among them: whether they are there shows when they are opened, or in [`inspect_plugin`].
     pub fn available() -> &'static [Self] {
         if cfg!(feature = "onnx") {
             &[Self::Native, Self::Onnx]
@@ -137,11 +201,20 @@ impl EngineKind {
         }
     }
 
-    /// `native` or `onnx`.
+    /// The engine that an encoder is for: native for transformers of ours, onnx for imported graphs.
+    pub fn of(manifest: &Manifest) -> Self {
+        match manifest.graph() {
+            None => Self::Native,
+            Some(_) => Self::Onnx,
+        }
+    }
+
+    /// `native`, `onnx` or `cuda`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
             Self::Onnx => "onnx",
+            Self::Cuda => "cuda",
         }
     }
 }
@@ -156,10 +229,10 @@ impl FromStr for EngineKind {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        [Self::Native, Self::Onnx]
+        [Self::Native, Self::Onnx, Self::Cuda]
             .into_iter()
             .find(|kind| kind.name() == name)
-            .ok_or_else(|| format!("unknown engine {name:?}; use native or onnx"))
+            .ok_or_else(|| format!("unknown engine {name:?}; use native, onnx or cuda"))
     }
 }
 
@@ -175,7 +248,7 @@ pub(crate) fn build(
         reason,
     };
     check_precision(bundle, options)?;
-    if place != Place::default() {
+    if options.engine != EngineKind::Cuda && place != Place::default() {
         return on_device(bundle, options, place);
     }
     match options.engine {
@@ -191,6 +264,7 @@ pub(crate) fn build(
         }
         #[cfg(not(feature = "onnx"))]
         EngineKind::Onnx => Err(unavailable(EngineKind::Onnx)),
+        EngineKind::Cuda => Ok(Box::new(cuda::Cuda::load(bundle, options, place)?)),
     }
 }
 
@@ -284,12 +358,10 @@ fn pool(threads: usize) -> Result<Arc<ThreadPool>, RuntimeError> {
         })
 }
 
-/// Sizes that an engine needs at every run.
+/// Sizes that an engine of ours needs at every run.
 #[derive(Debug, Clone, Copy)]
 struct Shape {
-    #[cfg(feature = "onnx")]
     height: usize,
-    #[cfg(feature = "onnx")]
     width: usize,
     n_patches: usize,
     dim: usize,
@@ -297,15 +369,23 @@ struct Shape {
 
 impl Shape {
     fn of(manifest: &Manifest) -> Self {
-        let [height, width] = manifest.arch.image_size;
-        let [rows, columns] = manifest.arch.grid(height, width);
+        let ([height, width], [rows, columns]) = (manifest.input_size(), manifest.grid());
         Self {
-            #[cfg(feature = "onnx")]
             height,
-            #[cfg(feature = "onnx")]
             width,
             n_patches: rows * columns,
-            dim: manifest.arch.dim,
+            dim: manifest.dim(),
         }
     }
+}
+
+/// The shape of a transformer of ours.
+fn arch(manifest: &Manifest) -> Result<&ArchSpec, String> {
+    manifest.arch().ok_or_else(|| {
+        format!(
+            "{} is an imported graph, which engine {} alone runs, on the CPU",
+            manifest.name(),
+            EngineKind::Onnx
+        )
+    })
 }

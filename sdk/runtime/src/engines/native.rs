@@ -1,11 +1,11 @@
 //! The encoder on our own kernels, packed and planned when the bundle is opened.
 
 use ssl_edge_bundle::{ArchSpec, Bundle, WEIGHTS};
-use ssl_edge_nn::infer::{EncoderWeights, Isa, PackedOptions, PackedVit};
+use ssl_edge_nn::infer::{EncoderWeights, Isa, PackedOptions, PackedVit, Progress};
 use ssl_edge_nn::{Gelu, VitConfig};
 
-use super::{Engine, EngineKind, Shape, Tokens};
-use crate::{Precision, RuntimeError};
+use super::{Engine, EngineKind, Shape, Tokens, arch};
+use crate::{Interruption, Limit, Precision, Reached, RuntimeError};
 
 /// Work memory that images which go through the blocks together may take, where they are several.
 const WORK_BYTES: usize = 16 << 20;
@@ -26,6 +26,7 @@ impl Native {
         threads: usize,
     ) -> Result<Self, String> {
         let manifest = bundle.manifest();
+        let config = config(arch(manifest)?);
         let member = match precision {
             Precision::F32 => WEIGHTS,
             Precision::Int8 => manifest
@@ -44,7 +45,7 @@ impl Native {
             images: (WORK_BYTES / image).clamp(1, MOST_IMAGES),
             isa: Isa::detect(),
         };
-        let encoder = PackedVit::new(&config(&manifest.arch), &weights, &options);
+        let encoder = PackedVit::new(&config, &weights, &options);
         Ok(Self {
             encoder: encoder.map_err(|error| error.to_string())?,
             precision,
@@ -66,6 +67,14 @@ impl Engine for Native {
         Some(self.encoder.weight_bytes() + self.encoder.work_bytes())
     }
 
+    fn threads(&self) -> Option<usize> {
+        Some(self.encoder.threads())
+    }
+
+    fn isa(&self) -> Option<Isa> {
+        Some(self.encoder.isa())
+    }
+
     fn run(&self, input: &[f32], batch: usize) -> Result<Tokens, RuntimeError> {
         let mut tokens = Tokens {
             cls: vec![0.0; batch * self.shape.dim],
@@ -82,12 +91,44 @@ impl Engine for Native {
         cls: &mut [f32],
         patches: &mut [f32],
     ) -> Result<(), RuntimeError> {
-        self.encoder
-            .run(input, batch, cls, patches)
-            .map_err(|error| RuntimeError::Run {
+        let done = self.encoder.run(input, batch, cls, patches);
+        done.map_err(|error| failed(&error))
+    }
+
+    fn run_until(
+        &self,
+        input: &[f32],
+        batch: usize,
+        cls: &mut [f32],
+        patches: &mut [f32],
+        limit: &Limit,
+    ) -> Result<(), RuntimeError> {
+        if limit.is_never() {
+            return self.run_into(input, batch, cls, patches);
+        }
+        let stop = || limit.passed().is_some();
+        let progress = self.encoder.run_until(input, batch, cls, patches, &stop);
+        match progress.map_err(|error| failed(&error))? {
+            Progress::Done => Ok(()),
+            Progress::Stopped { images, blocks } => Err(RuntimeError::Interrupted {
                 engine: EngineKind::Native,
-                reason: error.to_string(),
-            })
+                // Only a token that was made as new in between passes no more.
+                reason: limit.passed().unwrap_or(Interruption::Cancelled),
+                reached: Reached {
+                    frames: images,
+                    of_frames: batch,
+                    steps: blocks,
+                    of_steps: self.encoder.blocks(),
+                },
+            }),
+        }
+    }
+}
+
+fn failed(error: &ssl_edge_nn::Error) -> RuntimeError {
+    RuntimeError::Run {
+        engine: EngineKind::Native,
+        reason: error.to_string(),
     }
 }
 

@@ -33,6 +33,21 @@ pub fn launched() -> Result<Option<Launch>> {
     launched_from(|name| std::env::var(name).ok())
 }
 
+/// Processes of this run on this machine, as Open MPI, PyTorch's launchers and MPICH say; 1 where none of them does.
+pub(crate) fn processes_here() -> usize {
+    processes_here_from(|name| std::env::var(name).ok())
+}
+
+fn processes_here_from(get: impl Fn(&str) -> Option<String>) -> usize {
+    let names = [
+        "OMPI_COMM_WORLD_LOCAL_SIZE",
+        "LOCAL_WORLD_SIZE",
+        "MPI_LOCALNRANKS",
+    ];
+    let number = |name: &str| get(name)?.trim().parse().ok();
+    names.into_iter().find_map(number).unwrap_or(1).max(1)
+}
+
 fn launched_from(get: impl Fn(&str) -> Option<String>) -> Result<Option<Launch>> {
     for [rank, world] in VARIABLES {
         let (Some(rank_text), Some(world_text)) = (get(rank), get(world)) else {
@@ -63,6 +78,8 @@ fn launched_from(get: impl Fn(&str) -> Option<String>) -> Result<Option<Launch>>
 
 /// The ranks that this process is one of: those of MPI where a launcher started several processes, else [`Solo`].
 ///
+/// With feature `nccl` their sums are made by NCCL, each rank on the GPU with its number on its machine; ranks that cannot are an error.
+///
 /// A rank waits for the others for `timeout` in each call; see `Mpi` for what follows.
 ///
 /// # Errors
@@ -89,7 +106,25 @@ fn over_mpi(launch: Launch, timeout: Duration) -> Result<Box<dyn Collective>> {
             ),
         });
     }
+    #[cfg(feature = "nccl")]
+    return super::nccl::over_nccl(Box::new(ranks), timeout);
+    #[cfg(not(feature = "nccl"))]
     Ok(Box::new(ranks))
+}
+
+/// Number of this process among those on its machine, where the launcher says so.
+#[cfg(feature = "nccl")]
+pub(super) fn local_rank() -> Option<usize> {
+    const NAMES: [&str; 4] = [
+        "OMPI_COMM_WORLD_LOCAL_RANK",
+        "LOCAL_RANK",
+        "MPI_LOCALRANKID",
+        "SLURM_LOCALID",
+    ];
+    let value = NAMES
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok())?;
+    value.trim().parse().ok()
 }
 
 #[cfg(not(feature = "mpi"))]
@@ -135,6 +170,15 @@ mod tests {
             launched_with(&[("RANK", "1"), ("SLURM_PROCID", "0")]).unwrap(),
             None
         );
+    }
+
+    #[test]
+    fn processes_beside_this_one_are_counted() {
+        let with = |value: &'static str| {
+            processes_here_from(move |name| (name == "LOCAL_WORLD_SIZE").then(|| value.into()))
+        };
+        assert_eq!(["4", "0", "x"].map(with), [4, 1, 1]);
+        assert_eq!(processes_here_from(|_| None), 1);
     }
 
     #[test]

@@ -5,12 +5,16 @@
 //! a mean over the batch: loss, gradients and the statistics of the method. Everything else is computed on all ranks alike.
 //!
 //! Engines: [`Solo`], one process alone; [`Threads`], ranks on threads of one process; `Mpi` (feature `mpi`), processes
-//! under `mpirun` or `srun`. [`connect`] chooses by the variables that launchers set.
+//! under `mpirun` or `srun`, whose sums NCCL makes on their GPUs with feature `nccl`. [`connect`] chooses by the variables that launchers set.
 
 mod average;
 mod launch;
 #[cfg(feature = "mpi")]
 mod mpi;
+#[cfg(feature = "nccl")]
+mod nccl;
+#[cfg(any(test, feature = "nccl"))]
+mod offload;
 mod solo;
 mod threads;
 
@@ -21,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub(crate) use average::{average_gradients, gather_f64, same_on_all};
+pub(crate) use launch::processes_here;
 pub use launch::{Launch, connect, launched};
 #[cfg(feature = "mpi")]
 pub use mpi::Mpi;

@@ -45,6 +45,17 @@ impl Room {
         rooms.into_iter().min_by(|a, b| a.bytes.total_cmp(&b.bytes))
     }
 
+    /// The part of one of several processes that begin together.
+    pub(crate) fn shared_by(self, processes: usize) -> Self {
+        if processes == 1 {
+            return self;
+        }
+        Self {
+            bytes: self.bytes / processes as f64,
+            limit: format!("for each of {processes} processes {}", self.limit),
+        }
+    }
+
     fn new(bytes: f64, limit: &str) -> Self {
         Self {
             bytes,
@@ -156,5 +167,9 @@ mod tests {
     fn this_machine_has_some() {
         let room = Room::now().unwrap();
         assert!(room.bytes > 1e6 && room.to_string().contains("GiB are left"));
+        let half = room.clone().shared_by(2);
+        assert_eq!(half.bytes, room.bytes / 2.0);
+        assert!(half.to_string().contains("each of 2 processes"), "{half}");
+        assert_eq!(room.clone().shared_by(1), room);
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::gpu::block::{Blocks, Sink, Weights};
 use crate::ops::{Affine, BlockParams};
+use ssl_edge_gpu::block::{Blocks, Sink, Weights};
 
 /// Gradients by block and pair.
 struct Kept<'a> {
@@ -18,8 +18,8 @@ impl Sink for Kept<'_> {
         &mut self,
         block: usize,
         pair: usize,
-        write: &mut dyn FnMut([View; 2], bool) -> Result<()>,
-    ) -> Result<()> {
+        write: &mut dyn FnMut([View; 2], bool) -> ssl_edge_gpu::Result<()>,
+    ) -> ssl_edge_gpu::Result<()> {
         let first = !self.grads.contains_key(&(block, pair));
         if first {
             let [w, b] = self.sizes[pair];
@@ -101,7 +101,7 @@ fn check_blocks(
     let weights = |first: usize| Weights {
         pairs: [0, 1, 2, 3, 4, 5]
             .map(|i| [memory[first + 2 * i].view, memory[first + 2 * i + 1].view]),
-        gelu,
+        gelu: gelu.into(),
         eps: 1e-6,
     };
     let put_factors = |f: &Vec<f32>| put(m, &Tensor::new(f.as_slice(), &Device::Cpu)?);

@@ -3,8 +3,8 @@
 use candle_core::D;
 
 use super::*;
-use crate::gpu::losses::{self, Crops, Hidden};
-use crate::gpu::multi::{self, Slot};
+use ssl_edge_gpu::losses::{self, Crops, Hidden};
+use ssl_edge_gpu::multi::{self, Slot};
 
 #[test]
 fn rows_are_gathered_and_their_gradients_summed() -> Result<()> {
@@ -87,7 +87,7 @@ fn the_loss_of_hidden_patches_and_its_gradient() -> Result<()> {
     Ok(())
 }
 
-fn softmax(x: &Tensor) -> Result<Tensor> {
+fn softmax(x: &Tensor) -> candle_core::Result<Tensor> {
     let exp = x
         .broadcast_sub(&x.max_keepdim(D::Minus1)?.detach())?
         .exp()?;
@@ -179,14 +179,18 @@ fn updates_of_many_tensors_are_those_of_each() -> Result<()> {
     let values = |seed: u64| {
         lens.iter()
             .map(|&n| random(&[n], seed + n as u64))
-            .collect::<Result<Vec<_>>>()
+            .collect::<candle_core::Result<Vec<_>>>()
     };
     let (w, g, m1, m2) = (values(1)?, values(2)?, values(3)?, values(4)?);
     for (machine, _) in machines() {
         let m = &machine;
         let there = |all: &[Tensor]| all.iter().map(|x| put(m, x)).collect::<Result<Vec<_>>>();
         let (pw, pg, pm) = (there(&w)?, there(&g)?, there(&m1)?);
-        let pv = there(&m2.iter().map(Tensor::sqr).collect::<Result<Vec<_>>>()?)?;
+        let pv = there(
+            &m2.iter()
+                .map(Tensor::sqr)
+                .collect::<candle_core::Result<Vec<_>>>()?,
+        )?;
         let slot = |i: usize| Slot {
             a: Some(pw[i].view),
             b: pg[i].view,

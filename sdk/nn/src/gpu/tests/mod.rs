@@ -1,15 +1,18 @@
 //! The kernels' sources, and the order in which they run, against plain tensors in f64, on the emulated machine.
 
 mod blocks;
+mod encoder;
 mod losses;
 
-use candle_core::{DType, Device, Result, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 
-use super::emulated::Emulated;
-use super::linear::{Layer, cast};
-use super::{Kind, Machine, Memory, View, attention, kernels};
 use crate::ops::check::random;
-use crate::ops::{self, Gelu, Sizes};
+use crate::ops::{self, Gelu};
+use ssl_edge_gpu::emulated::Emulated;
+use ssl_edge_gpu::linear::{Layer, cast};
+use ssl_edge_gpu::{Kind, Machine, Memory, View, attention, kernels};
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 /// Both types of products and both orders of threads, with the tolerance that goes with the type.
 fn machines() -> [(Emulated, f64); 4] {
@@ -28,7 +31,7 @@ fn machines() -> [(Emulated, f64); 4] {
 fn put(machine: &dyn Machine, x: &Tensor) -> Result<Memory> {
     let values: Vec<f32> = x.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
     let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_ne_bytes()).collect();
-    machine.upload(Kind::F32, &bytes)
+    Ok(machine.upload(Kind::F32, &bytes)?)
 }
 
 /// The values in the type of products.
@@ -39,11 +42,11 @@ fn put_work(machine: &dyn Machine, x: &Tensor) -> Result<Memory> {
     Ok(work)
 }
 
-fn floats(machine: &dyn Machine, len: usize) -> Result<Memory> {
+fn floats(machine: &dyn Machine, len: usize) -> ssl_edge_gpu::Result<Memory> {
     machine.alloc(Kind::F32, len)
 }
 
-fn f64s(x: &Tensor) -> Result<Vec<f64>> {
+fn f64s(x: &Tensor) -> candle_core::Result<Vec<f64>> {
     x.to_dtype(DType::F64)?.flatten_all()?.to_vec1()
 }
 
@@ -70,14 +73,14 @@ fn close(
 
 /// Gradients of `f(args)` weighted by `upstream`, in f64, after its value.
 fn reference(
-    f: &dyn Fn(&[Tensor]) -> Result<Tensor>,
+    f: &dyn Fn(&[Tensor]) -> candle_core::Result<Tensor>,
     args: &[&Tensor],
     upstream: &Tensor,
 ) -> Result<Vec<Tensor>> {
     let vars = args
         .iter()
         .map(|a| Var::from_tensor(&a.to_dtype(DType::F64)?))
-        .collect::<Result<Vec<_>>>()?;
+        .collect::<candle_core::Result<Vec<_>>>()?;
     let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
     let y = f(&tensors)?;
     let grads = crate::backward(&(&y * upstream.to_dtype(DType::F64)?)?.sum_all()?)?;
@@ -103,7 +106,7 @@ fn layer_norm_and_its_gradient() -> Result<()> {
             let m = &machine;
             let (px, pw, pb) = (put(m, &x)?, put(m, &w)?, put(m, &b)?);
             let y = m.alloc(m.work(), rows * d)?;
-            let stats = kernels::layer_norm(m, px.view, pw.view, pb.view, y.view, 1e-6)?;
+            let stats = kernels::layer_norm(m, px.view, [pw.view, pb.view], y.view, 1e-6)?;
             close(m, "y", y.view, &want[0], tolerance)?;
             let (grad, padd) = (put_work(m, &g)?, put(m, &add)?);
             let narrow = m.alloc(m.work(), rows * d)?;
@@ -154,9 +157,9 @@ fn gelu_and_its_gradient() -> Result<()> {
                 let want = reference(&|a| ops::gelu_reference(&a[0], form), &[&x], &g)?;
                 let (px, pg) = (put_work(m, &x)?, put_work(m, &g)?);
                 let y = m.alloc(m.work(), n)?;
-                kernels::gelu(m, px.view, y.view, form)?;
+                kernels::gelu(m, px.view, y.view, form.into())?;
                 close(m, "y", y.view, &want[0], tolerance)?;
-                kernels::gelu_grad(m, px.view, pg.view, Some(px.view), pg.view, form)?;
+                kernels::gelu_grad(m, px.view, pg.view, Some(px.view), pg.view, form.into())?;
                 close(m, "y in place", px.view, &want[0], tolerance)?;
                 close(m, "dx in place", pg.view, &want[1], tolerance)?;
             }
@@ -226,8 +229,8 @@ fn linear_and_its_gradients() -> Result<()> {
     Ok(())
 }
 
-fn sizes(tokens: usize, heads: usize, head_dim: usize) -> Sizes {
-    Sizes {
+fn sizes(tokens: usize, heads: usize, head_dim: usize) -> ssl_edge_gpu::Sizes {
+    ssl_edge_gpu::Sizes {
         tokens,
         dim: heads * head_dim,
         heads,

@@ -274,7 +274,7 @@ fn random_encoder(encoder: &Encoder) -> Result<Encoder> {
     let path = folder.path().join("random.sslb");
     let manifest = encoder.manifest();
     ssl_edge::export::random_bundle(
-        &manifest.arch.name,
+        manifest.name(),
         0,
         encoder.preprocess().height,
         manifest.pooling,
