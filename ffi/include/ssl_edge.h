@@ -157,6 +157,7 @@ enum ssl_edge_status
      * The job was changed since the monitor was made.
      */
     SSL_EDGE_STATUS_JOB_CHANGED = 26,
+    /**
      * The time given for the frame was over before it was done. The error text says how far it came; the encoder is ready for other frames.
      */
     SSL_EDGE_STATUS_TIMED_OUT = 27,

@@ -189,7 +189,8 @@ static void devices(ssl_edge_job *job) {
     EXPECT(OK, ssl_edge_device_options_init(&options, sizeof options));
     EXPECT(OK, ssl_edge_device_report_init(&report, sizeof report));
     EXPECT(OK, ssl_edge_job_device_report(job, &options, &report));
-    CHECK(report.samples_kept == 10 && report.compared == 10 && report.same_class == 10);
+    /* one of ten was taken back */
+    CHECK(report.samples_kept == 9 && report.compared == 9 && report.same_class == 9);
     CHECK(report.bytes > 0 && report.bytes <= sizeof image && report.score_difference < 0.1f);
     image[0] = 0xaa;
     REFUSED(BUFFER_TOO_SMALL, "needed", ssl_edge_job_device_head(job, &options, image, report.bytes - 1, &size));
@@ -201,7 +202,7 @@ static void devices(ssl_edge_job *job) {
     const uint32_t whole = report.bytes;
     options.max_bytes = whole - 1;
     EXPECT(OK, ssl_edge_job_device_report(job, &options, &report));
-    CHECK(report.bytes < whole && report.samples_kept == 9);
+    CHECK(report.bytes < whole && report.samples_kept == 8);
     options.max_bytes = 10;
     report.bytes = 77;
     REFUSED(INVALID_ARGUMENT, "at least", ssl_edge_job_device_report(job, &options, &report));

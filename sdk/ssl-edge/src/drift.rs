@@ -114,6 +114,14 @@ impl LineMonitor {
     /// # Errors
     /// [`Error::ReferenceTaught`]; [`Error::ReferenceUnknown`]; fewer than 5 frames; an option out of range.
     pub fn new(job: &Job, reference: &[OnLine], options: &WatchOptions) -> Result<Self, Error> {
+        if !(10.0..=1e8).contains(&options.run_length) {
+            return Err(AdaptError::BadOption {
+                name: "run_length",
+                value: options.run_length.to_string(),
+                range: "from 10 to 1e8 frames",
+            }
+            .into());
+        }
         for (index, frame) in reference.iter().enumerate() {
             let is_sample = |sample: &crate::job::Sample| sample.embedding == frame.feature;
             if job.samples().iter().any(is_sample) {

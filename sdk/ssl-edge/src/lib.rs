@@ -57,7 +57,7 @@
 //! - `train` (default): training and export. Without it a program can open, embed, teach and inspect, and compiles in less time.
 //! - `cuda`: training and encoders on NVIDIA GPUs; needs the CUDA toolkit to build and NVIDIA's driver to start the program.
 //! - `mpi`: training over the processes that `mpirun` or `srun` starts; needs an MPI library with its `mpicc`, and libclang, to build.
-//! - `nccl`: the same with sums by NCCL, a GPU for each process; needs the CUDA toolkit and libnccl to build. Type-checked, never run.
+//! - `nccl`: the same with sums by NCCL, a GPU for each process; needs the CUDA toolkit and libnccl to build. Type-checked, neither linked nor run.
 //!
 //! # Threads and reproducibility
 //!

@@ -334,7 +334,7 @@ mod tests {
         let exact = distances(Storage::F32);
         for (found, exact) in distances(Storage::Int8).iter().zip(&exact) {
             assert!(*exact > 2e-5, "{exact}");
-            assert!((found - exact).abs() < 0.3 * exact, "{found} {exact}");
+            assert!((found - exact).abs() < 0.5 * exact, "{found} {exact}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! Training from folders of images, through the public interface.
 
+mod benchmark;
 mod common;
 mod composed;
 #[cfg(feature = "cuda")]
