@@ -162,10 +162,17 @@ impl QuantizeReport {
     fn figures_notes(&self) -> String {
         let f = &self.figures;
         let mut notes = format!(
-            "f32 and int8: the native engine on {} with {} threads. ± is half of a 95 % interval. Few-shot accuracy is balanced, the mean of 30 draws with head <code>lda</code>.",
+            "f32 and int8: the native engine on {} with {} threads.",
             escape(&f.isa),
             f.threads
         );
+        if !f.quality.scores.is_empty() {
+            notes +=
+                " Few-shot accuracy is balanced, the mean of 30 draws with head <code>lda</code>.";
+        }
+        if !f.quality.scores.is_empty() || f.quality.anomaly.is_some() {
+            notes += " ± is half of a 95 % interval.";
+        }
         if let Some(a) = &f.quality.anomaly {
             let _ = write!(
                 notes,
@@ -262,7 +269,7 @@ impl QuantizeReport {
 fn gate_cell(gate: &GateReport) -> Cell {
     let value = gate
         .value
-        .map_or("not measured".to_owned(), |v| format!("{v:.4}"));
+        .map_or("not measured".to_owned(), |v| format!("{v:.5}"));
     let (text, class) = match gate.holds {
         Some(true) => (format!("{value} holds"), "good"),
         Some(false) => (format!("{value} fails"), "bad"),
