@@ -815,7 +815,8 @@ typedef struct ssl_edge_fit_options {
      */
     uint32_t search;
     /**
-     * Share of frames of the taught kinds that may be called unknown, 0 to below 1; after init 0.05. 0 turns that off.
+     * Share of frames of the taught kinds that may be called unlike what was taught (unknown, or with a surface unlike that of good parts), 0 to below
+     * 1; after init 0.05. 0 turns that off.
      */
     float unknown_rate;
 } ssl_edge_fit_options;

@@ -48,7 +48,8 @@ pub struct ssl_edge_fit_options {
     /// 1 to compare heads and features by leave-one-out and change to others where they prove better (a few hundred milliseconds; head must be 0);
     /// after init 0.
     pub search: u32,
-    /// Share of frames of the taught kinds that may be called unknown, 0 to below 1; after init 0.05. 0 turns that off.
+    /// Share of frames of the taught kinds that may be called unlike what was taught (unknown, or with a surface unlike that of good parts), 0 to below
+    /// 1; after init 0.05. 0 turns that off.
     pub unknown_rate: f32,
 }
 

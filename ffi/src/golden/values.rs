@@ -163,7 +163,9 @@ impl ssl_edge_golden_info {
         };
         let source = report.frame.map(|frame| match frame.source {
             ThresholdSource::Conformal => ssl_edge_threshold_source::Rank,
-            ThresholdSource::TailExtrapolation => ssl_edge_threshold_source::Extrapolation,
+            ThresholdSource::TailExtrapolation | ThresholdSource::Prediction => {
+                ssl_edge_threshold_source::Extrapolation
+            }
             ThresholdSource::Maximum => ssl_edge_threshold_source::LargestScore,
         });
         Self {

@@ -26,6 +26,14 @@ pub(crate) struct Candidate {
 }
 
 impl Candidate {
+    /// Its scores become probabilities by `softmax(scores / temperature)`.
+    pub(crate) fn temperature(&self) -> f64 {
+        match &self.calibration {
+            Some(calibration) => calibration.temperature,
+            None => default_temperature(self.kind),
+        }
+    }
+
     /// Samples, of those whose class has another one, that the head fitted without them gets right.
     pub(crate) fn hits(&self, support: &Support) -> usize {
         hits(&self.loo_scores, support)
@@ -34,6 +42,39 @@ impl Candidate {
     /// Negative log-likelihood of their labels, summed; infinite when there are none.
     pub(crate) fn loss(&self) -> f64 {
         loss(&self.calibration)
+    }
+}
+
+/// The head alone, without leave-one-out, and its λ: the one given, or the one that needs no search.
+pub(crate) fn head_alone(
+    kind: HeadKind,
+    support: &Support,
+    lambda: Option<f64>,
+) -> Result<(Head, Option<f64>), AdaptError> {
+    Ok(match kind {
+        HeadKind::Discriminant | HeadKind::Lda | HeadKind::Ridge => {
+            let problem = Closed::new(kind, support, || Cow::Owned(Statistics::of(support)))?;
+            let lambda = lambda.or(problem.shrinkage());
+            let lambda = lambda.unwrap_or(problem.unit());
+            (Head::Linear(problem.solve(lambda)), Some(lambda))
+        }
+        HeadKind::Logistic => {
+            let problem = LogisticProblem::new(support)?;
+            let lambda = lambda.unwrap_or(0.01 * problem.unit());
+            (Head::Linear(problem.solve(lambda)), Some(lambda))
+        }
+        HeadKind::Prototype => (Head::Prototype(Prototype::fit(support)), None),
+        HeadKind::Knn => (Head::Knn(Knn::fit(support)), None),
+    })
+}
+
+/// Used when no class has two samples, so that nothing is known about the scores' reliability: for heads whose scores differ by about 1 between
+/// a sample's own class and another one, a quarter of that; for cosines DINO's 0.07; logits as they are.
+fn default_temperature(head: HeadKind) -> f64 {
+    match head {
+        HeadKind::Prototype => 0.07,
+        HeadKind::Logistic => 1.0,
+        _ => 0.25,
     }
 }
 

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
 /// Chance of a false change of head and parts, over all candidates.
-const SIGNIFICANCE: f64 = 0.05;
+pub(crate) const SIGNIFICANCE: f64 = 0.05;
 /// Logistic regression is tried up to this many samples: its leave-one-out has no closed form.
 const MAX_LOGISTIC: usize = 128;
 
@@ -45,9 +45,16 @@ pub(crate) struct Problem<'a> {
     pub(crate) labels: &'a [usize],
     pub(crate) n_classes: usize,
     pub(crate) layout: &'a Layout,
+    /// Features of copies of each row, `[N][K][D]`; empty if there are none at all.
+    pub(crate) copies: &'a [&'a [Vec<f32>]],
 }
 
 impl Problem<'_> {
+    /// Features of the copies of a row.
+    pub(crate) fn copies_of(&self, row: usize) -> &[Vec<f32>] {
+        self.copies.get(row).copied().unwrap_or_default()
+    }
+
     /// What the view shows of all rows, one after the other.
     pub(crate) fn seen(&self, view: &View) -> Vec<f32> {
         self.rows
@@ -164,7 +171,7 @@ impl Problem<'_> {
 }
 
 /// Chance that a fair coin speaks for `other` as often as the samples do that only one of both gets right.
-fn chance(reference: &[Option<bool>], other: &[Option<bool>]) -> f64 {
+pub(crate) fn chance(reference: &[Option<bool>], other: &[Option<bool>]) -> f64 {
     let pairs = || reference.iter().zip(other);
     let gained = pairs()
         .filter(|pair| matches!(pair, (Some(false), Some(true))))

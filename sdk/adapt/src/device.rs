@@ -4,6 +4,10 @@
 //! the job's own. When they do not, the rows are chosen to cover the samples: first of each class the one most like the class's other samples,
 //! then again and again the sample that lies farthest from all rows so far (Gonzalez 1985). The threshold is then found as the job finds its own,
 //! from the distance of each sample to the nearest row that is not itself, so that the promised rate holds for what the device does.
+//!
+//! The verdict of a job is the class with the largest probability times cost. For a linear head that is the largest logit plus the logarithm of the
+//! cost, which goes into the image's biases: the device's scores are then the shares of probability times cost. A head of prototypes divides its
+//! scores by the frame's norm and has no biases to put costs into, and one of neighbours is none that a device runs.
 
 use crate::calibrate::softmax;
 use crate::error::{AdaptError, check_embedding};
@@ -88,22 +92,11 @@ impl Job {
     ///
     /// # Errors
     ///
-    /// A job that was not fitted since its last change; a head that is neither linear nor made of prototypes; classes of different cost; more
-    /// values or classes than a device head holds; a `max_bytes` that leaves no room for a row of each class (the message says how many bytes
+    /// A job that was not fitted since its last change; [`AdaptError::NotOnDevice`] for a head of neighbours, or of prototypes with classes of
+    /// different cost; more values or classes than a device head holds; a `max_bytes` that leaves no room for a row of each class (the message says how many bytes
     /// do); an input scale that is not positive and finite, or one where the head sees several parts.
     pub fn device_head(&self, options: &DeviceOptions) -> Result<DeviceHead, AdaptError> {
         let fitted = self.fitted.as_ref().ok_or(AdaptError::NotFitted)?;
-        if self
-            .classes
-            .iter()
-            .any(|class| class.cost != self.classes[0].cost)
-        {
-            return Err(AdaptError::BadOption {
-                name: "a class's cost",
-                value: "different from the others".into(),
-                range: "the same for all classes on a device",
-            });
-        }
         let index = |sample: &crate::Sample| {
             let found = self
                 .classes
@@ -322,10 +315,7 @@ impl Taught<'_> {
             let bad = |_| BuildError::Value { what: "a sample" };
             parity.cut_values += head.quantise(seen, &mut values).map_err(bad)?;
             let verdict = head.inspect(&values).map_err(bad)?;
-            let scores = softmax(
-                &self.fitted.head.scores(seen),
-                self.fitted.report.temperature,
-            );
+            let scores = self.weighed(seen);
             let class = argmax(&scores);
             parity.n += 1;
             parity.same_class += usize::from(class == usize::from(verdict.class));
@@ -354,17 +344,37 @@ impl Taught<'_> {
         Ok(parity)
     }
 
-    /// Weights `[C, D]`, bias `[C]`, and whether the scores are divided by the embedding's norm.
+    /// Share of each class in probability times cost.
+    fn weighed(&self, seen: &[f32]) -> Vec<f64> {
+        let scores = self.fitted.head.scores(seen);
+        let mut weighed = softmax(&scores, self.fitted.report.temperature);
+        let classes = weighed.iter_mut().zip(&self.job.classes);
+        classes.for_each(|(p, class)| *p *= class.cost);
+        let sum: f64 = weighed.iter().sum();
+        weighed.iter_mut().for_each(|p| *p /= sum);
+        weighed
+    }
+
+    /// Weights `[C, D]`, bias `[C]` with the costs in it, and whether the scores are divided by the embedding's norm.
     fn linear_form(&self) -> Result<(Vec<f64>, Vec<f64>, bool), AdaptError> {
-        let n_classes = self.job.classes.len();
+        let classes = &self.job.classes;
+        let costs_differ = classes.iter().any(|class| class.cost != classes[0].cost);
         match &self.fitted.head {
-            Head::Linear(head) => Ok((head.weights.clone(), head.bias.clone(), false)),
-            Head::Prototype(head) => Ok((head.directions.clone(), vec![0.0; n_classes], true)),
+            Head::Linear(head) => {
+                let temperature = self.fitted.report.temperature;
+                let bias = head.bias.iter().zip(classes);
+                let bias = bias.map(|(b, class)| b + temperature * class.cost.ln());
+                Ok((head.weights.clone(), bias.collect(), false))
+            }
+            Head::Prototype(_) if costs_differ => Err(AdaptError::NotOnDevice {
+                what: "prototypes with classes of different cost",
+                remedy: "fit the job with a linear head (lda, discriminant, ridge or logistic), or give all classes the same cost",
+            }),
+            Head::Prototype(head) => Ok((head.directions.clone(), vec![0.0; classes.len()], true)),
             Head::One => Ok((vec![0.0; self.dim], vec![0.0], false)),
-            Head::Knn(_) => Err(AdaptError::BadOption {
-                name: "head",
-                value: "knn".into(),
-                range: "a linear head or prototypes on a device",
+            Head::Knn(_) => Err(AdaptError::NotOnDevice {
+                what: "the head `knn`",
+                remedy: "fit the job with another head: lda, discriminant, ridge, logistic or prototype",
             }),
         }
     }

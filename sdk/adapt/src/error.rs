@@ -260,6 +260,14 @@ pub enum AdaptError {
         /// The version that this program reads and writes.
         supported: u32,
     },
+    /// A fitted head that the integers of a device do not hold.
+    #[error("a device does not run {what}; {remedy}")]
+    NotOnDevice {
+        /// The head.
+        what: &'static str,
+        /// What to do about it.
+        remedy: &'static str,
+    },
     /// The file's length is not the one that its header announces.
     #[error("`{}` has {found} bytes and its header announces {expected}; it was cut or overwritten: copy it again or restore a backup", path.display())]
     FileLength {

@@ -1,11 +1,15 @@
-//! The job file (`.sslj`): a [container](crate::container) with magic `SSLEJOB\0`, whose payload is a [`Payload`].
+//! The job file (`.sslj`): a [container](crate::container) with magic `SSLEJOB\0`, whose payload is a [`Payload`] and,
+//! from version 2 on, an [`Extension`].
+//!
+//! A file of version 1 is read as one whose extension is empty; saving it makes it one of version 2. Enums in the payload only grow at their ends.
 
+use crate::augment::Augmentation;
 use crate::container::Format;
 use crate::error::{AdaptError, check_embedding};
 use crate::fitted::Fitted;
 use crate::head::HeadKind;
 use crate::history::Record;
-use crate::job::{Class, EncoderId, Job, Sample};
+use crate::job::{Class, EncoderId, IgnoreMask, Job, Sample, SampleId};
 use crate::parts::{Layout, Selection};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -16,7 +20,7 @@ use std::path::Path;
 const FORMAT: Format = Format {
     magic: *b"SSLEJOB\0",
     oldest: 1,
-    version: 1,
+    version: 2,
     not_one: |path| AdaptError::NotAJob { path },
 };
 
@@ -33,6 +37,15 @@ struct Payload<'a> {
     choice: Option<Cow<'a, (HeadKind, Selection)>>,
     revision: u64,
     history: Cow<'a, [Record]>,
+}
+
+/// What version 2 added.
+#[derive(Default, Serialize, Deserialize)]
+struct Extension<'a> {
+    ignore: Option<Cow<'a, IgnoreMask>>,
+    /// Copies of the samples that have some, by rising id.
+    copies: Vec<(SampleId, Cow<'a, [Vec<f32>]>)>,
+    augmentation: Option<Augmentation>,
 }
 
 impl Job {
@@ -55,7 +68,17 @@ impl Job {
             revision: self.revision,
             history: Cow::Borrowed(&self.history),
         };
-        FORMAT.save(path, &payload)
+        let extension = Extension {
+            ignore: self.ignore.as_ref().map(Cow::Borrowed),
+            copies: self
+                .samples
+                .iter()
+                .filter(|sample| !sample.copies.is_empty())
+                .map(|sample| (sample.id, Cow::Borrowed(sample.copies.as_slice())))
+                .collect(),
+            augmentation: self.report().and_then(|report| report.augmentation),
+        };
+        FORMAT.save(path, &(payload, extension))
     }
 
     /// Reads a job; a fitted one gives the verdicts it gave when it was saved, bit for bit.
@@ -64,14 +87,18 @@ impl Job {
     ///
     /// [`AdaptError::Io`], [`AdaptError::NotAJob`], [`AdaptError::FileVersion`], [`AdaptError::FileLength`], [`AdaptError::FileDamaged`].
     pub fn load(path: &Path) -> Result<Self, AdaptError> {
-        let (_, content) = FORMAT.read(path)?;
-        let payload: Payload = FORMAT.decode(path, &content)?;
+        let (version, content) = FORMAT.read(path)?;
+        let (payload, extension): (Payload, Extension) = match version {
+            1 => (FORMAT.decode(path, &content)?, Extension::default()),
+            _ => FORMAT.decode(path, &content)?,
+        };
         let damaged = |why: String| AdaptError::FileDamaged {
             path: path.to_owned(),
             why,
         };
         check(&payload).map_err(damaged)?;
-        Ok(Self::restore(payload))
+        check_extension(&extension, &payload).map_err(damaged)?;
+        Ok(Self::restore(payload, extension))
     }
 
     /// Loads the job at `path`, applies `change`, and saves it: no other process that does the same comes between. The lock is a file beside the
@@ -92,20 +119,27 @@ impl Job {
         Ok(out)
     }
 
-    fn restore(payload: Payload) -> Self {
+    fn restore(payload: Payload, extension: Extension) -> Self {
         let mut job = Self::empty(payload.encoder, payload.layout.into_owned());
         job.classes = payload.classes.into_owned();
         job.next_class = payload.next_class;
         job.next_sample = payload.next_sample;
         job.surface = payload.surface.map(Cow::into_owned);
+        job.ignore = extension.ignore.map(Cow::into_owned);
         job.choice = payload.choice.map(Cow::into_owned);
         job.revision = payload.revision;
         job.history = payload.history.into_owned();
         job.set_samples(payload.samples.into_owned());
+        for (id, copies) in extension.copies {
+            if let Ok(index) = job.samples.binary_search_by_key(&id, |sample| sample.id) {
+                job.samples[index].copies = copies.into_owned();
+            }
+        }
         let rows = job.samples.iter().map(|sample| sample.embedding.as_slice());
         job.fitted = payload.fitted.map(|fitted| {
             let mut fitted = fitted.into_owned();
             fitted.see(rows, job.layout.parts());
+            fitted.report.augmentation = extension.augmentation;
             fitted
         });
         job
@@ -215,6 +249,29 @@ fn check(payload: &Payload) -> Result<(), String> {
         .fitted
         .as_ref()
         .map_or(Ok(()), |fitted| check_fitted(fitted, payload))
+}
+
+fn check_extension(extension: &Extension, payload: &Payload) -> Result<(), String> {
+    let rising = extension.copies.is_sorted_by(|a, b| a.0 < b.0);
+    for (id, copies) in &extension.copies {
+        let known = payload
+            .samples
+            .binary_search_by_key(id, |sample| sample.id)
+            .is_ok();
+        if !known || !rising || copies.is_empty() {
+            return Err(format!("copies of sample {} have no place", id.0));
+        }
+        for copy in copies.iter() {
+            let what = || format!("a copy of sample {}", id.0);
+            check_embedding(what, copy, payload.encoder.dim).map_err(|error| error.to_string())?;
+        }
+    }
+    match &extension.ignore {
+        Some(mask) if !mask.is_sound() || payload.surface.is_none() => {
+            Err("its ignore mask is none".into())
+        }
+        _ => Ok(()),
+    }
 }
 
 fn check_fitted(fitted: &Fitted, payload: &Payload) -> Result<(), String> {

@@ -1,6 +1,7 @@
 //! A fitted head with all that leave-one-out says about it.
 
 use crate::anomaly::Normal;
+use crate::augment::{self, Augmentation};
 use crate::calibrate::softmax;
 use crate::candidate::Candidate;
 use crate::choose::{Problem, Tried};
@@ -25,7 +26,10 @@ pub struct FitOptions {
     pub search: bool,
     /// λ of the linear heads; `None` chooses it: by shrinkage for [`HeadKind::Lda`], by leave-one-out for the others.
     pub lambda: Option<f64>,
-    /// Share of frames of the taught kinds that may be called unknown; 0 turns the flag off.
+    /// Share of frames of the taught kinds that may be called unlike what was taught, by all tests together ([`Job::false_alarms`]); below 1, and 0
+    /// turns the tests off. Where the job looks at surfaces too, each of its two tests gets half.
+    ///
+    /// [`Job::false_alarms`]: crate::Job::false_alarms
     pub unknown_rate: f64,
 }
 
@@ -76,6 +80,9 @@ pub struct FitReport {
     pub unknown: UnknownRule,
     /// What [`FitOptions::search`] compared, the reference first.
     pub tried: Vec<Tried>,
+    /// Whether copies of the samples make the head better; `None` if there are none.
+    #[serde(skip)]
+    pub augmentation: Option<Augmentation>,
 }
 
 /// Counts of (true class, predicted class), classes in the job's order.
@@ -189,13 +196,21 @@ impl Fitted {
             let (view, candidate) = problem.fit(kind, &selection, options.lambda)?;
             (view, candidate, Vec::new())
         };
+        let (candidate, augmentation) = match augment::with_copies(problem, &view, &candidate)? {
+            Some((with, found)) if found.kept => (with, Some(found)),
+            found => (candidate, found.map(|(_, found)| found)),
+        };
         let seen = problem.seen(&view);
         let support = problem.support(&seen)?;
         let unit = support.normalised();
         let distances = some_nearest_others(&unit, |sample| support.evaluable(sample));
         let unknown = UnknownRule::new(distances, options.unknown_rate)?;
         let parts = problem.layout.parts();
-        let report = report(&support, ids, &candidate, &view, parts, unknown, tried);
+        let report = FitReport {
+            tried,
+            augmentation,
+            ..report(&support, ids, &candidate, &view, parts, unknown)
+        };
         Ok(Self {
             units: unit.data,
             view,
@@ -232,6 +247,7 @@ impl Fitted {
             needs_more: None,
             unknown: UnknownRule::new(distances, unknown_rate)?,
             tried: Vec::new(),
+            augmentation: None,
         };
         Ok(Self {
             units: unit.data,
@@ -262,13 +278,9 @@ fn report(
     view: &View,
     parts: &[Part],
     unknown: UnknownRule,
-    tried: Vec<Tried>,
 ) -> FitReport {
     let n_classes = support.n_classes();
-    let temperature = match &candidate.calibration {
-        Some(calibration) => calibration.temperature,
-        None => default_temperature(candidate.kind),
-    };
+    let temperature = candidate.temperature();
     let mut confusion = Confusion::new(n_classes);
     let mut suspects: Vec<(f64, SampleId)> = Vec::new();
     for (i, row) in candidate.loo_scores.chunks_exact(n_classes).enumerate() {
@@ -304,7 +316,8 @@ fn report(
         confusion,
         suspects: suspects.into_iter().map(|(_, id)| id).collect(),
         unknown,
-        tried,
+        tried: Vec::new(),
+        augmentation: None,
     }
 }
 
@@ -332,14 +345,4 @@ pub(crate) fn argmax(scores: &[f64]) -> usize {
         }
     }
     best
-}
-
-/// Used when no class has two samples, so that nothing is known about the scores' reliability: for heads whose scores differ by about 1 between
-/// a sample's own class and another one, a quarter of that; for cosines DINO's 0.07; logits as they are.
-fn default_temperature(head: HeadKind) -> f64 {
-    match head {
-        HeadKind::Prototype => 0.07,
-        HeadKind::Logistic => 1.0,
-        _ => 0.25,
-    }
 }

@@ -122,4 +122,9 @@ pub enum Action {
         /// The revision whose change it was.
         revision: u64,
     },
+    /// A region of the frame does not count from then on.
+    SetIgnore {
+        /// Its share of the frame; `None` if all of the frame counts again.
+        share: Option<f64>,
+    },
 }

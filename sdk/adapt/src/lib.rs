@@ -35,6 +35,7 @@
 #![deny(missing_docs)]
 
 pub mod anomaly;
+mod augment;
 mod blocks;
 mod calibrate;
 mod candidate;
@@ -44,6 +45,7 @@ mod device;
 pub mod drift;
 mod error;
 pub mod eval;
+mod extrapolate;
 mod file;
 mod fitted;
 pub mod golden;
@@ -57,6 +59,7 @@ mod safe_write;
 mod support;
 mod unknown;
 
+pub use augment::Augmentation;
 pub use choose::Tried;
 pub use device::{DeviceHead, DeviceInput, DeviceOptions, DeviceParity};
 pub use error::AdaptError;
@@ -64,10 +67,10 @@ pub use fitted::{Confusion, FitOptions, FitReport};
 pub use head::HeadKind;
 pub use history::{Action, Record};
 pub use job::{
-    Class, ClassId, EncoderId, Explanation, Job, Migration, Sample, SampleId, SampleMeta,
-    SampleTokens, Verdict,
+    Class, ClassId, EncoderId, Explanation, FalseAlarms, IgnoreMask, Job, Migration, Remade,
+    Sample, SampleId, SampleMeta, SampleTokens, Verdict,
 };
 pub use parts::{Layout, Part};
-pub use reliability::{Reliability, wilson};
+pub use reliability::{Reliability, binomial_band, wilson};
 pub use support::Support;
 pub use unknown::{UnknownRule, leave_one_out_distances};

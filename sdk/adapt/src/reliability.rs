@@ -58,6 +58,33 @@ pub fn wilson(hits: f64, n: f64) -> (f64, f64) {
     (low.clamp(0.0, share), high.clamp(share, 1.0))
 }
 
+/// Shares of `n` >= 1 independent trials of chance `rate` between which the share of hits lies with a probability of at least 95 %: the 2.5 % and the
+/// 97.5 % quantile of the binomial distribution, over `n`.
+pub fn binomial_band(rate: f64, n: usize) -> (f64, f64) {
+    let rate = rate.clamp(0.0, 1.0);
+    // The largest term is 1 before the sum is known; the others follow from it by the ratio of neighbours.
+    let mode = ((n as f64 + 1.0) * rate).min(n as f64) as usize;
+    let odds = rate / (1.0 - rate);
+    let mut terms = vec![0.0; n + 1];
+    terms[mode] = 1.0;
+    for k in mode..n {
+        terms[k + 1] = terms[k] * odds * (n - k) as f64 / (k + 1) as f64;
+    }
+    for k in (0..mode).rev() {
+        terms[k] = terms[k + 1] * (k + 1) as f64 / ((n - k) as f64 * odds);
+    }
+    let all: f64 = terms.iter().sum();
+    let quantile = |share: f64| {
+        let mut sum = 0.0;
+        let reached = terms.iter().position(|term| {
+            sum += term;
+            sum >= share * all
+        });
+        reached.unwrap_or(n) as f64 / n as f64
+    };
+    (quantile(0.025), quantile(0.975))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,6 +103,19 @@ mod tests {
             }
             assert!(low <= hits / n && hits / n <= high);
         }
+    }
+
+    #[test]
+    fn the_band_holds_95_of_100_counts() {
+        // Binomial(10, 0.3): P(X <= 0) = 0.0282, P(X <= 5) = 0.9527, P(X <= 6) = 0.9894
+        assert_eq!(binomial_band(0.3, 10), (0.0, 0.6));
+        // Binomial(100, 0.05): P(X <= 0) = 0.0059, P(X <= 1) = 0.0371, P(X <= 9) = 0.9718, P(X <= 10) = 0.9885
+        assert_eq!(binomial_band(0.05, 100), (0.01, 0.1));
+        assert_eq!(binomial_band(0.0, 7), (0.0, 0.0));
+        assert_eq!(binomial_band(1.0, 7), (1.0, 1.0));
+        let (low, high) = binomial_band(0.1, 100_000);
+        let half = 1.96 * (0.09f64 / 1e5).sqrt();
+        assert!((low - 0.1 + half).abs() < 1e-4 && (high - 0.1 - half).abs() < 1e-4);
     }
 
     #[test]

@@ -6,15 +6,18 @@
 //! `rate` with a chance of at most `rate` (split conformal prediction; with leave-one-out distances it holds approximately). A frame whose
 //! distance exceeds the k-th smallest of them, `k = ⌈(n + 1)(1 - rate)⌉`, is unknown.
 //!
-//! With few samples, `n + 1 < 1 / rate`, no threshold can promise the rate. The largest distance is then the threshold, and what it promises is
-//! the floor `1 / (n + 1)` ([`UnknownRule::promised`]). Where no class has two samples there is no threshold: nothing is unknown.
+//! With few samples, `n + 1 < 1 / rate`, no rank can promise the rate. The threshold is then extrapolated beyond the largest distance
+//! ([`UnknownRule::source`] says how), and what is certain is no more than the floor `1 / (n + 1)` ([`UnknownRule::promised`]). Where no class has
+//! two samples there is no threshold: nothing is unknown.
 //!
 //! A job of more samples leaves [`MOST`] of them out, evenly spread in the order in which they were taught; the distance is still to all others.
 //!
 //! Confidence and energy of the head's scores are not used: on textures they tell less than a coin does (`eval openset` measures the distance).
 
+use crate::anomaly::ThresholdSource;
 use crate::blocks;
 use crate::error::AdaptError;
+use crate::extrapolate::{Spread, limit};
 use crate::linalg::Matrix;
 use crate::support::Support;
 use serde::{Deserialize, Serialize};
@@ -27,9 +30,11 @@ const ROUNDING: f64 = 1e-6;
 /// The distance beyond which a frame is unknown.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UnknownRule {
-    /// Share of frames of the taught kinds that may be called unknown, as asked for; 0 turns the flag off.
+    /// Share of frames of the taught kinds that may be called unknown: what was asked for, or half of it where the job looks at surfaces too
+    /// ([`FitOptions::unknown_rate`](crate::FitOptions::unknown_rate)); 0 turns the flag off.
     pub rate: f64,
-    /// Share that the threshold promises: the rate, or the floor `1 / (n + 1)` where that is larger; `None` without a threshold.
+    /// Share that the threshold promises whatever distances are like: the rate, or the floor `1 / (n + 1)` where that is larger; `None` without a
+    /// threshold.
     pub promised: Option<f64>,
     /// The threshold; `None` where nothing can be left out, or the flag is off.
     pub threshold: Option<f64>,
@@ -53,14 +58,24 @@ impl UnknownRule {
         }
         distances.sort_by(f64::total_cmp);
         let n = distances.len();
-        // The tolerance keeps 0.95 · 20 at 19 in binary arithmetic.
-        let k = (((n + 1) as f64 * (1.0 - rate)) - 1e-9).ceil().max(1.0) as usize;
         let on = rate > 0.0 && n > 0;
         Ok(Self {
             rate,
             promised: on.then(|| rate.max(1.0 / (n + 1) as f64)),
-            threshold: on.then(|| distances[k.min(n) - 1]),
+            threshold: on.then(|| limit(&distances, rate, Spread::Frame).0),
             distances,
+        })
+    }
+
+    /// What the threshold rests on; `None` without one.
+    pub fn source(&self) -> Option<ThresholdSource> {
+        let threshold = self.threshold?;
+        let (value, source) = limit(&self.distances, self.rate, Spread::Frame);
+        // Rules in older files stop at the largest distance.
+        Some(if value == threshold {
+            source
+        } else {
+            ThresholdSource::Maximum
         })
     }
 

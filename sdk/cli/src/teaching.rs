@@ -1,12 +1,12 @@
 //! What `calibrate` and `job` share: how to fit, who teaches, and what is said of a fitted job.
 
 use crate::output::{Table, percent};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use ssl_edge::anomaly::NormalReport;
 use ssl_edge::job::{Class, FitOptions, FitReport, Job};
-use ssl_edge::surface::{ENCODER, PIXELS};
+use ssl_edge::surface::{ENCODER, IgnoreMask, PIXELS, read_ignore_mask};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -19,7 +19,8 @@ pub(crate) struct FitArgs {
     /// Parts of the features that the head sees: cls, mean, salient, texture
     #[arg(long, value_delimiter = ',', value_name = "PART,…")]
     features: Option<Vec<String>>,
-    /// Share of frames of the taught kinds that may be called unknown; 0 turns that off
+    /// Share of frames of the taught kinds that may be called unlike what was taught, by all tests together (unknown, and unlike the surface of good
+    /// parts); 0 turns them off
     #[arg(long, default_value_t = 0.05, value_name = "SHARE")]
     unknown_rate: f64,
 }
@@ -38,6 +39,15 @@ impl FitArgs {
     }
 }
 
+/// Whether copies of the frames are taught too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Augment {
+    /// Turned, mirrored, dimmed and brightened copies, used where leave-one-out shows that they help
+    Auto,
+    /// None
+    Off,
+}
+
 /// Who teaches, and what is kept of the frames.
 #[derive(Args)]
 pub(crate) struct OperatorArgs {
@@ -47,6 +57,10 @@ pub(crate) struct OperatorArgs {
     /// Keep pictures of the frames with this shorter side, so that the job can move to another encoder; 0 keeps none
     #[arg(long, default_value_t = 0, value_name = "PIXELS")]
     pub(crate) thumbnails: u32,
+    /// Turned, mirrored and relit copies of the frames for the head: ten times the work of teaching, and no use below a handful of samples a class,
+    /// since they must prove to help before they are used
+    #[arg(long, value_enum, default_value = "off", value_name = "WHEN")]
+    pub(crate) augment: Augment,
 }
 
 impl OperatorArgs {
@@ -78,6 +92,11 @@ impl Surface {
             Self::Encoder => Some(ENCODER.into()),
         }
     }
+}
+
+/// The ignore mask in a picture.
+pub(crate) fn ignore_mask(file: &Path) -> Result<IgnoreMask> {
+    read_ignore_mask(file).with_context(|| format!("{} cannot be the ignore mask", file.display()))
 }
 
 /// The class with this name.
@@ -115,9 +134,40 @@ pub(crate) struct Summary {
     suspects: Vec<String>,
     needs_more: Option<String>,
     unknown_rate: Option<f64>,
+    false_alarms: Option<Alarms>,
     surface: Option<String>,
     surface_notes: Vec<String>,
+    ignored: Option<Ignored>,
     compared: Vec<Compared>,
+    augmentation: Option<Copies>,
+}
+
+/// Copies of the samples, and whether the head was fitted with them.
+#[derive(Serialize)]
+struct Copies {
+    copies: usize,
+    gained: usize,
+    lost: usize,
+    kept: bool,
+}
+
+/// The region that the surface leaves out.
+#[derive(Serialize)]
+struct Ignored {
+    /// Of the frame.
+    share: f64,
+    mask_width: usize,
+    mask_height: usize,
+}
+
+/// False alarms of all tests together.
+#[derive(Serialize)]
+struct Alarms {
+    allowed: f64,
+    tests: usize,
+    /// What is certain if frames to come are like those taught.
+    promised: f64,
+    extrapolated: bool,
 }
 
 #[derive(Serialize)]
@@ -133,6 +183,30 @@ struct Compared {
     head: &'static str,
     features: Vec<String>,
     loo_accuracy: f64,
+}
+
+impl Alarms {
+    fn human(&self) -> String {
+        let tests = match self.tests {
+            1 => "",
+            _ => ", half of them unknown and half unlike the surface of good parts",
+        };
+        let rests = match (self.extrapolated, self.promised > self.allowed) {
+            (true, _) => format!(
+                "; that is extrapolated: samples this few are certain of no less than {}",
+                percent(self.promised)
+            ),
+            (false, true) => format!(
+                "; the samples are certain of no less than {}",
+                percent(self.promised)
+            ),
+            (false, false) => ", as far as the samples stand for them".into(),
+        };
+        format!(
+            "\nfalse alarms: at most {} of frames of the taught kinds{tests}{rests}",
+            percent(self.allowed)
+        )
+    }
 }
 
 impl Summary {
@@ -186,11 +260,31 @@ impl Summary {
                 .needs_more
                 .map(|class| job.classes()[class].name.clone()),
             unknown_rate: fit.unknown.promised,
+            false_alarms: job.false_alarms().map(|of| Alarms {
+                allowed: of.allowed,
+                tests: of.tests,
+                promised: of.promised,
+                extrapolated: of.extrapolated,
+            }),
             surface: job.surface().map(Into::into),
             surface_notes: job
                 .surface_report()
                 .map(NormalReport::notes)
                 .unwrap_or_default(),
+            ignored: job.ignore().map(|mask| {
+                let [mask_height, mask_width] = mask.size();
+                Ignored {
+                    share: mask.share(),
+                    mask_width,
+                    mask_height,
+                }
+            }),
+            augmentation: fit.augmentation.map(|found| Copies {
+                copies: found.copies,
+                gained: found.gained,
+                lost: found.lost,
+                kept: found.kept,
+            }),
             compared: fit
                 .tried
                 .iter()
@@ -219,15 +313,32 @@ impl Summary {
         if let Some(head) = self.head {
             text.push_str(&format!("\nhead {head} on {}", self.features.join(" + ")));
         }
+        if let Some(found) = &self.augmentation {
+            text.push_str(&format!(
+                "\n{} turned, mirrored and relit copies of the samples {}: samples left out gain {} right ones and lose {}",
+                found.copies,
+                if found.kept { "are used" } else { "are not used" },
+                found.gained,
+                found.lost
+            ));
+        }
         if let Some(note) = self.alone("texture") {
             text.push_str(&note);
         }
-        text.push_str(&match self.unknown_rate {
-            Some(rate) => format!("\nunknown: at most {} of frames of the taught kinds, as far as the samples stand for them", percent(rate)),
-            None => "\nunknown: never (no class has two samples, or the rate is 0)".into(),
+        text.push_str(&match &self.false_alarms {
+            Some(alarms) => alarms.human(),
+            None => "\nno frame is called unlike what was taught (no class has two samples, or the rate is 0)".into(),
         });
         for note in &self.surface_notes {
             text.push_str(&format!("\nsurface: {note}"));
+        }
+        if let Some(ignored) = &self.ignored {
+            text.push_str(&format!(
+                "\nignored: {} of the frame (a mask of {} x {} pixels), for the surface; the head and the distance see whole frames",
+                percent(ignored.share),
+                ignored.mask_width,
+                ignored.mask_height
+            ));
         }
         if let Some(class) = &self.needs_more {
             text.push_str(&format!("\ntwo more samples of `{class}` would help most"));

@@ -11,7 +11,7 @@
 
 use crate::Error;
 use crate::encoder::{Embedding, Encoder, embed_files};
-use crate::feature::{feature_of_parts, layout};
+use crate::feature::{feature_of_parts, features_of_copies, layout};
 use crate::vision::{ClassFolder, Image, Skipped, decode_all};
 use std::path::PathBuf;
 
@@ -19,7 +19,7 @@ pub use ssl_edge_adapt::eval::{
     FewshotOptions, FewshotScore, HeadChoice, KnnScore, LabelledSet, OpensetOptions, OpensetScore,
     fewshot, knn_accuracy, openset,
 };
-pub use ssl_edge_adapt::{AdaptError, Layout, Part};
+pub use ssl_edge_adapt::{AdaptError, Layout, Part, Reliability, binomial_band, wilson};
 
 /// Features of the images of a [`ClassFolder`].
 #[derive(Clone, Debug)]
@@ -32,6 +32,8 @@ pub struct Features {
     pub dim: usize,
     /// What each row consists of.
     pub layout: Layout,
+    /// Features of copies of each image, `[N][K][D]`; empty if none were made.
+    pub copies: Vec<Vec<Vec<f32>>>,
     /// Files that are not part of it, with the reason.
     pub skipped: Vec<Skipped>,
 }
@@ -42,7 +44,12 @@ impl Features {
     /// # Errors
     /// As [`LabelledSet::new`].
     pub fn labelled(&self) -> Result<LabelledSet<'_>, AdaptError> {
-        LabelledSet::new(&self.values, &self.labels, self.dim)?.with_layout(&self.layout)
+        let set = LabelledSet::new(&self.values, &self.labels, self.dim)?;
+        let set = set.with_layout(&self.layout)?;
+        match self.copies.is_empty() {
+            true => Ok(set),
+            false => set.with_copies(&self.copies),
+        }
     }
 
     /// The same images with only the named parts of their features, all of them preferred.
@@ -63,6 +70,8 @@ impl Features {
             values.copied().collect()
         };
         let values = self.values.chunks_exact(self.dim).flat_map(row).collect();
+        let of_copies = |copies: &Vec<Vec<f32>>| copies.iter().map(|copy| row(copy)).collect();
+        let copies = self.copies.iter().map(of_copies).collect();
         let parts = ranges.into_iter().map(|(part, _)| part).collect();
         let layout = Layout::new(parts, names)?;
         Ok(Self {
@@ -70,6 +79,7 @@ impl Features {
             labels: self.labels.clone(),
             dim: layout.dim(),
             layout,
+            copies,
             skipped: self.skipped.clone(),
         })
     }
@@ -97,6 +107,27 @@ pub fn part_features(encoder: &Encoder, folder: &ClassFolder) -> Result<Features
     })
 }
 
+/// The same with features of [`copies`](crate::augment::copies) of each image.
+///
+/// # Errors
+/// As [`Encoder::embed_batch`].
+pub fn part_features_with_copies(
+    encoder: &Encoder,
+    folder: &ClassFolder,
+) -> Result<Features, Error> {
+    let layout = layout(encoder);
+    let copies = std::cell::RefCell::new(Vec::new());
+    let found = features(encoder, folder, layout.clone(), |image, embedding| {
+        let of_image = features_of_copies(encoder, image, layout.parts())?;
+        copies.borrow_mut().push(of_image);
+        feature_of_parts(embedding, &image.frame(), layout.parts())
+    })?;
+    Ok(Features {
+        copies: copies.into_inner(),
+        ..found
+    })
+}
+
 /// The same of images without labels; all of them get label 0.
 ///
 /// # Errors
@@ -113,6 +144,7 @@ pub fn file_features(encoder: &Encoder, files: &[PathBuf]) -> Result<Features, E
         values,
         dim: layout.dim(),
         layout,
+        copies: Vec::new(),
         skipped,
     })
 }
@@ -135,6 +167,7 @@ fn features(
         labels,
         dim: layout.dim(),
         layout,
+        copies: Vec::new(),
         skipped,
     })
 }
@@ -158,6 +191,7 @@ pub fn image_features(folder: &ClassFolder, extract: impl Fn(&Image) -> Vec<f32>
         labels,
         dim,
         layout: Layout::single(dim),
+        copies: Vec::new(),
         skipped,
     }
 }

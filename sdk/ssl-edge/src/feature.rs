@@ -11,7 +11,7 @@
 
 use crate::Error;
 use crate::encoder::{Embedding, Encoder, Pooling, l2_normalize};
-use crate::vision::{Frame, HOG_LBP_LEN, texture};
+use crate::vision::{Frame, HOG_LBP_LEN, Image, texture};
 use ssl_edge_adapt::{Layout, Part};
 
 /// Share of the patch tokens that `salient` averages.
@@ -60,6 +60,25 @@ pub fn feature_of_parts(
         feature.extend(values);
     }
     Ok(feature)
+}
+
+/// The parts of each of the [`copies`](crate::augment::copies) of a frame.
+///
+/// # Errors
+/// As [`Encoder::embed_batch`] and [`feature_of_parts`].
+pub fn features_of_copies(
+    encoder: &Encoder,
+    image: &Image,
+    parts: &[Part],
+) -> Result<Vec<Vec<f32>>, Error> {
+    let copies = crate::augment::copies(image);
+    let frames: Vec<Frame<'_>> = copies.iter().map(Image::frame).collect();
+    let embeddings = encoder.embed_batch(&frames)?;
+    embeddings
+        .iter()
+        .zip(&frames)
+        .map(|(embedding, frame)| feature_of_parts(embedding, frame, parts))
+        .collect()
 }
 
 /// Mean of the patch tokens with the smallest cosine to the mean patch token, `[D]`.

@@ -17,15 +17,17 @@
 use crate::Error;
 use crate::anomaly::FrameTokens;
 use crate::encoder::{Embedding, Encoder, embed_files};
-use crate::feature::{feature_of_parts, layout};
+use crate::feature::{feature_of_parts, features_of_copies, layout};
 use crate::surface::surface_tokens;
-use crate::vision::{ClassFolder, Frame, Image, Skipped, decode_bytes, encode_png};
+use crate::vision::{ClassFolder, Frame, Image, Skipped, encode_png};
 use std::path::PathBuf;
 
+pub use crate::migrate::{Moved, SurfaceMove, migrate};
 pub use ssl_edge_adapt::{
-    Action, AdaptError, Class, ClassId, Confusion, DeviceHead, DeviceInput, DeviceOptions,
-    DeviceParity, EncoderId, Explanation, FitOptions, FitReport, HeadKind, Job, Layout, Migration,
-    Part, Record, Reliability, Sample, SampleId, SampleMeta, Tried, UnknownRule, Verdict,
+    Action, AdaptError, Augmentation, Class, ClassId, Confusion, DeviceHead, DeviceInput,
+    DeviceOptions, DeviceParity, EncoderId, Explanation, FalseAlarms, FitOptions, FitReport,
+    HeadKind, IgnoreMask, Job, Layout, Migration, Part, Record, Reliability, Sample, SampleId,
+    SampleMeta, Tried, UnknownRule, Verdict,
 };
 
 /// A job taught from a folder.
@@ -52,6 +54,10 @@ pub struct CalibrateOptions {
     pub thumbnails: u32,
     /// Kind of patch tokens that the job looks at ([`surface`](crate::surface)); `None` for none.
     pub surface: Option<String>,
+    /// Whether features of [`copies`](crate::augment::copies) of the frames are kept with the samples, for the head to use where they prove to help.
+    pub augment: bool,
+    /// Region of the frames that the surface leaves out; [`calibrate`] gives it to the job.
+    pub ignore: Option<IgnoreMask>,
 }
 
 /// A job without classes for frames: it sees the encoder's poolings and a texture descriptor ([`feature`](crate::feature)).
@@ -206,6 +212,9 @@ pub fn calibrate(
     let mut job = job_for(encoder);
     job.set_operator(&options.by, options.unix_time);
     job.set_surface(options.surface.as_deref())?;
+    if let Some(mask) = &options.ignore {
+        job.set_ignore(Some(mask.clone()))?;
+    }
     let skipped = teach(encoder, &mut job, folder, options)?;
     let report = job.fit(&options.fit)?;
     Ok(Calibration {
@@ -258,7 +267,13 @@ pub fn teach(
         };
         let thumbnail = thumbnail(image, options.thumbnails);
         match teach_seen(job, classes[*class], &seen, meta, thumbnail) {
-            Ok(_) => taught[*class] += 1,
+            Ok(id) => {
+                taught[*class] += 1;
+                if options.augment && !takes_embeddings(job) {
+                    let copies = features_of_copies(encoder, image, job.layout().parts())?;
+                    job.set_sample_copies(id, copies)?;
+                }
+            }
             Err(error @ Error::Job(AdaptError::Duplicate { .. })) => {
                 taught[*class] += 1;
                 twice.push(Skipped {
@@ -273,31 +288,6 @@ pub fn teach(
     check_every_class_is_taught(folder, &taught, &broken)?;
     let skipped = folder.skipped.iter().cloned();
     Ok(skipped.chain(broken).chain(twice).collect())
-}
-
-/// The job with features of another encoder, made of the pictures that were kept with its samples. Compare the reports of the result before
-/// using its job.
-///
-/// # Errors
-/// [`Error::NoThumbnail`]: a sample without a picture; a picture that cannot be decoded or embedded; as [`Job::fit`].
-pub fn migrate(encoder: &Encoder, job: &Job, options: &FitOptions) -> Result<Migration, Error> {
-    let layout = layout(encoder);
-    let id = EncoderId {
-        hash: encoder.hash(),
-        dim: layout.dim(),
-    };
-    job.migrate(id, layout.clone(), options, |sample| {
-        if sample.thumbnail.is_empty() {
-            return Err(Error::NoThumbnail {
-                sample: sample.id.0,
-                source_of_sample: sample.meta.source.clone(),
-            });
-        }
-        let name = std::path::Path::new(&sample.meta.source);
-        let image = decode_bytes(&sample.thumbnail, name)?;
-        let embedding = encoder.embed(&image.frame())?;
-        feature_of_parts(&embedding, &image.frame(), layout.parts())
-    })
 }
 
 fn thumbnail(image: &Image, side: u32) -> Vec<u8> {

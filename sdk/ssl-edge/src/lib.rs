@@ -68,6 +68,7 @@
 #![forbid(unsafe_code)]
 
 pub mod anomaly;
+pub mod augment;
 pub mod drift;
 pub mod encoder;
 mod error;
@@ -77,6 +78,7 @@ pub mod export;
 pub mod feature;
 pub mod golden;
 pub mod job;
+mod migrate;
 pub mod surface;
 #[cfg(feature = "train")]
 pub mod train;

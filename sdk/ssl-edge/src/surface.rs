@@ -7,7 +7,10 @@ use crate::Error;
 use crate::anomaly::{FrameTokens, TILES, frame_tokens, tile_grid};
 use crate::encoder::Encoder;
 use crate::job::Job;
-use crate::vision::{Frame, raw_grid};
+use crate::vision::{Frame, Pixels, decode_file, raw_grid};
+use std::path::Path;
+
+pub use ssl_edge_adapt::IgnoreMask;
 
 /// Tokens are the grey pixels of squares of 8 x 8, of a frame whose shorter side is scaled to 224.
 pub const PIXELS: &str = "pixels";
@@ -19,15 +22,41 @@ const SQUARES: u32 = 28;
 /// Side of a square after scaling.
 const SIDE: usize = 8;
 
+/// An ignore mask from a picture: pixels brighter than half do not count.
+///
+/// # Errors
+/// A picture that cannot be decoded; as [`IgnoreMask::new`].
+pub fn read_ignore_mask(file: &Path) -> Result<IgnoreMask, Error> {
+    let picture = decode_file(file)?;
+    let channels = picture.channels();
+    let ignored: Vec<bool> = match picture.pixels() {
+        Pixels::Gray8(v) | Pixels::Rgb8(v) => bright(v, channels, u32::from(u8::MAX)),
+        Pixels::Gray16(v) | Pixels::Rgb16(v) => bright(v, channels, u32::from(u16::MAX)),
+    };
+    let size = [picture.height() as usize, picture.width() as usize];
+    Ok(IgnoreMask::new(&ignored, size)?)
+}
+
+/// Whether the mean of each pixel's channels is above half of `white`.
+fn bright<T: Copy + Into<u32>>(values: &[T], channels: usize, white: u32) -> Vec<bool> {
+    let pixels = values.chunks_exact(channels);
+    let sums = pixels.map(|pixel| pixel.iter().map(|v| (*v).into()).sum::<u32>());
+    sums.map(|sum| 2 * sum > white * channels as u32).collect()
+}
+
 /// Patch tokens of the kind that `job` looks at; `None` for a job that looks at none.
 ///
 /// # Errors
-/// As [`tokens_of_kind`].
+/// A region of interest of another shape than the job's ignore mask ([`IgnoreMask::check_frame`]); as [`tokens_of_kind`].
 pub fn surface_tokens(
     encoder: &Encoder,
     job: &Job,
     frame: &Frame<'_>,
 ) -> Result<Option<FrameTokens>, Error> {
+    if let Some(mask) = job.ignore() {
+        let region = frame.region();
+        mask.check_frame([region.height as usize, region.width as usize])?;
+    }
     let kind = job.surface();
     kind.map(|kind| tokens_of_kind(kind, Some(encoder), frame))
         .transpose()

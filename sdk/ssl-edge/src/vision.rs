@@ -2,7 +2,7 @@
 //!
 //! [`Frame`] is the caller's memory as a camera fills it: strided rows, a pixel format, a region of interest. [`decode_file`] reads
 //! JPEG, PNG, BMP, TIFF and PGM/PPM, 8 and 16 bit. [`ImageFolder`] and [`ClassFolder`] are data sets that name what they skip.
-//! [`surface`] draws photos of metal surfaces, which stand in for a camera, and [`hog_lbp`] and [`raw_pixels`] are the baselines that an
+//! [`Station`] draws photos of metal surfaces, which stand in for a camera, and [`hog_lbp`] and [`raw_pixels`] are the baselines that an
 //! encoder must beat.
 //!
 //! ```

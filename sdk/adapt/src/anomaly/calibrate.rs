@@ -99,6 +99,9 @@ impl NormalReport {
             ThresholdSource::TailExtrapolation => format!(
                 "the lowest false-alarm rate that {frames} can promise is {floor} %; the threshold for {rate} % is extrapolated from the worst third of their scores"
             ),
+            ThresholdSource::Prediction => format!(
+                "the lowest false-alarm rate that {frames} can promise is {floor} %; the threshold for {rate} % lies above their largest score, extrapolated with scores taken as log-normal: add good parts"
+            ),
             ThresholdSource::Maximum => format!(
                 "the lowest false-alarm rate that {frames} can promise is {floor} %; the threshold for {rate} % is their largest score: add good parts"
             ),

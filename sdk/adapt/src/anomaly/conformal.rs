@@ -1,6 +1,7 @@
 //! What a score means when only scores of good frames are known: conformal p-values and thresholds for an allowed false-alarm rate.
 
 use crate::error::AdaptError;
+use crate::extrapolate::{Spread, limit};
 use serde::{Deserialize, Serialize};
 
 /// Scores of good frames that were not learned when they were scored.
@@ -17,12 +18,12 @@ pub enum ThresholdSource {
     Conformal,
     /// The rate is below `1 / (n + 1)`, which `n` good frames cannot promise; an exponential tail was fitted to the worst third of them.
     TailExtrapolation,
-    /// As before, with too few frames to fit a tail: the largest good score.
+    /// The largest good score, where an extrapolation would lie below it.
     Maximum,
+    /// The rate is below `1 / (n + 1)`, and there are too few frames to fit a tail: scores are taken as log-normal, and their spread as known in part
+    /// beforehand.
+    Prediction,
 }
-
-/// Fewest scores for the fit of a tail.
-const TAIL_MIN: usize = 12;
 
 /// A limit that good scores seldom pass.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -102,31 +103,12 @@ impl Conformal {
                 range: "above 0 and below 1",
             });
         }
-        let n = self.len();
-        // p <= rate with k of n + 1 ranks; the addition keeps 0.1 * 10 from being 0.99… ranks.
-        let ranks = (rate * (n as f64 + 1.0) + 1e-9) as usize;
-        let (value, source) = if ranks >= 1 {
-            (self.scores[n - ranks.min(n)], ThresholdSource::Conformal)
-        } else if n >= TAIL_MIN {
-            (self.tail_quantile(rate), ThresholdSource::TailExtrapolation)
-        } else {
-            (self.scores[n - 1], ThresholdSource::Maximum)
-        };
+        let (value, source) = limit(&self.scores, rate, Spread::Surface);
         Ok(Threshold {
             value,
             rate,
             source,
         })
-    }
-
-    /// Quantile of an exponential tail (a generalised Pareto tail of shape 0) beyond two thirds of the scores, never below the largest.
-    fn tail_quantile(&self, rate: f64) -> f64 {
-        let n = self.len();
-        let k = n / 3;
-        let start = self.scores[n - 1 - k];
-        let excess = self.scores[n - k..].iter().map(|s| s - start).sum::<f64>() / k as f64;
-        let quantile = start + excess * (k as f64 / n as f64 / rate).ln();
-        quantile.max(self.scores[n - 1])
     }
 }
 
@@ -210,31 +192,17 @@ mod tests {
         }
     }
 
-    /// On exponential scores the extrapolated quantile is near the true one, `-ln rate`; on few scores it is the largest of them.
     #[test]
-    fn below_the_floor_a_tail_is_extrapolated_and_said_to_be() {
-        let mut rng = ChaCha8Rng::from_seed([4; 32]);
-        let (n, rate, runs) = (60, 0.001, 400);
-        let mut sum = 0.0;
-        for _ in 0..runs {
-            let good =
-                Conformal::new((0..n).map(|_| -(1.0 - uniform(&mut rng)).ln()).collect()).unwrap();
-            let threshold = good.threshold(rate).unwrap();
-            assert_eq!(threshold.source, ThresholdSource::TailExtrapolation);
-            sum += threshold.value;
-        }
-        let (mean, truth) = (sum / f64::from(runs), -f64::ln(rate));
-        assert!((mean / truth - 1.0).abs() < 0.05, "{mean} for {truth}");
-        let few = Conformal::new(vec![1.0, 5.0, 2.0])
-            .unwrap()
-            .threshold(0.01)
-            .unwrap();
-        assert_eq!((few.value, few.source), (5.0, ThresholdSource::Maximum));
-        let equal = Conformal::new(vec![2.0; 40])
-            .unwrap()
-            .threshold(1e-4)
-            .unwrap();
-        assert_eq!(equal.value, 2.0);
+    fn below_the_floor_a_threshold_is_extrapolated_and_said_to_be() {
+        let source = |n: usize, rate| {
+            let scores = (0..n).map(|i| 1.0 + (i as f64 / 7.0).sin().abs()).collect();
+            let threshold = Conformal::new(scores).unwrap().threshold(rate).unwrap();
+            (threshold.source, threshold.value)
+        };
+        assert_eq!(source(60, 0.001).0, ThresholdSource::TailExtrapolation);
+        assert_eq!(source(3, 0.01).0, ThresholdSource::Prediction);
+        assert!(source(3, 0.01).1 > source(3, 0.2).1 && source(3, 0.2).1 > source(3, 0.3).1);
+        assert_eq!(source(3, 0.25).0, ThresholdSource::Conformal);
     }
 
     #[test]

@@ -4,12 +4,15 @@
 //! The same seed draws the same supports for any features with the same labels, so that encoders are compared on equal terms.
 
 use super::LabelledSet;
+use crate::augment::with_copies;
+use crate::calibrate::softmax;
 use crate::candidate::Candidate;
 use crate::choose::Problem;
 use crate::error::AdaptError;
 use crate::fitted::{Confusion, argmax};
 use crate::head::HeadKind;
 use crate::parts::{Layout, View};
+use crate::reliability::Reliability;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
@@ -21,14 +24,26 @@ pub enum HeadChoice {
     Auto,
     /// One head, on the preferred parts.
     One(HeadKind),
+    /// One head, on the preferred parts, with copies of the support.
+    Augmented {
+        /// The head.
+        kind: HeadKind,
+        /// Whether copies are used in any case, or where a job would keep them.
+        always: bool,
+    },
 }
 
 impl HeadChoice {
     /// Name in tables and JSON.
-    pub fn name(self) -> &'static str {
+    pub fn name(self) -> String {
         match self {
-            Self::Auto => "auto",
-            Self::One(kind) => kind.name(),
+            Self::Auto => "auto".into(),
+            Self::One(kind) => kind.name().into(),
+            Self::Augmented { kind, always: true } => format!("{}+copies", kind.name()),
+            Self::Augmented {
+                kind,
+                always: false,
+            } => format!("{}+copies if kept", kind.name()),
         }
     }
 
@@ -38,6 +53,14 @@ impl HeadChoice {
                 .choose()
                 .map(|choice| (choice.view, choice.candidate)),
             Self::One(kind) => problem.fit(kind, problem.layout.preferred(), None),
+            Self::Augmented { kind, always } => {
+                let (view, plain) = problem.fit(kind, problem.layout.preferred(), None)?;
+                let candidate = match with_copies(problem, &view, &plain)? {
+                    Some((candidate, found)) if always || found.kept => candidate,
+                    _ => plain,
+                };
+                Ok((view, candidate))
+            }
         }
     }
 }
@@ -66,8 +89,18 @@ pub struct FewshotScore {
     pub mean: f64,
     /// 1.96 standard errors of the mean.
     pub ci95: f64,
+    /// Mean expected calibration error on the queries, of scores with the temperature that leave-one-out on the support gives.
+    pub ece: f64,
+    /// Mean Brier score of the same, 0 (best) to 2.
+    pub brier: f64,
     /// What every class was taken for, over all draws.
     pub confusion: Confusion,
+}
+
+/// One head on the queries of one draw.
+struct Drawn {
+    confusion: Confusion,
+    reliability: Reliability,
 }
 
 /// A row's index and class.
@@ -85,7 +118,7 @@ pub fn fewshot(
     let classes = images_of_classes(set, &options.shots, options.draws)?;
     let mut scores = Vec::new();
     for &shots in &options.shots {
-        let draws: Vec<Vec<Confusion>> = (0..options.draws)
+        let draws: Vec<Vec<Drawn>> = (0..options.draws)
             .into_par_iter()
             .map(|draw| {
                 let (support, queries) =
@@ -93,20 +126,30 @@ pub fn fewshot(
                 options
                     .heads
                     .iter()
-                    .map(|&head| judged(set, &support, &queries, head))
+                    .map(|&head| drawn(set, &support, &queries, head))
                     .collect()
             })
             .collect::<Result<_, AdaptError>>()?;
         for (i, &head) in options.heads.iter().enumerate() {
-            let balanced = |heads: &Vec<Confusion>| heads[i].accuracies().map_or(0.0, |(_, b)| b);
+            let balanced = |heads: &Vec<Drawn>| {
+                let accuracies = heads[i].confusion.accuracies();
+                accuracies.map_or(0.0, |(_, balanced)| balanced)
+            };
             let (mean, ci95) = interval(draws.iter().map(balanced));
             let mut confusion = Confusion::new(set.n_classes());
-            draws.iter().for_each(|heads| confusion.merge(&heads[i]));
+            let of_draws = draws.iter().map(|heads| &heads[i].confusion);
+            of_draws.for_each(|of_draw| confusion.merge(of_draw));
+            let over_draws = |f: fn(&Reliability) -> f64| {
+                let sum: f64 = draws.iter().map(|heads| f(&heads[i].reliability)).sum();
+                sum / draws.len() as f64
+            };
             scores.push(FewshotScore {
                 head,
                 shots,
                 mean,
                 ci95,
+                ece: over_draws(|of| of.ece),
+                brier: over_draws(|of| of.brier),
                 confusion,
             });
         }
@@ -207,17 +250,24 @@ pub(super) fn below(rng: &mut ChaCha8Rng, n: usize) -> usize {
     }
 }
 
-/// What a head that is fitted on the support takes the queries for.
-fn judged(
+/// A head fitted on the support, on the queries.
+fn drawn(
     set: &LabelledSet,
     support: &[LabelledRow],
     queries: &[LabelledRow],
     head: HeadChoice,
-) -> Result<Confusion, AdaptError> {
+) -> Result<Drawn, AdaptError> {
     let (rows, labels): (Vec<&[f32]>, Vec<usize>) = support
         .iter()
         .map(|&(row, label)| (set.row(row), label))
         .unzip();
+    let copies: Vec<&[Vec<f32>]> = match set.copies {
+        [] => Vec::new(),
+        all => support
+            .iter()
+            .map(|&(row, _)| all[row].as_slice())
+            .collect(),
+    };
     let whole = Layout::single(set.dim);
     let layout = set.layout.unwrap_or(&whole);
     let n_classes = set.n_classes();
@@ -226,14 +276,27 @@ fn judged(
         labels: &labels,
         n_classes,
         layout,
+        copies: &copies,
     };
     let (view, candidate) = head.fit(&problem)?;
+    let temperature = candidate.temperature();
     let mut confusion = Confusion::new(n_classes);
+    let mut probabilities = Vec::with_capacity(queries.len());
     for &(row, label) in queries {
         let seen = view.of(set.row(row), layout.parts());
-        confusion.add(label, argmax(&candidate.head.scores(&seen)));
+        let scores = candidate.head.scores(&seen);
+        confusion.add(label, argmax(&scores));
+        probabilities.push((softmax(&scores, temperature), label));
     }
-    Ok(confusion)
+    // Every class has more images than shots, so that there are queries.
+    let nothing = Reliability {
+        ece: 0.0,
+        brier: 0.0,
+    };
+    Ok(Drawn {
+        confusion,
+        reliability: Reliability::of(probabilities).unwrap_or(nothing),
+    })
 }
 
 /// Mean and 1.96 standard errors.

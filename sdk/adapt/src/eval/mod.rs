@@ -24,6 +24,7 @@ pub struct LabelledSet<'a> {
     labels: &'a [usize],
     dim: usize,
     layout: Option<&'a Layout>,
+    copies: &'a [Vec<Vec<f32>>],
 }
 
 impl<'a> LabelledSet<'a> {
@@ -55,6 +56,7 @@ impl<'a> LabelledSet<'a> {
             labels,
             dim,
             layout: None,
+            copies: &[],
         })
     }
 
@@ -75,6 +77,27 @@ impl<'a> LabelledSet<'a> {
             layout: Some(layout),
             ..self
         })
+    }
+
+    /// The same with features of copies of each row, `[N][K][dim]`, for [`HeadChoice::Augmented`].
+    ///
+    /// # Errors
+    ///
+    /// Another number of rows; a copy of another length or with a value that is not finite.
+    pub fn with_copies(self, copies: &'a [Vec<Vec<f32>>]) -> Result<Self, AdaptError> {
+        if copies.len() != self.len() {
+            return Err(AdaptError::Shape {
+                what: "rows with copies",
+                expected: self.len(),
+                got: copies.len(),
+            });
+        }
+        for (i, row) in copies.iter().enumerate() {
+            for copy in row {
+                check_embedding(|| format!("a copy of row {i}"), copy, self.dim)?;
+            }
+        }
+        Ok(Self { copies, ..self })
     }
 
     /// Number of rows.

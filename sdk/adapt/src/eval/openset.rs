@@ -118,6 +118,7 @@ fn one(
         labels: &labels,
         n_classes,
         layout,
+        copies: &[],
     };
     let (view, candidate) = head.fit(&problem)?;
     let dim = view.dim(layout.parts());

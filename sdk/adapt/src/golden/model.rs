@@ -179,6 +179,9 @@ impl GoldenReport {
             ThresholdSource::TailExtrapolation => format!(
                 "the lowest false-alarm rate that {parts} golden parts can promise is {floor} %; the threshold for {rate} % is extrapolated from the worst third of their scores"
             ),
+            ThresholdSource::Prediction => format!(
+                "the lowest false-alarm rate that {parts} golden parts can promise is {floor} %; the threshold for {rate} % lies above their largest score, extrapolated with scores taken as log-normal: add golden parts"
+            ),
             ThresholdSource::Maximum => format!(
                 "the lowest false-alarm rate that {parts} golden parts can promise is {floor} %; the threshold for {rate} % is their largest score: add golden parts"
             ),

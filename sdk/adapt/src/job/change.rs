@@ -1,6 +1,6 @@
 //! What alters a job. Every change is recorded, and the last ones can be taken back; a fit after it is a fresh fit of what is there.
 
-use super::{Class, ClassId, Job, Sample, SampleId, SampleMeta};
+use super::{Class, ClassId, IgnoreMask, Job, Sample, SampleId, SampleMeta};
 use crate::error::{AdaptError, check_embedding};
 use crate::history::{Action, Record};
 
@@ -18,6 +18,7 @@ pub(crate) enum Undo {
     AddSample(SampleId),
     Relabel(SampleId, ClassId),
     RemovedSample(Sample),
+    Ignore(Option<IgnoreMask>),
 }
 
 impl Job {
@@ -209,10 +210,32 @@ impl Job {
             meta,
             thumbnail,
             tokens: None,
+            copies: Vec::new(),
         });
         self.changed(action, Undo::AddSample(id));
         self.fitted = None;
         Ok(id)
+    }
+
+    /// Keeps features of copies of a sample's frame, each `[dim]`, in place of those that it has. The job must be fitted again, and takes copies for
+    /// the head where they prove to help.
+    ///
+    /// # Errors
+    ///
+    /// No such sample; a feature of another length or with a value that is not finite.
+    pub fn set_sample_copies(
+        &mut self,
+        id: SampleId,
+        copies: Vec<Vec<f32>>,
+    ) -> Result<(), AdaptError> {
+        let index = self.sample_index(id)?;
+        for (copy, feature) in copies.iter().enumerate() {
+            let what = || format!("copy {copy} of sample {}", id.0);
+            check_embedding(what, feature, self.encoder.dim)?;
+        }
+        self.samples[index].copies = copies;
+        self.fitted = None;
+        Ok(())
     }
 
     /// Gives a sample another label. The job must be fitted again.
@@ -289,6 +312,7 @@ impl Job {
                 }
             }
             Undo::RemovedSample(sample) => self.insert(sample),
+            Undo::Ignore(mask) => self.ignore = mask,
         }
         self.record(Action::Undo { revision });
         self.fitted = None;
@@ -364,7 +388,7 @@ impl Job {
         });
     }
 
-    fn changed(&mut self, action: Action, undo: Undo) {
+    pub(super) fn changed(&mut self, action: Action, undo: Undo) {
         self.record(action);
         if self.undo.len() == UNDO {
             self.undo.remove(0);

@@ -1,5 +1,6 @@
 //! Fitting a job, and its verdicts.
 
+use super::surface::judge;
 use super::{ClassId, Job, Sample, SampleId};
 use crate::anomaly::{NormalReport, NormalVerdict, TokenGrid};
 use crate::calibrate::softmax;
@@ -70,19 +71,26 @@ impl Job {
             .iter()
             .map(|s| s.embedding.as_slice())
             .collect();
+        let copies: Vec<&[Vec<f32>]> = self.samples.iter().map(|s| s.copies.as_slice()).collect();
         let problem = Problem {
             rows: &rows,
             labels: &labels,
             n_classes: self.classes.len(),
             layout: &self.layout,
+            copies: &copies,
         };
         let ids: Vec<SampleId> = self.samples.iter().map(|sample| sample.id).collect();
-        let fitted = Fitted::fit(&problem, &ids, options, self.choice.as_ref())?;
-        self.choice = fitted.choice();
+        let tests = if self.has_good_tokens() { 2.0 } else { 1.0 };
+        let options = FitOptions {
+            unknown_rate: options.unknown_rate / tests,
+            ..options.clone()
+        };
+        let fitted = Fitted::fit(&problem, &ids, &options, self.choice.as_ref())?;
         let fitted = Fitted {
             normal: self.fit_surface(options.unknown_rate)?,
             ..fitted
         };
+        self.choice = fitted.choice();
         let report = fitted.report.clone();
         self.record(Action::Fit {
             head: report.head,
@@ -165,7 +173,7 @@ impl Job {
         let anomaly = match (&fitted.normal, tokens) {
             (None, _) => None,
             (Some(_), None) => return Err(AdaptError::TokensNeeded),
-            (Some(normal), Some(tokens)) => Some(normal.inspect(tokens)?),
+            (Some(normal), Some(tokens)) => Some(judge(normal, self.ignore.as_ref(), tokens)?),
         };
         let anomalous = anomaly.as_ref().is_some_and(|anomaly| anomaly.anomalous);
         let any_good = self.classes.iter().any(|class| class.good);

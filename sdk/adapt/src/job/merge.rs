@@ -1,6 +1,6 @@
 //! Joining jobs, and moving a job to another encoder.
 
-use super::{Class, EncoderId, Job, Sample};
+use super::{Class, EncoderId, Job, Sample, SampleTokens};
 use crate::error::AdaptError;
 use crate::fitted::{FitOptions, FitReport};
 use crate::history::Action;
@@ -17,6 +17,18 @@ pub struct Migration {
     pub after: FitReport,
 }
 
+/// What another encoder sees of a sample.
+#[derive(Clone, Debug)]
+pub struct Remade {
+    /// Its feature.
+    pub feature: Vec<f32>,
+    /// Its patch tokens, if the job looks at surfaces: those that it has where they do not depend on the encoder, or new ones; `None` if there are
+    /// none to be had.
+    pub tokens: Option<SampleTokens>,
+    /// Features of copies of the frame.
+    pub copies: Vec<Vec<f32>>,
+}
+
 impl Job {
     /// Adds the classes (by name) and samples of a job over the same encoder. Samples that both have are added once. The job must be fitted again;
     /// the order of merging changes nothing but ids. A class of both is good if both say so, and costs what it costs in the job where it costs
@@ -24,8 +36,8 @@ impl Job {
     ///
     /// # Errors
     ///
-    /// [`AdaptError::EncoderMismatch`]; features of other parts; [`AdaptError::Contradiction`]: a frame that the jobs label differently. The job is
-    /// then as before.
+    /// [`AdaptError::EncoderMismatch`]; features of other parts; another ignore mask; [`AdaptError::Contradiction`]: a frame that the jobs label
+    /// differently. The job is then as before.
     pub fn merge(&mut self, other: &Job) -> Result<usize, AdaptError> {
         self.check_encoder(&other.encoder)?;
         if self.layout != other.layout {
@@ -44,6 +56,18 @@ impl Job {
             });
         }
         let mut merged = self.clone();
+        let same_surface = self.surface.is_none() || self.surface == other.surface;
+        if self.samples.is_empty() && self.ignore.is_none() && same_surface {
+            merged.surface.clone_from(&other.surface);
+            merged.ignore.clone_from(&other.ignore);
+        }
+        if merged.ignore != other.ignore && !other.samples.is_empty() {
+            return Err(AdaptError::BadOption {
+                name: "ignore mask of the other job",
+                value: "another one".into(),
+                range: "this job's own; give both jobs the same mask, or none",
+            });
+        }
         if tokens(other) {
             merged.surface.clone_from(&other.surface);
         }
@@ -70,6 +94,7 @@ impl Job {
             )?;
             let index = merged.sample_index(id)?;
             merged.samples[index].tokens.clone_from(&sample.tokens);
+            merged.samples[index].copies.clone_from(&sample.copies);
             added += 1;
         }
         merged.record(Action::MergeJob { samples: added });
@@ -99,36 +124,45 @@ impl Job {
         Ok(())
     }
 
-    /// The job with features of another encoder, which `feature` makes of each sample, from its thumbnail as a rule. This job stays as it is.
+    /// The job with features and patch tokens of another encoder, which `remake` makes of each sample, from its thumbnail as a rule. This job stays as
+    /// it is. The other one looks at the same surface, as far as its samples have tokens, with the same ignore mask.
     ///
     /// # Errors
     ///
-    /// What `feature` returns; features of another length than `layout`; as [`Job::fit`].
+    /// What `remake` returns; features of another length than `layout`; as [`Job::fit`].
     pub fn migrate<E: From<AdaptError>>(
         &self,
         encoder: EncoderId,
         layout: Layout,
         options: &FitOptions,
-        mut feature: impl FnMut(&Sample) -> Result<Vec<f32>, E>,
+        mut remake: impl FnMut(&Sample) -> Result<Remade, E>,
     ) -> Result<Migration, E> {
         let mut job = Job::with_layout(encoder, layout)?;
         job.classes = self.classes.clone();
         job.next_class = self.next_class;
         job.next_sample = self.next_sample;
+        job.surface = self.surface.clone();
+        job.ignore = self.ignore.clone();
         job.revision = self.revision;
         job.history = self.history.clone();
         job.operator = self.operator.clone();
         for sample in &self.samples {
-            let embedding = feature(sample)?;
-            crate::error::check_embedding(
-                || format!("sample {} (`{}`)", sample.id.0, sample.meta.source),
-                &embedding,
-                encoder.dim,
-            )?;
+            let Remade {
+                feature,
+                tokens,
+                copies,
+            } = remake(sample)?;
+            for values in std::iter::once(&feature).chain(&copies) {
+                crate::error::check_embedding(
+                    || format!("sample {} (`{}`)", sample.id.0, sample.meta.source),
+                    values,
+                    encoder.dim,
+                )?;
+            }
             job.insert(Sample {
-                embedding,
-                // Tokens of the encoder before say nothing to the new one.
-                tokens: None,
+                embedding: feature,
+                tokens,
+                copies,
                 ..sample.clone()
             });
         }

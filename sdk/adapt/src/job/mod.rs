@@ -2,13 +2,17 @@
 //!
 //! `change.rs` has what alters it, `inspect.rs` fitting and verdicts, `merge.rs` what joins jobs and moves them to another encoder.
 
+mod alarms;
 mod change;
+mod ignore;
 mod inspect;
 mod merge;
 mod surface;
 
+pub use alarms::FalseAlarms;
+pub use ignore::IgnoreMask;
 pub use inspect::{Explanation, Verdict};
-pub use merge::Migration;
+pub use merge::{Migration, Remade};
 pub use surface::SampleTokens;
 
 use crate::error::AdaptError;
@@ -93,6 +97,9 @@ pub struct Sample {
     pub thumbnail: Vec<u8>,
     /// Its patch tokens, if the job looks at surfaces.
     pub tokens: Option<SampleTokens>,
+    /// Features of turned, mirrored and dimmed copies of the frame, `[K][dim]`; a head may be fitted on them too ([`Augmentation`](crate::Augmentation)).
+    #[serde(skip)]
+    pub copies: Vec<Vec<f32>>,
 }
 
 /// Classes, samples and the head fitted on them. Reading is thread-safe; changing needs exclusive access.
@@ -108,6 +115,8 @@ pub struct Job {
     pub(crate) fitted: Option<Fitted>,
     /// What patch tokens are made of.
     pub(crate) surface: Option<String>,
+    /// Where patch tokens do not count.
+    pub(crate) ignore: Option<IgnoreMask>,
     /// Head and parts of the last fit.
     pub(crate) choice: Option<(HeadKind, Selection)>,
     pub(crate) revision: u64,
@@ -145,6 +154,7 @@ impl Job {
     pub fn clone_empty(&self) -> Self {
         Self {
             surface: self.surface.clone(),
+            ignore: self.ignore.clone(),
             ..Self::empty(self.encoder, self.layout.clone())
         }
     }
@@ -159,6 +169,7 @@ impl Job {
             next_sample: 0,
             fitted: None,
             surface: None,
+            ignore: None,
             choice: None,
             revision: 0,
             history: Vec::new(),

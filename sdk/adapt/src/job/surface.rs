@@ -1,8 +1,8 @@
 //! The surface of good parts in a job: patch tokens of its good samples, and what they say of a frame.
 
-use super::{Job, Sample, SampleId};
+use super::{IgnoreMask, Job, Sample, SampleId};
 use crate::anomaly::{
-    GoodFrame, Method, NeighbourOptions, Normal, NormalOptions, Rates, TokenGrid,
+    GoodFrame, Method, NeighbourOptions, Normal, NormalOptions, NormalVerdict, Rates, TokenGrid,
 };
 use crate::error::AdaptError;
 use half::f16;
@@ -21,7 +21,12 @@ pub struct SampleTokens {
 }
 
 impl SampleTokens {
-    fn new(grid: &TokenGrid<'_>) -> Result<Self, AdaptError> {
+    /// The tokens of `grid` in half precision, masked or not.
+    ///
+    /// # Errors
+    ///
+    /// A value that half precision does not hold, or a side beyond `u32`.
+    pub fn new(grid: &TokenGrid<'_>) -> Result<Self, AdaptError> {
         let side = |n: usize| {
             u32::try_from(n).map_err(|_| AdaptError::Shape {
                 what: "side of a grid of tokens",
@@ -56,6 +61,11 @@ impl SampleTokens {
         TokenGrid::new(values, [rows, cols], dim)
     }
 
+    /// Rows and columns.
+    pub(super) fn grid_size(&self) -> [usize; 2] {
+        [self.shape[0] as usize, self.shape[1] as usize]
+    }
+
     /// Whether it is a grid of finite numbers.
     pub(crate) fn is_sound(&self) -> bool {
         let n = self
@@ -76,10 +86,11 @@ impl Job {
     ///
     /// # Errors
     ///
-    /// [`AdaptError::BadOption`] for a job that has samples with tokens of another kind.
+    /// [`AdaptError::BadOption`] for a job that has samples with tokens of another kind, or an ignore mask.
     pub fn set_surface(&mut self, kind: Option<&str>) -> Result<(), AdaptError> {
         let taught = self.samples.iter().any(|sample| sample.tokens.is_some());
-        if taught && self.surface.as_deref() != kind {
+        let needed = taught || self.ignore.is_some();
+        if needed && self.surface.as_deref() != kind {
             return Err(AdaptError::BadOption {
                 name: "surface",
                 value: kind.unwrap_or("none").into(),
@@ -121,27 +132,46 @@ impl Job {
         Ok(())
     }
 
+    /// Whether there is a surface to learn.
+    pub(super) fn has_good_tokens(&self) -> bool {
+        self.good_tokens().next().is_some()
+    }
+
+    fn good_tokens(&self) -> impl Iterator<Item = &SampleTokens> {
+        let good = |sample: &&Sample| self.class(sample.class).is_ok_and(|class| class.good);
+        let samples = self.samples.iter().filter(good);
+        samples.filter_map(|sample| sample.tokens.as_ref())
+    }
+
     /// The surface of all good samples that have tokens, with false alarms on at most `rate` of good frames; `None` without such samples or
     /// with a rate of 0.
     pub(super) fn fit_surface(&self, rate: f64) -> Result<Option<Normal>, AdaptError> {
-        let good = |sample: &&Sample| self.class(sample.class).is_ok_and(|class| class.good);
-        let tokens: Vec<&SampleTokens> = self
-            .samples
-            .iter()
-            .filter(good)
-            .filter_map(|sample| sample.tokens.as_ref())
-            .collect();
+        let tokens: Vec<&SampleTokens> = self.good_tokens().collect();
         if tokens.is_empty() || rate == 0.0 {
             return Ok(None);
         }
         let values: Vec<Vec<f32>> = tokens.iter().map(|tokens| tokens.values()).collect();
-        let frames = tokens
+        let grids = tokens
             .iter()
             .zip(&values)
+            .map(|(tokens, values)| tokens.grid(values))
+            .collect::<Result<Vec<_>, _>>()?;
+        let keep = grids
+            .iter()
+            .map(|grid| {
+                self.ignore
+                    .as_ref()
+                    .map(|mask| mask.keep_of(grid))
+                    .transpose()
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let frames = grids
+            .into_iter()
+            .zip(&keep)
             .enumerate()
-            .map(|(part, (tokens, values))| {
+            .map(|(part, (grid, keep))| {
                 Ok(GoodFrame {
-                    grid: tokens.grid(values)?,
+                    grid: masked(grid, keep.as_deref())?,
                     part,
                     copy_of: None,
                 })
@@ -156,5 +186,22 @@ impl Job {
             ..Rates::default()
         };
         Normal::fit(&frames, &options, &rates).map(Some)
+    }
+}
+
+/// What `normal` says of a frame, of whose tokens `ignore` leaves some out.
+pub(super) fn judge(
+    normal: &Normal,
+    ignore: Option<&IgnoreMask>,
+    tokens: &TokenGrid<'_>,
+) -> Result<NormalVerdict, AdaptError> {
+    let keep = ignore.map(|mask| mask.keep_of(tokens)).transpose()?;
+    normal.inspect(&masked(*tokens, keep.as_deref())?)
+}
+
+fn masked<'t>(grid: TokenGrid<'t>, keep: Option<&'t [bool]>) -> Result<TokenGrid<'t>, AdaptError> {
+    match keep {
+        Some(keep) => grid.with_mask(keep),
+        None => Ok(grid),
     }
 }

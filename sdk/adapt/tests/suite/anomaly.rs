@@ -212,7 +212,7 @@ fn one_good_frame_is_scored_by_quarters() {
         let normal = Normal::fit(&good(&all), &options, &Rates::default()).unwrap();
         let report = normal.report();
         assert_eq!((report.hold_out, report.floor), (HoldOut::Quarters, 0.5));
-        assert_eq!(report.frame.source, ThresholdSource::Maximum);
+        assert_eq!(report.frame.source, ThresholdSource::Prediction);
         assert!(report.token.value > 0.0);
         assert!(
             report

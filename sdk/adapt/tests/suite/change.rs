@@ -1,7 +1,9 @@
 //! What changes leave behind: records, marks, costs.
 
 use crate::common::{Data, encoder, meta};
-use ssl_edge_adapt::{Action, AdaptError, FitOptions, HeadKind, Job, Layout, SampleId, SampleMeta};
+use ssl_edge_adapt::{
+    Action, AdaptError, FitOptions, HeadKind, Job, Layout, Remade, SampleId, SampleMeta,
+};
 
 #[test]
 fn every_action_is_recorded_with_its_operator() {
@@ -120,7 +122,11 @@ fn every_action_is_recorded_with_its_operator() {
     assert_eq!((loaded.history(), loaded.revision()), (job.history(), 17));
     let migrated = job
         .migrate::<AdaptError>(encoder(1), Layout::single(1), &FitOptions::default(), |s| {
-            Ok(vec![s.embedding[0]])
+            Ok(Remade {
+                feature: vec![s.embedding[0]],
+                tokens: None,
+                copies: Vec::new(),
+            })
         })
         .unwrap();
     let last: Vec<&Action> = migrated.job.history()[17..]

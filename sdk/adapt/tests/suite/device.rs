@@ -245,14 +245,63 @@ fn what_cannot_be_put_on_a_device_is_named() {
 }
 
 #[test]
-fn heads_and_costs_that_a_device_does_not_have_are_named() {
+fn heads_that_a_device_does_not_run_are_named_with_the_remedy() {
     let data = Data::clusters(67, &[8, 8], 8, 1.0);
     let error = fitted(&data, HeadKind::Knn).device_head(&ALL).unwrap_err();
-    assert!(error.to_string().contains("knn"), "{error}");
-    let mut job = fitted(&data, HeadKind::Lda);
+    let text = error.to_string();
+    assert!(text.contains("knn") && text.contains("lda"), "{text}");
+    let mut job = fitted(&data, HeadKind::Prototype);
     job.set_cost(job.classes()[1].id, 5.0).unwrap();
-    let error = job.device_head(&ALL).unwrap_err();
-    assert!(error.to_string().contains("cost"), "{error}");
+    let text = job.device_head(&ALL).unwrap_err().to_string();
+    assert!(text.contains("cost") && text.contains("ridge"), "{text}");
+    for class in [0, 1] {
+        job.set_cost(job.classes()[class].id, 5.0).unwrap();
+    }
+    assert!(job.device_head(&ALL).is_ok());
+}
+
+/// Classes of different cost: the device decides as the job does, and not as it would without costs.
+#[test]
+fn costs_decide_on_the_device_too() {
+    let all = Data::clusters(72, &[400, 400, 400], 24, 0.25);
+    let taught = |i: usize| i % 400 < 12;
+    let pick =
+        |wanted: bool| -> Vec<usize> { (0..1200).filter(|i| taught(*i) == wanted).collect() };
+    let data = Data {
+        rows: pick(true).iter().map(|i| all.rows[*i].clone()).collect(),
+        labels: pick(true).iter().map(|i| all.labels[*i]).collect(),
+        n_classes: 3,
+    };
+    for head in [HeadKind::Lda, HeadKind::Ridge, HeadKind::Logistic] {
+        let mut job = fitted(&data, head);
+        let plain = job.clone();
+        for (class, cost) in [(0, 0.2), (2, 30.0)] {
+            job.set_cost(job.classes()[class].id, cost).unwrap();
+        }
+        let device = job.device_head(&ALL).unwrap();
+        let image = HeadImage::parse(&device.image).unwrap();
+        let (mut same, mut moved, mut score, mut n) = (0, 0, 0.0f64, 0);
+        for i in pick(false) {
+            let own = job.inspect(&all.rows[i]).unwrap();
+            let mut values = vec![0; 24];
+            image.quantise(&all.rows[i], &mut values).unwrap();
+            let verdict = image.inspect(&values).unwrap();
+            n += 1;
+            same += usize::from(image.class_id(verdict.class.into()) == Some(own.class.0));
+            moved += usize::from(plain.inspect(&all.rows[i]).unwrap().class != own.class);
+            // p · cost over the sum of p · cost
+            let costs = [0.2, 1.0, 30.0];
+            let weighed = |c: usize| f64::from(own.scores[c]) * costs[c];
+            let sum: f64 = (0..3).map(weighed).sum();
+            let best = usize::from(verdict.class);
+            let found = f64::from(verdict.score) / 32768.0;
+            score = score.max((weighed(best) / sum - found).abs());
+        }
+        assert!(moved > 60, "{head:?}: costs move {moved} of {n}");
+        assert!(same * 100 >= n * 98, "{head:?}: {same} of {n}");
+        assert!(score < 0.05, "{head:?}: {score}");
+        assert!(device.parity.same_class >= 35, "{:?}", device.parity);
+    }
 }
 
 /// Of several parts, the device holds those that the head sees, as it sees them.

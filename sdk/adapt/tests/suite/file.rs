@@ -86,11 +86,11 @@ fn a_later_version_is_named() {
     small().job().save(&path).unwrap();
     let mut content = fs::read(&path).unwrap();
     content.truncate(content.len() - 4);
-    content[8] = 2;
+    content[8] = 3;
     fs::write(&path, with_crc(content)).unwrap();
     let text = Job::load(&path).unwrap_err().to_string();
     assert!(
-        text.contains("version 2") && text.contains("update the program"),
+        text.contains("version 3") && text.contains("update the program"),
         "{text}"
     );
 }

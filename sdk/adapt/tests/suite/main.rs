@@ -1,6 +1,8 @@
 //! Tests of the public interface against independent oracles.
 
+mod alarms;
 mod anomaly;
+mod augment;
 mod change;
 mod choose;
 mod common;
@@ -13,6 +15,7 @@ mod explain;
 mod file;
 mod forget;
 mod golden_file;
+mod ignore;
 mod job;
 mod killed;
 mod knn;

@@ -1,6 +1,6 @@
 use crate::common::{Data, encoder, layout, meta};
 use ssl_edge_adapt::{
-    AdaptError, EncoderId, FitOptions, HeadKind, Job, Layout, Sample, SampleMeta,
+    AdaptError, EncoderId, FitOptions, HeadKind, Job, Layout, Remade, Sample, SampleMeta,
 };
 
 /// Rows of `data` in classes by name; rows `from..to` only.
@@ -170,7 +170,7 @@ fn a_job_moves_to_another_encoder_and_is_compared() {
     let options = FitOptions::default();
     let moved = job
         .migrate::<AdaptError>(id, Layout::single(4), &options, |sample| {
-            Ok(turned(&picture(sample)))
+            Ok(plain(turned(&picture(sample))))
         })
         .unwrap();
     assert_eq!(format!("{job:?}"), untouched);
@@ -207,7 +207,7 @@ fn a_job_moves_to_another_encoder_and_is_compared() {
         &options,
         |_| {
             n += 1.0f32;
-            Ok(vec![n.sin(), (1.7 * n).cos()])
+            Ok(plain(vec![n.sin(), (1.7 * n).cos()]))
         },
     );
     let blind = blind.unwrap();
@@ -229,7 +229,7 @@ fn a_move_that_fails_says_why() {
         dim: 2,
     };
     let options = FitOptions::default();
-    let with = |layout: Layout, feature: fn(&Sample) -> Result<Vec<f32>, AdaptError>| {
+    let with = |layout: Layout, feature: fn(&Sample) -> Result<Remade, AdaptError>| {
         job.migrate(id, layout, &options, feature)
             .map(drop)
             .unwrap_err()
@@ -238,15 +238,27 @@ fn a_move_that_fails_says_why() {
         Err(AdaptError::UnknownSample { id: sample.id.0 })
     });
     assert!(matches!(lost, AdaptError::UnknownSample { id: 0 }));
-    let long = with(Layout::single(2), |sample| Ok(sample.embedding.clone())).to_string();
+    let long = with(Layout::single(2), |sample| {
+        Ok(plain(sample.embedding.clone()))
+    })
+    .to_string();
     assert!(
         long.contains("sample 0") && long.contains("4 values where 2"),
         "{long}"
     );
     assert!(matches!(
-        with(Layout::single(3), |_| Ok(vec![])),
+        with(Layout::single(3), |_| Ok(plain(vec![]))),
         AdaptError::Shape { .. }
     ));
-    let same = with(Layout::single(2), |_| Ok(vec![1.0, 2.0]));
+    let same = with(Layout::single(2), |_| Ok(plain(vec![1.0, 2.0])));
     assert!(matches!(same, AdaptError::Degenerate { n: 6 }), "{same}");
+}
+
+/// Without patch tokens.
+fn plain(feature: Vec<f32>) -> Remade {
+    Remade {
+        feature,
+        tokens: None,
+        copies: Vec::new(),
+    }
 }

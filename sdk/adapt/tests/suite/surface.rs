@@ -108,8 +108,9 @@ fn good_parts_alone_tell_where_a_part_is_unlike_them() {
         method: Method::Neighbours(NeighbourOptions::default()),
         ..NormalOptions::default()
     };
+    // half of what is allowed, the other half is for the distance
     let rates = Rates {
-        frame: 0.2,
+        frame: 0.1,
         ..Rates::default()
     };
     let alone = Normal::fit(&frames, &options, &rates).unwrap();

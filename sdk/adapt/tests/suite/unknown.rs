@@ -1,6 +1,7 @@
 use crate::common::{Data, difference, dot, normal, wide};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
+use ssl_edge_adapt::anomaly::ThresholdSource;
 use ssl_edge_adapt::{AdaptError, FitOptions, UnknownRule, leave_one_out_distances};
 
 #[test]
@@ -31,9 +32,13 @@ fn the_threshold_is_the_conformal_quantile() {
     assert_eq!(threshold(99, 0.1), Some(90.0));
     assert_eq!(threshold(0, 0.5), None);
     assert_eq!(threshold(1000, 0.0), None);
-    // n + 1 < 1 / rate: the largest distance, which promises no more than 1 / (n + 1)
-    assert_eq!(threshold(18, 0.05), Some(18.0));
-    assert_eq!(threshold(1, 0.05), Some(1.0));
+    // n + 1 < 1 / rate: beyond the largest distance, with a promise of no more than 1 / (n + 1)
+    let source = |n, rate| rule(n, rate).source();
+    assert!(threshold(18, 0.05) > Some(18.0) && threshold(1, 0.05) > Some(1.0));
+    assert_eq!(source(18, 0.05), Some(ThresholdSource::TailExtrapolation));
+    assert_eq!(source(1, 0.05), Some(ThresholdSource::Prediction));
+    assert_eq!(source(19, 0.05), Some(ThresholdSource::Conformal));
+    assert_eq!((source(0, 0.05), source(9, 0.0)), (None, None));
     let promised = |n, rate| rule(n, rate).promised;
     assert_eq!(promised(18, 0.05), Some(1.0 / 19.0));
     assert_eq!(promised(1, 0.05), Some(0.5));
@@ -92,7 +97,7 @@ fn the_rate_holds_and_strangers_are_seen() {
 }
 
 /// Over many jobs with one new frame of a taught kind each, at most the promised share is called unknown, within the binomial band of three
-/// standard errors, and not far fewer; also where the samples are too few for the rate.
+/// standard errors, and not far fewer; where the samples are too few for the rate, the threshold lies further out and keeps the rate all the same.
 #[test]
 fn false_alarms_keep_the_promise() {
     const JOBS: usize = 500;
@@ -127,15 +132,19 @@ fn false_alarms_keep_the_promise() {
             assert!(f64::from(verdict.p_value) >= (1.0 - 1e-6) / (n + 1) as f64);
         }
         let share = |count: usize| count as f64 / JOBS as f64;
-        let band = 3.0 * (promised * (1.0 - promised) / JOBS as f64).sqrt();
-        for count in [alarms, small] {
-            let range = 0.4 * promised - band..=promised + band;
-            assert!(
-                range.contains(&share(count)),
-                "{n} {rate}: {} of {promised}",
-                share(count)
-            );
-        }
+        let band = |rate: f64| 3.0 * (rate * (1.0 - rate) / JOBS as f64).sqrt();
+        let range = 0.4 * promised - band(promised)..=promised + band(promised);
+        assert!(
+            range.contains(&share(small)),
+            "{n} {rate}: {}",
+            share(small)
+        );
+        let range = 0.2 * rate - band(rate)..=rate + band(rate);
+        assert!(
+            range.contains(&share(alarms)),
+            "{n} {rate}: {}",
+            share(alarms)
+        );
     }
 }
 

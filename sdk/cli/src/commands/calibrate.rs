@@ -2,7 +2,7 @@
 
 use crate::data::{EncoderArgs, check_any_left, scan_classes};
 use crate::output::Format;
-use crate::teaching::{FitArgs, OperatorArgs, Summary, Surface};
+use crate::teaching::{Augment, FitArgs, OperatorArgs, Summary, Surface, ignore_mask};
 use anyhow::{Context, Result};
 use clap::Args;
 use ssl_edge::job::{CalibrateOptions, calibrate};
@@ -23,6 +23,9 @@ pub(crate) struct CalibrateArgs {
     /// and `none` otherwise
     #[arg(long, value_enum, value_name = "KIND")]
     surface: Option<Surface>,
+    /// A picture in the shape of the frames, of any size, white where they do not count for the surface of good parts; the head sees whole frames
+    #[arg(long, value_name = "MASK.png")]
+    ignore: Option<PathBuf>,
     #[command(flatten)]
     fit: FitArgs,
     #[command(flatten)]
@@ -44,6 +47,8 @@ pub(crate) fn run(args: &CalibrateArgs, format: Format) -> Result<()> {
         by: args.operator.by.clone(),
         thumbnails: args.operator.thumbnails,
         surface: surface.kind(),
+        augment: args.operator.augment == Augment::Auto,
+        ignore: args.ignore.as_deref().map(ignore_mask).transpose()?,
     };
     let taught = calibrate(&encoder, &folder, &options)
         .with_context(|| format!("{} cannot become a job", args.samples.display()))?;

@@ -183,7 +183,7 @@ impl Learned {
             false_alarms: args.false_alarms,
             rests_on: report.frame.map(|frame| match frame.source {
                 ThresholdSource::Conformal => "rank",
-                ThresholdSource::TailExtrapolation => "extrapolation",
+                ThresholdSource::TailExtrapolation | ThresholdSource::Prediction => "extrapolation",
                 ThresholdSource::Maximum => "largest score",
             }),
             floor: report.floor,

@@ -1,15 +1,15 @@
 //! `job`: look at a job and change it. Each change loads the file, applies, fits and saves; the file is the old one or the new one.
 
+mod device;
+mod edit;
+
 use crate::data::{EncoderArgs, check_any_left, scan_classes};
 use crate::output::{Format, Table};
-use crate::teaching::{FitArgs, OperatorArgs, Summary, class_named};
-use anyhow::{Context, Result, bail};
+use crate::teaching::{Augment, FitArgs, OperatorArgs, Summary};
+use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use ssl_edge::encoder::save;
-use ssl_edge::job::{
-    CalibrateOptions, DeviceInput, DeviceOptions, FitReport, Job, SampleId, migrate, teach,
-};
+use ssl_edge::job::{CalibrateOptions, FitReport, Job, SurfaceMove, migrate, teach};
 use std::path::{Path, PathBuf};
 
 /// What can be done with a job.
@@ -23,7 +23,7 @@ pub(crate) enum JobCommand {
     Teach(TeachArgs),
     /// Change samples and classes
     #[command(subcommand)]
-    Edit(EditCommand),
+    Edit(edit::EditCommand),
     /// Fit again
     Fit(ChangeArgs),
     /// Add the classes and samples of another job over the same encoder
@@ -31,35 +31,7 @@ pub(crate) enum JobCommand {
     /// Move the job to another encoder, from the pictures that it keeps
     Migrate(MigrateArgs),
     /// Write the fitted head in integers, for a microcontroller
-    Device(DeviceArgs),
-}
-
-/// A head for a device.
-#[derive(Args)]
-pub(crate) struct DeviceArgs {
-    /// The job
-    #[arg(value_name = "J.sslj")]
-    job: PathBuf,
-    /// The image to write
-    #[arg(long, value_name = "HEAD.bin")]
-    out: PathBuf,
-    /// The number by which a line's controller names the job
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    number: u16,
-    /// Flash for the image; without this as much as all samples need
-    #[arg(long, value_name = "BYTES")]
-    max_bytes: Option<usize>,
-}
-
-#[derive(Serialize)]
-struct DeviceReport {
-    out: PathBuf,
-    bytes: usize,
-    samples_kept: usize,
-    compared: usize,
-    same_class: usize,
-    same_unknown: usize,
-    score_difference: f64,
+    Device(device::DeviceArgs),
 }
 
 /// A job to look at.
@@ -92,74 +64,6 @@ pub(crate) struct TeachArgs {
     /// One folder of images for each class
     #[arg(long, value_name = "DIR")]
     samples: PathBuf,
-}
-
-/// Changes of samples and classes.
-#[derive(Subcommand)]
-pub(crate) enum EditCommand {
-    /// Forget a sample
-    Forget {
-        #[command(flatten)]
-        change: ChangeArgs,
-        /// The sample's number, as `job show` lists it
-        #[arg(long, value_name = "N")]
-        sample: u64,
-    },
-    /// Give a sample another label
-    Relabel {
-        #[command(flatten)]
-        change: ChangeArgs,
-        /// The sample's number, as `job show` lists it
-        #[arg(long, value_name = "N")]
-        sample: u64,
-        /// The label
-        #[arg(long, value_name = "CLASS")]
-        class: String,
-    },
-    /// Give a class another name
-    Rename {
-        #[command(flatten)]
-        change: ChangeArgs,
-        /// The class
-        #[arg(long, value_name = "CLASS")]
-        class: String,
-        /// Its name from now on
-        #[arg(long, value_name = "NAME")]
-        to: String,
-    },
-    /// Give all samples of a class to another one
-    MergeClasses {
-        #[command(flatten)]
-        change: ChangeArgs,
-        /// The class that goes
-        #[arg(long, value_name = "CLASS")]
-        class: String,
-        /// The class that stays
-        #[arg(long, value_name = "CLASS")]
-        into: String,
-    },
-    /// Remove a class and its samples
-    RemoveClass {
-        #[command(flatten)]
-        change: ChangeArgs,
-        /// The class
-        #[arg(long, value_name = "CLASS")]
-        class: String,
-    },
-    /// Say whether a part of a class may pass, and what it costs to miss it
-    SetClass {
-        #[command(flatten)]
-        change: ChangeArgs,
-        /// The class
-        #[arg(long, value_name = "CLASS")]
-        class: String,
-        /// Whether its parts may pass
-        #[arg(long, value_name = "BOOL")]
-        good: Option<bool>,
-        /// Cost of taking a frame of it for another class, 1 at first
-        #[arg(long, value_name = "COST")]
-        cost: Option<f64>,
-    },
 }
 
 /// Another job.
@@ -212,6 +116,10 @@ struct LogLine {
 #[derive(Serialize)]
 struct Migrated {
     before: Option<f64>,
+    /// Samples whose patches moved along, and those whose patches are gone.
+    surface_samples_kept: usize,
+    surface_samples_dropped: usize,
+    surface_move: Option<String>,
     #[serde(flatten)]
     after: Summary,
 }
@@ -222,7 +130,7 @@ pub(crate) fn run(command: &JobCommand, format: Format) -> Result<()> {
         JobCommand::Show(args) => show(&args.job, format),
         JobCommand::Log(args) => log(&args.job, format),
         JobCommand::Teach(args) => run_teach(args, format),
-        JobCommand::Edit(command) => edit(command, format),
+        JobCommand::Edit(command) => edit::run(command, format),
         JobCommand::Fit(args) => change(args, format, |_| Ok(())),
         JobCommand::Merge(args) => {
             let other = Job::load(&args.other)?;
@@ -238,70 +146,7 @@ pub(crate) fn run(command: &JobCommand, format: Format) -> Result<()> {
             })
         }
         JobCommand::Migrate(args) => run_migrate(args, format),
-        JobCommand::Device(args) => device(args, format),
-    }
-}
-
-fn edit(command: &EditCommand, format: Format) -> Result<()> {
-    match command {
-        EditCommand::Forget {
-            change: args,
-            sample,
-        } => change(args, format, |job| {
-            job.remove_sample(SampleId(*sample))?;
-            Ok(())
-        }),
-        EditCommand::Relabel {
-            change: args,
-            sample,
-            class,
-        } => change(args, format, |job| {
-            let class = class_named(job, class)?.id;
-            Ok(job.relabel_sample(SampleId(*sample), class)?)
-        }),
-        EditCommand::Rename {
-            change: args,
-            class,
-            to,
-        } => change(args, format, |job| {
-            let class = class_named(job, class)?.id;
-            Ok(job.rename_class(class, to)?)
-        }),
-        EditCommand::MergeClasses {
-            change: args,
-            class,
-            into,
-        } => change(args, format, |job| {
-            let (from, into) = (class_named(job, class)?.id, class_named(job, into)?.id);
-            Ok(job.merge_classes(from, into)?)
-        }),
-        EditCommand::RemoveClass {
-            change: args,
-            class,
-        } => change(args, format, |job| {
-            let class = class_named(job, class)?.id;
-            Ok(job.remove_class(class)?)
-        }),
-        EditCommand::SetClass {
-            change: args,
-            class,
-            good,
-            cost,
-        } => {
-            if good.is_none() && cost.is_none() {
-                bail!("nothing to set; give --good or --cost");
-            }
-            change(args, format, |job| {
-                let class = class_named(job, class)?.id;
-                if let Some(good) = good {
-                    job.set_good(class, *good)?;
-                }
-                if let Some(cost) = cost {
-                    job.set_cost(class, *cost)?;
-                }
-                Ok(())
-            })
-        }
+        JobCommand::Device(args) => device::run(args, format),
     }
 }
 
@@ -329,6 +174,7 @@ fn run_teach(args: &TeachArgs, format: Format) -> Result<()> {
         unix_time: operator.unix_time(),
         by: operator.by.clone(),
         thumbnails: operator.thumbnails,
+        augment: operator.augment == Augment::Auto,
         ..CalibrateOptions::default()
     };
     change(&args.change, format, |job| {
@@ -343,52 +189,55 @@ fn run_migrate(args: &MigrateArgs, format: Format) -> Result<()> {
     job.set_operator(&args.change.operator.by, args.change.operator.unix_time());
     let encoder = args.encoder.open()?;
     let moved = migrate(&encoder, &job, &args.change.fit.options()?)?;
-    moved.job.save(&args.out)?;
+    let (migration, surface) = (moved.migration, moved.surface);
+    migration.job.save(&args.out)?;
     let report = Migrated {
-        before: moved
+        before: migration
             .before
             .and_then(|before: FitReport| before.loo_accuracy),
-        after: Summary::of(&args.out, &moved.job, &moved.after),
+        surface_samples_kept: surface.kept + surface.remade,
+        surface_samples_dropped: surface.dropped,
+        surface_move: surface_move(&surface),
+        after: Summary::of(&args.out, &migration.job, &migration.after),
     };
     format.print(&report, |report| {
         let before = report
             .before
             .map_or("unknown".into(), |share| format!("{:.1} %", 100.0 * share));
+        let surface = report.surface_move.as_deref();
+        let surface = surface.map_or(String::new(), |text| format!("\nsurface: {text}"));
         format!(
-            "{}\nwith the old encoder it was {before}",
+            "{}{surface}\nwith the old encoder it was {before}",
             report.after.human()
         )
     })
 }
 
-fn device(args: &DeviceArgs, format: Format) -> Result<()> {
-    let head = Job::load(&args.job)?.device_head(&DeviceOptions {
-        job_number: args.number,
-        max_bytes: args.max_bytes,
-        input: DeviceInput::Fitted,
-    })?;
-    save(&args.out, &head.image)?;
-    let report = DeviceReport {
-        out: args.out.clone(),
-        bytes: head.image.len(),
-        samples_kept: head.rows,
-        compared: head.parity.n,
-        same_class: head.parity.same_class,
-        same_unknown: head.parity.same_unknown,
-        score_difference: head.parity.score_difference,
-    };
-    format.print(&report, |report| {
-        format!(
-            "{} bytes, {} samples kept; of {} samples compared {} get the same class and {} the same answer to unknown; scores differ by up to {:.3}\nsaved {}",
-            report.bytes,
-            report.samples_kept,
-            report.compared,
-            report.same_class,
-            report.same_unknown,
-            report.score_difference,
-            report.out.display()
-        )
-    })
+/// What became of the surface of good parts; `None` for a job that had none.
+fn surface_move(surface: &SurfaceMove) -> Option<String> {
+    let SurfaceMove {
+        kept,
+        remade,
+        dropped,
+        needed,
+        smallest,
+    } = *surface;
+    if dropped > 0 {
+        return Some(format!(
+            "the patches of {dropped} of {} good samples are gone: the new encoder looks at {needed} pixels along the shorter side of a frame, and the \
+             smallest picture kept of them has {smallest}; teach good parts again with `job teach`, with --thumbnails {needed} if the job is to move once more",
+            kept + remade + dropped
+        ));
+    }
+    match (kept, remade) {
+        (0, 0) => None,
+        (_, 0) => Some(format!(
+            "kept as {kept} good samples taught it, since pixels do not depend on the encoder"
+        )),
+        _ => Some(format!(
+            "learned anew from the pictures of {remade} good samples"
+        )),
+    }
 }
 
 fn show(path: &Path, format: Format) -> Result<()> {

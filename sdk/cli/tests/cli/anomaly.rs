@@ -100,6 +100,18 @@ fn every_method_is_reported_with_the_agreed_keys() {
                 "{key} of {row}"
             );
         }
+        for key in ["false_alarm_rate", "false_alarm_promised", "detection_rate"] {
+            assert!(
+                row[key].as_f64().is_some_and(|v| (0.0..=1.0).contains(&v)),
+                "{key} of {row}"
+            );
+        }
+        assert_eq!(row["false_alarm_allowed"], 0.05);
+        // Binomial(4, 0.05): P(X <= 1) = 0.986
+        assert_eq!(row["false_alarm_band"], serde_json::json!([0.0, 0.25]));
+        let within = row["false_alarm_rate"].as_f64().unwrap() <= 0.25;
+        assert_eq!(row["false_alarm_in_band"], within, "{row}");
+        assert_eq!(row["threshold"], "extrapolated");
         assert!(row["ci95"].as_f64().is_some_and(|v| v >= 0.0), "{row}");
     }
     // A bright square in a fine texture is seen in the pixels themselves.

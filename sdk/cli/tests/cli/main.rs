@@ -17,4 +17,5 @@ mod needed;
 mod pipeline;
 mod quantize;
 mod support;
+mod surface;
 mod usage;

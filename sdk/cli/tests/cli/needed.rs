@@ -41,7 +41,7 @@ fn needed(file: &Path) -> Vec<String> {
 
 #[test]
 fn the_program_needs_the_c_library_alone() {
-    let needed = needed(&Path::new(program()));
+    let needed = needed(Path::new(program()));
     assert!(needed.iter().any(|name| name == "libc.so.6"), "{needed:?}");
     let other: Vec<&String> = needed
         .iter()

@@ -281,6 +281,12 @@ fn fewshot(bundle: &Path, photos: &Path) {
                         row["ci95"].as_f64().is_some_and(|ci95| ci95 >= 0.0),
                         "{row}"
                     );
+                    for (key, most) in [("ece", 1.0), ("brier", 2.0)] {
+                        assert!(
+                            row[key].as_f64().is_some_and(|v| (0.0..=most).contains(&v)),
+                            "{key} of {row}"
+                        );
+                    }
                     let baseline = ["raw_pixels", "hog_lbp"].contains(&features);
                     assert_eq!(row["pooling"].is_string(), !baseline, "{row}");
                 }

@@ -315,6 +315,26 @@ fn weights_that_are_no_numbers_are_refused() {
 }
 
 #[test]
+fn a_graph_with_any_byte_changed_is_read_or_refused() {
+    let bytes = model(&[Gives::Tokens]).encode_to_vec();
+    let weights = bytes.len() - 4 * DIM * 3 * 16;
+    let mut refused = 0;
+    // Most bytes are weights, of which some will do.
+    let step = |at: usize| if at < weights / 2 { 1 } else { 3 };
+    let mut at = 0;
+    while at < bytes.len() {
+        for flip in [0x01, 0x80, 0xff] {
+            let mut changed = bytes.clone();
+            changed[at] ^= flip;
+            let read = read_graph(&changed, "changed", None, &GraphChoice::default());
+            refused += usize::from(read.is_err());
+        }
+        at += step(at);
+    }
+    assert!(refused > 100, "{refused}");
+}
+
+#[test]
 fn files_that_are_cut_or_something_else_leave_the_old_bundle() {
     let bytes = model(&[Gives::Tokens]).encode_to_vec();
     let files = Files::of(&bytes);

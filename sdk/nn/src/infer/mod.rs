@@ -35,4 +35,6 @@ pub use weights::{EncoderWeights, LINEAR_LAYERS, Stored};
 pub type Stop<'a> = dyn Fn() -> bool + Sync + 'a;
 
 #[cfg(test)]
+mod stop_tests;
+#[cfg(test)]
 mod tests;

@@ -1,7 +1,5 @@
 //! The kernels and the packed encoder beside plain loops and the encoder that trains.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-
 use candle_core::{DType, Device, Tensor};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -16,7 +14,7 @@ fn available() -> Vec<Isa> {
     Isa::ALL.into_iter().filter(|i| i.is_available()).collect()
 }
 
-fn floats(n: usize, seed: u64) -> Vec<f32> {
+pub(super) fn floats(n: usize, seed: u64) -> Vec<f32> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let unit = |word: u32| word as f32 / u32::MAX as f32 * 2.0 - 1.0;
     (0..n).map(|_| unit(rng.next_u32())).collect()
@@ -230,7 +228,7 @@ fn an_f32_layer_equals_sums_in_f64() {
     }
 }
 
-fn config(dim: usize, heads: usize, registers: usize, gelu: Gelu) -> VitConfig {
+pub(super) fn config(dim: usize, heads: usize, registers: usize, gelu: Gelu) -> VitConfig {
     VitConfig {
         dim,
         depth: 3,
@@ -244,7 +242,7 @@ fn config(dim: usize, heads: usize, registers: usize, gelu: Gelu) -> VitConfig {
     }
 }
 
-fn tensors(config: &VitConfig, seed: u64) -> std::collections::BTreeMap<String, Tensor> {
+pub(super) fn tensors(config: &VitConfig, seed: u64) -> std::collections::BTreeMap<String, Tensor> {
     let mut params = Params::new();
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     Vit::init(config, &mut params, "", &mut rng).unwrap();
@@ -258,7 +256,7 @@ fn tensors(config: &VitConfig, seed: u64) -> std::collections::BTreeMap<String, 
     noisy.map(|(i, (k, t))| (k.clone(), noise(t, i))).collect()
 }
 
-fn run(
+pub(super) fn run(
     config: &VitConfig,
     weights: &EncoderWeights,
     options: PackedOptions,
@@ -405,86 +403,6 @@ fn frames_from_several_threads_take_turns() {
         for (input, want) in inputs.iter().zip(&want) {
             scope.spawn(|| (0..25).for_each(|_| assert_eq!(cls(input), *want)));
         }
-    });
-}
-
-#[test]
-fn a_call_that_is_stopped_anywhere_says_how_far_it_came_and_changes_no_later_bit() {
-    let config = config(64, 2, 4, Gelu::Tanh);
-    let weights = EncoderWeights::from_tensors(&tensors(&config, 1)).unwrap();
-    let images = floats(3 * 3 * 32 * 40, 2);
-    let other = floats(3 * 32 * 40, 3);
-    for threads in [1, 2, 5] {
-        let options = PackedOptions {
-            threads,
-            images: 2,
-            ..PackedOptions::default()
-        };
-        let encoder = PackedVit::new(&config, &weights, &options).unwrap();
-        let want = run(&config, &weights, options, &images);
-        let want_other = run(&config, &weights, options, &other).0;
-        let mut came = Vec::new();
-        let whole = (0..1000).find_map(|allowed| {
-            let asked = AtomicUsize::new(0);
-            let stop = || asked.fetch_add(1, Ordering::Relaxed) >= allowed;
-            let (mut cls, mut patches) = (vec![0.0; 3 * 64], vec![0.0; 3 * 80 * 64]);
-            let progress = encoder.run_until(&images, 3, &mut cls, &mut patches, &stop);
-            match progress.unwrap() {
-                Progress::Done => return Some((cls, patches)),
-                Progress::Stopped { images, blocks } => came.push((images, blocks)),
-            }
-            let (mut cls, mut patches) = (vec![0.0; 64], vec![0.0; 80 * 64]);
-            encoder.run(&other, 1, &mut cls, &mut patches).unwrap();
-            assert_eq!(cls, want_other, "{threads} threads, asked {allowed} times");
-            None
-        });
-        assert_eq!(whole, Some(want));
-        assert_eq!(came[0], (0, 0));
-        assert!(came.iter().all(|(_, blocks)| *blocks < 3));
-        for reached in [(0, 1), (0, 2), (2, 0), (2, 2)] {
-            assert!(came.contains(&reached), "{threads}: {reached:?}");
-        }
-        if threads == 1 {
-            assert!(came.is_sorted(), "{came:?}");
-        }
-    }
-}
-
-#[test]
-fn a_call_that_waits_for_its_turn_can_be_stopped() {
-    let config = config(64, 2, 4, Gelu::Tanh);
-    let weights = EncoderWeights::from_tensors(&tensors(&config, 1)).unwrap();
-    let encoder = PackedVit::new(&config, &weights, &PackedOptions::default()).unwrap();
-    let images = floats(3 * 32 * 40, 2);
-    let call = |stop: &Stop<'_>| {
-        let (mut cls, mut patches) = (vec![0.0; 64], vec![0.0; 80 * 64]);
-        let progress = encoder.run_until(&images, 1, &mut cls, &mut patches, stop);
-        progress.unwrap()
-    };
-    let (inside, over) = (AtomicBool::new(false), AtomicBool::new(false));
-    std::thread::scope(|scope| {
-        // Holds the turn until the other has given up.
-        let holder = scope.spawn(|| {
-            call(&|| {
-                inside.store(true, Ordering::SeqCst);
-                while !over.load(Ordering::SeqCst) {
-                    std::thread::yield_now();
-                }
-                false
-            })
-        });
-        while !inside.load(Ordering::SeqCst) {
-            std::thread::yield_now();
-        }
-        let asked = AtomicUsize::new(0);
-        let waiting = call(&|| asked.fetch_add(1, Ordering::SeqCst) == 2);
-        over.store(true, Ordering::SeqCst);
-        let expected = Progress::Stopped {
-            images: 0,
-            blocks: 0,
-        };
-        assert_eq!(waiting, expected);
-        assert_eq!(holder.join().unwrap(), Progress::Done);
     });
 }
 

@@ -1,5 +1,6 @@
 //! `eval anomaly`: how well defects are told from good parts, and where they are, when only good parts were learned.
 
+mod alarms;
 mod images;
 mod score;
 
@@ -64,6 +65,9 @@ pub(crate) struct AnomalyArgs {
     /// Blur of heat maps before pixels are scored, in pixels
     #[arg(long, default_value_t = 4.0, value_name = "PIXELS")]
     sigma: f64,
+    /// Share of good parts that may be called anomalous, from which the thresholds follow
+    #[arg(long, default_value_t = 0.05, value_name = "SHARE")]
+    alarm_rate: f64,
     /// Leave out the baselines
     #[arg(long)]
     no_baselines: bool,
@@ -76,6 +80,7 @@ struct Report {
     test_bad: usize,
     masks: usize,
     tiles: usize,
+    alarm_rate: f64,
     results: Vec<Row>,
 }
 
@@ -95,12 +100,20 @@ struct Row {
     fit_ms: f64,
     score_ms: f64,
     bytes: usize,
+    #[serde(flatten)]
+    alarms: alarms::Alarms,
 }
 
 /// Embeds all images once and scores every method on the same draws.
 pub(crate) fn run(args: &AnomalyArgs, format: Format) -> Result<()> {
     if args.tiles == 0 || args.tiles > 16 {
         bail!("--tiles is {}; it must be from 1 to 16", args.tiles);
+    }
+    if !(args.alarm_rate > 0.0 && args.alarm_rate < 1.0) {
+        bail!(
+            "--alarm-rate is {}; it must be above 0 and below 1",
+            args.alarm_rate
+        );
     }
     let mut images = Images::scan(args)?;
     let encoder = args.encoder.open()?;
@@ -125,15 +138,16 @@ pub(crate) fn run(args: &AnomalyArgs, format: Format) -> Result<()> {
                     method,
                     ..NormalOptions::default()
                 };
-                let pixels = score::Pixels {
-                    draws: if args.masks.is_some() {
+                let measures = score::Measures {
+                    pixel_draws: if args.masks.is_some() {
                         args.pixel_draws
                     } else {
                         0
                     },
                     sigma: args.sigma,
+                    alarm_rate: args.alarm_rate,
                 };
-                let row = score::score(&images, index, &splits, &options, &pixels)
+                let row = score::score(&images, index, &splits, &options, &measures)
                     .with_context(|| format!("{name} cannot be scored"))?;
                 note(format_args!("{name} at {shots}: {:.3}", row.image_auroc));
                 results.push(row.named(name, shots));
@@ -150,6 +164,7 @@ pub(crate) fn run(args: &AnomalyArgs, format: Format) -> Result<()> {
             .filter(|item| item.mask.is_some())
             .count(),
         tiles: args.tiles,
+        alarm_rate: args.alarm_rate,
         results,
     };
     format.print(&report, human)
@@ -176,6 +191,8 @@ fn human(report: &Report) -> String {
         "± draws",
         "pixel AUROC",
         "AUPRO",
+        "false alarms",
+        "defects found",
         "fit ms",
         "score ms",
     ]);
@@ -189,18 +206,22 @@ fn human(report: &Report) -> String {
             format!("{:.1}", 100.0 * row.ci95_draws),
             optional(row.pixel_auroc),
             optional(row.aupro),
+            row.alarms.human(),
+            format!("{:.1}", 100.0 * row.alarms.detection_rate),
             format!("{:.1}", row.fit_ms),
             format!("{:.2}", row.score_ms),
         ]);
     }
     format!(
         "{}\n{} good images to draw from; tested on {} good and {} defective ones ({} with masks), {} tiles along the shorter side; areas in %, \
-         ± 1.96 standard errors over draws and test images",
+         ± 1.96 standard errors over draws and test images\nfalse alarms: share of good test images above the threshold for {:.1} %, with what chance \
+         leaves open for as many parts; `!` where more were called anomalous, (e) where the threshold is extrapolated",
         table.render(),
         report.good,
         report.test_good,
         report.test_bad,
         report.masks,
-        report.tiles
+        report.tiles,
+        100.0 * report.alarm_rate
     )
 }

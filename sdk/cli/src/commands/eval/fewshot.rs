@@ -8,7 +8,9 @@ use serde::Serialize;
 use ssl_edge::encoder::Pooling;
 use ssl_edge::eval::{
     Features, FewshotOptions, HeadChoice, fewshot, image_features, part_features,
+    part_features_with_copies,
 };
+use ssl_edge::job::HeadKind;
 use ssl_edge::vision::{ClassFolder, hog_lbp, raw_pixels};
 use std::path::PathBuf;
 
@@ -48,6 +50,9 @@ pub(crate) struct FewshotArgs {
         value_name = "HEAD,…"
     )]
     heads: Vec<String>,
+    /// Also with turned, mirrored, dimmed and brightened copies of the support: always, and where a job would keep them; ten times the work
+    #[arg(long)]
+    augment: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -77,11 +82,14 @@ struct Report {
 #[derive(Serialize)]
 struct Score {
     features: &'static str,
-    head: &'static str,
+    head: String,
     pooling: Option<&'static str>,
     shots: usize,
     mean: f64,
     ci95: f64,
+    /// Of the scores on the queries, with the job's temperature.
+    ece: f64,
+    brier: f64,
 }
 
 /// Features of one kind.
@@ -101,7 +109,10 @@ pub(crate) fn run(args: &FewshotArgs, format: Format) -> Result<()> {
         .collect::<Result<Vec<_>>>()?;
     let folder = scan_classes(&args.data)?;
     let encoder = args.encoder.open()?;
-    let all = part_features(&encoder, &folder)?;
+    let all = match args.augment {
+        true => part_features_with_copies(&encoder, &folder)?,
+        false => part_features(&encoder, &folder)?,
+    };
     check_classes_left(&folder, &all.labels, &all.skipped)?;
     let kinds = kinds(
         &all,
@@ -127,6 +138,8 @@ pub(crate) fn run(args: &FewshotArgs, format: Format) -> Result<()> {
             shots: score.shots,
             mean: score.mean,
             ci95: score.ci95,
+            ece: score.ece,
+            brier: score.brier,
         }));
     }
     let report = Report {
@@ -162,6 +175,9 @@ fn kinds(
             });
         }
     }
+    if !all.copies.is_empty() {
+        kinds.extend(with_copies(all, poolings)?);
+    }
     kinds.push(Kind {
         name: "auto",
         pooling: Some("auto"),
@@ -182,17 +198,42 @@ fn kinds(
     Ok(kinds)
 }
 
+/// What a job sees, and the texture alone, with and without copies of the support.
+fn with_copies(all: &Features, poolings: &[PartPooling]) -> Result<Vec<Kind>> {
+    let kind = HeadKind::Lda;
+    let heads = [true, false].map(|always| HeadChoice::Augmented { kind, always });
+    let mut kinds = Vec::new();
+    for pooling in poolings {
+        let mut parts = pooling.parts.to_vec();
+        parts.push("texture");
+        kinds.push(("encoder+texture", pooling.name, parts));
+    }
+    kinds.push(("texture", "texture", vec!["texture"]));
+    let mut out = Vec::new();
+    for (name, pooling, parts) in kinds {
+        out.push(Kind {
+            name,
+            pooling: Some(pooling),
+            features: all.only(&parts)?,
+            heads: heads.to_vec(),
+        });
+    }
+    Ok(out)
+}
+
 fn human(report: &Report, shots: &[usize]) -> String {
     let heads: Vec<String> = shots
         .iter()
         .map(|&shots| format!("{shots} shot{}", if shots == 1 { "" } else { "s" }))
         .collect();
     let mut columns = vec!["features", "pooling", "head"];
-    columns.extend(heads.iter().map(String::as_str));
+    for head in &heads {
+        columns.extend([head.as_str(), "ECE", "Brier"]);
+    }
     let mut table = Table::new(&columns);
     let mut rows: Vec<(&str, Option<&str>, &str)> = Vec::new();
     for score in &report.results {
-        let row = (score.features, score.pooling, score.head);
+        let row = (score.features, score.pooling, score.head.as_str());
         if !rows.contains(&row) {
             rows.push(row);
         }
@@ -203,18 +244,18 @@ fn human(report: &Report, shots: &[usize]) -> String {
             row.1.unwrap_or("-").to_owned(),
             row.2.to_owned(),
         ];
-        let of_row = |score: &&Score| (score.features, score.pooling, score.head) == row;
-        cells.extend(
-            report
-                .results
-                .iter()
-                .filter(of_row)
-                .map(|score| format!("{:.1} ± {:.1}", 100.0 * score.mean, 100.0 * score.ci95)),
-        );
+        let of_row = |score: &&Score| (score.features, score.pooling, score.head.as_str()) == row;
+        for score in report.results.iter().filter(of_row) {
+            cells.extend([
+                format!("{:.1} ± {:.1}", 100.0 * score.mean, 100.0 * score.ci95),
+                format!("{:.1}", 100.0 * score.ece),
+                format!("{:.3}", score.brier),
+            ]);
+        }
         table.row(cells);
     }
     format!(
-        "{}\n{} images of {} classes, {} draws; balanced accuracy in %, ± 1.96 standard errors",
+        "{}\n{} images of {} classes, {} draws; balanced accuracy in %, ± 1.96 standard errors; ECE: calibration error in %, Brier score from 0 to 2",
         table.render(),
         report.images,
         report.classes,

@@ -51,7 +51,7 @@ struct Report {
 #[derive(Serialize)]
 struct Score {
     features: &'static str,
-    head: &'static str,
+    head: String,
     shots: usize,
     auroc: f64,
     ci95: f64,
@@ -131,7 +131,7 @@ fn human(report: &Report) -> String {
     for score in &report.results {
         table.row(vec![
             score.features.into(),
-            score.head.into(),
+            score.head.clone(),
             score.shots.to_string(),
             format!("{:.1} ± {:.1}", 100.0 * score.auroc, 100.0 * score.ci95),
             format!("{:.1}", 100.0 * score.fpr95),

@@ -1,6 +1,7 @@
 //! One method on all draws.
 
 use super::Row;
+use super::alarms::{self, Drawn, Tested};
 use super::images::{Images, Item};
 use anyhow::{Context, Result, bail};
 use rayon::prelude::*;
@@ -10,18 +11,21 @@ use ssl_edge::anomaly::{
 };
 use std::time::Instant;
 
-/// How pixels are scored.
-pub(super) struct Pixels {
-    /// On the first so many draws.
-    pub(super) draws: usize,
+/// What is measured beside the images' scores.
+pub(super) struct Measures {
+    /// Pixels, on the first so many draws.
+    pub(super) pixel_draws: usize,
     /// Blur of heat maps.
     pub(super) sigma: f64,
+    /// Allowed share of false alarms.
+    pub(super) alarm_rate: f64,
 }
 
 struct Draw {
     auroc: f64,
     standard_error: Option<f64>,
     pixels: Option<PixelMetrics>,
+    alarms: Drawn,
     fit_ms: f64,
     score_ms: f64,
     bytes: usize,
@@ -33,7 +37,7 @@ pub(super) fn score(
     kind: usize,
     splits: &[AnomalySplit],
     options: &NormalOptions,
-    pixels: &Pixels,
+    measures: &Measures,
 ) -> Result<Row> {
     let draws = splits
         .par_iter()
@@ -44,7 +48,8 @@ pub(super) fn score(
                 kind,
                 split,
                 options,
-                (draw < pixels.draws).then_some(pixels.sigma),
+                (draw < measures.pixel_draws).then_some(measures.sigma),
+                measures.alarm_rate,
             )
         })
         .collect::<Result<Vec<Draw>>>()?;
@@ -75,6 +80,10 @@ pub(super) fn score(
         fit_ms: mean(&|d| d.fit_ms),
         score_ms: mean(&|d| d.score_ms),
         bytes: draws.iter().map(|d| d.bytes).max().unwrap_or(0),
+        alarms: alarms::over(
+            &draws.iter().map(|d| &d.alarms).collect::<Vec<_>>(),
+            measures.alarm_rate,
+        ),
     })
 }
 
@@ -94,6 +103,7 @@ fn one(
     split: &AnomalySplit,
     options: &NormalOptions,
     sigma: Option<f64>,
+    alarm_rate: f64,
 ) -> Result<Draw> {
     let item = |i: usize| &images.items[i];
     let learned = split
@@ -136,7 +146,13 @@ fn one(
             push_pixels(pixels, item(i), &map, sigma)?;
         }
     }
+    let tested = Tested {
+        scores: &scores,
+        positive: &positive,
+        good: &good,
+    };
     Ok(Draw {
+        alarms: alarms::one(images, kind, split, options, alarm_rate, &tested)?,
         auroc: auroc(&scores, &positive).context("both kinds of images are there")?,
         standard_error: auroc_standard_error(&scores, &positive),
         pixels: pixels.and_then(|pixels| pixels.metrics()),
