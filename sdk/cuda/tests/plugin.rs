@@ -10,11 +10,14 @@ use std::path::PathBuf;
 use common::{CONFIG, compare, open, tensors};
 use ssl_edge_plugin::{Options, Plugin, PluginError, Precision, Refusal, file_name};
 
-/// Cargo puts the library two folders above the tests, or beside them.
+/// Cargo puts the library beside the tests, and `cargo build` links it into the folder above.
 fn library() -> PathBuf {
     let tests = std::env::current_exe().unwrap();
-    let folder = tests.parent().unwrap().parent().unwrap();
-    folder.join(file_name("cuda"))
+    let beside = tests.parent().unwrap();
+    let (name, above) = (file_name("cuda"), beside.parent().unwrap());
+    let found = [beside, above].map(|folder| folder.join(&name));
+    let there = found.iter().find(|file| file.exists());
+    there.unwrap_or(&found[0]).clone()
 }
 
 fn plugin() -> Plugin {
