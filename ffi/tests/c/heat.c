@@ -220,9 +220,13 @@ static void devices(ssl_edge_job *job) {
     uint32_t class_id = 0;
     uint64_t revision = 0;
     EXPECT(OK, ssl_edge_job_class_at(job, 0, &class_id));
-    EXPECT(OK, ssl_edge_job_set_cost(job, class_id, 3.0));
-    fit(job);
-    REFUSED(NO_DEVICE_HEAD, "cost", ssl_edge_job_device_head(job, &options, image, sizeof image, &size));
+    ssl_edge_fit_options knn;
+    ssl_edge_fit_report fitted;
+    EXPECT(OK, ssl_edge_fit_options_init(&knn, sizeof knn));
+    EXPECT(OK, ssl_edge_fit_report_init(&fitted, sizeof fitted));
+    knn.head = SSL_EDGE_HEAD_KNN;
+    EXPECT(OK, ssl_edge_job_fit_with_options(job, &knn, &fitted));
+    REFUSED(NO_DEVICE_HEAD, "head", ssl_edge_job_device_head(job, &options, image, sizeof image, &size));
     EXPECT(OK, ssl_edge_job_add_class(job, "more", &class_id));
     REFUSED(NOT_FITTED, "fit", ssl_edge_job_device_head(job, &options, image, sizeof image, &size));
     EXPECT(OK, ssl_edge_job_undo(job, &revision));
