@@ -355,6 +355,7 @@ fn engine_number(engine: EngineKind) -> Result<u32, Failure> {
     match engine {
         EngineKind::Native => Ok(ssl_edge_engine::Native as u32),
         EngineKind::Onnx => Ok(ssl_edge_engine::Onnx as u32),
+        EngineKind::Cuda => Ok(ssl_edge_engine::Cuda as u32),
         engine => Err(unnumbered("engine", engine.name())),
     }
 }

@@ -7,13 +7,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 fn seeds(target: &str) -> Vec<PathBuf> {
-    let folder = workspace_root().join("tests/fuzz/corpus").join(target);
+    files("corpus", target)
+}
+
+fn files(kind: &str, target: &str) -> Vec<PathBuf> {
+    let folder = workspace_root().join("tests/fuzz").join(kind).join(target);
     let entries = fs::read_dir(&folder).expect("the corpus can be read");
     let mut seeds: Vec<PathBuf> = entries
         .map(|entry| entry.expect("an entry can be read").path())
         .collect();
     seeds.sort();
-    assert!(seeds.len() > 1, "{} has no seeds", folder.display());
+    assert!(seeds.len() > 1, "{} has no files", folder.display());
     seeds
 }
 
@@ -44,6 +48,16 @@ fn jobs_of_the_corpus_load_and_changed_ones_do_not() {
             changed[at] ^= 0x20;
             fs::write(&path, changed).expect("a file can be written");
             assert!(Job::load(&path).is_err(), "byte {at}");
+        }
+    }
+}
+
+#[test]
+fn what_fuzzing_found_gives_an_error_or_a_value() {
+    for file in files("found", "bundle") {
+        let bytes = fs::read(&file).expect("a file can be read");
+        if let Ok(bundle) = Bundle::from_bytes(Path::new("found.sslb"), bytes) {
+            assert_ne!(bundle.encoder_hash(), [0; 32]);
         }
     }
 }

@@ -173,7 +173,7 @@ fn heads(folder: &Path) -> Outcome {
             encoder: [7; 32],
             class_ids: &[10, 11],
             weights: &[1.0, -1.0, 0.5, -1.0, 1.0, 0.25],
-            bias: &[0.0, 0.1],
+            bias: if cosine { &[0.0, 0.0] } else { &[0.0, 0.1] },
             cosine,
             temperature: 0.5,
             centre: &centre,
