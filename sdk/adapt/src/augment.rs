@@ -2,14 +2,17 @@
 //!
 //! Copies belong to their sample: they have its label, are left out with it, and go when it goes. Head and parts are chosen without them. The chosen
 //! head is then fitted with and without copies on samples left out in folds (of each class, sample `i` is in fold `i mod F`, `F` being the samples of
-//! the largest class, at most [`FOLDS`]), and asked about the samples that were left out, never about copies. Copies are kept under the rule by which
-//! head and parts are chosen (`choose.rs`): of the samples that one of the two gets right and the other does not, so many must speak for them that a
-//! fair coin would do so with a chance below 0.05.
+//! the largest class, at most [`FOLDS`]), and asked about the samples that were left out, never about copies; the only sample of a
+//! class cannot be left out and is asked of the head that has seen it.
+//!
+//! Copies are kept unless more samples speak against them than for them. That asks less of them than of another head (`choose.rs`): that a part may
+//! lie and be lit otherwise is known beforehand, and a handful of samples cannot prove it, but they do contradict it where the way a part lies is what
+//! tells its class.
 
 use crate::blocks;
 use crate::calibrate::calibrate;
 use crate::candidate::{self, Candidate};
-use crate::choose::{Problem, SIGNIFICANCE, chance};
+use crate::choose::Problem;
 use crate::error::AdaptError;
 use crate::fitted::argmax;
 use crate::head::{Head, HeadKind};
@@ -25,7 +28,7 @@ const FOLDS: usize = 16;
 pub struct Augmentation {
     /// Copies of all samples.
     pub copies: usize,
-    /// Samples that the head gets right only with copies, when they are left out.
+    /// Samples that the head gets right only with copies, when they are left out where they can be.
     pub gained: usize,
     /// Samples that it gets right only without.
     pub lost: usize,
@@ -84,6 +87,29 @@ impl Fit<'_> {
         candidate::head_alone(self.kind, &support, lambda)
     }
 
+    /// A sample as the head sees it.
+    fn seen(&self, sample: usize) -> Vec<f32> {
+        self.view
+            .of(self.problem.rows[sample], self.problem.layout.parts())
+    }
+
+    /// How far the score of its own class is above the best other one, the mean over all samples.
+    fn margin(&self, head: &Head) -> f64 {
+        let labels = self.problem.labels.iter().enumerate();
+        let margins = labels.map(|(sample, &label)| {
+            let scores = head.scores(&self.seen(sample));
+            let others = scores
+                .iter()
+                .enumerate()
+                .filter(|(class, _)| *class != label);
+            let best = others
+                .map(|(_, score)| *score)
+                .fold(f64::NEG_INFINITY, f64::max);
+            scores[label] - best
+        });
+        margins.sum::<f64>() / self.problem.labels.len() as f64
+    }
+
     /// Scores `[N, C]` of the samples by heads that have seen neither them nor their copies; minus infinity for the only ones of their classes.
     fn left_out(&self, folds: &[Option<usize>], copies: bool) -> Result<Vec<f64>, AdaptError> {
         let n_classes = self.problem.n_classes;
@@ -99,9 +125,7 @@ impl Fit<'_> {
         for (sample, fold) in folds.iter().enumerate() {
             match fold {
                 Some(fold) => {
-                    let row = self.problem.rows[sample];
-                    let seen = self.view.of(row, self.problem.layout.parts());
-                    scores.extend(heads[*fold].scores(&seen));
+                    scores.extend(heads[*fold].scores(&self.seen(sample)));
                 }
                 None => scores.extend(vec![f64::NEG_INFINITY; n_classes]),
             }
@@ -130,29 +154,34 @@ pub(crate) fn with_copies(
     };
     let folds = folds(problem);
     let (plain, scores) = (fit.left_out(&folds, false)?, fit.left_out(&folds, true)?);
-    let right = |scores: &[f64]| -> Vec<Option<bool>> {
-        let rows = scores.chunks_exact(problem.n_classes).zip(problem.labels);
-        let hits = rows.map(|(row, &label)| argmax(row) == label);
-        hits.zip(&folds)
-            .map(|(hit, fold)| fold.map(|_| hit))
-            .collect()
-    };
-    let (without, with) = (right(&plain), right(&scores));
-    let count = |a: bool, b: bool| {
-        let pairs = without.iter().zip(&with);
-        pairs
-            .filter(|(x, y)| **x == Some(a) && **y == Some(b))
-            .count()
-    };
     let all: Vec<usize> = (0..problem.rows.len()).collect();
     let (head, lambda) = fit.head(&all, true)?;
+    let right = |scores: &[f64], seen_all: &Head| -> Vec<bool> {
+        let rows = scores.chunks_exact(problem.n_classes).zip(&folds);
+        let hit = |(sample, (row, fold)): (usize, (&[f64], &Option<usize>))| {
+            let label = problem.labels[sample];
+            match fold {
+                Some(_) => argmax(row) == label,
+                None => argmax(&seen_all.scores(&fit.seen(sample))) == label,
+            }
+        };
+        rows.enumerate().map(hit).collect()
+    };
+    let without = right(&plain, &reference.head);
+    let with = right(&scores, &head);
+    let count = |a: bool, b: bool| {
+        let pairs = without.iter().zip(&with);
+        pairs.filter(|pair| *pair == (&a, &b)).count()
+    };
+    // Copies make scores wider. Where nothing can be left out, they must not make the head surer than it would be without.
+    let prior = reference.prior * (fit.margin(&head) / fit.margin(&reference.head)).max(1.0);
     let samples = Rows::of(problem, view, &all, false);
     let calibration = calibrate(&scores, &samples.support(problem.n_classes)?);
     let found = Augmentation {
         copies,
         gained: count(false, true),
         lost: count(true, false),
-        kept: chance(&without, &with) < SIGNIFICANCE,
+        kept: count(false, true) >= count(true, false),
     };
     let candidate = Candidate {
         kind: reference.kind,
@@ -160,6 +189,7 @@ pub(crate) fn with_copies(
         lambda,
         loo_scores: scores,
         calibration,
+        prior,
     };
     Ok(Some((candidate, found)))
 }

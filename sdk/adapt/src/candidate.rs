@@ -23,6 +23,8 @@ pub(crate) struct Candidate {
     pub(crate) loo_scores: Vec<f64>,
     /// `None` when no class has two samples.
     pub(crate) calibration: Option<Calibration>,
+    /// Temperature where there is no calibration.
+    pub(crate) prior: f64,
 }
 
 impl Candidate {
@@ -30,7 +32,7 @@ impl Candidate {
     pub(crate) fn temperature(&self) -> f64 {
         match &self.calibration {
             Some(calibration) => calibration.temperature,
-            None => default_temperature(self.kind),
+            None => self.prior,
         }
     }
 
@@ -132,6 +134,7 @@ fn candidate(
         lambda,
         loo_scores,
         calibration,
+        prior: default_temperature(kind),
     }
 }
 
@@ -250,6 +253,7 @@ impl<'s> Closed<'s> {
                 lambda: Some(best.lambda),
                 calibration: best.calibration(support).clone(),
                 loo_scores: best.scores,
+                prior: default_temperature(kind),
             },
             None => self.at(kind, self.unit(), support),
         }

@@ -42,7 +42,7 @@ impl FitArgs {
 /// Whether copies of the frames are taught too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Augment {
-    /// Turned, mirrored, dimmed and brightened copies, used where leave-one-out shows that they help
+    /// Turned, mirrored, dimmed and brightened copies, used unless samples that are left out speak against them
     Auto,
     /// None
     Off,
@@ -57,8 +57,7 @@ pub(crate) struct OperatorArgs {
     /// Keep pictures of the frames with this shorter side, so that the job can move to another encoder; 0 keeps none
     #[arg(long, default_value_t = 0, value_name = "PIXELS")]
     pub(crate) thumbnails: u32,
-    /// Turned, mirrored and relit copies of the frames for the head: ten times the work of teaching, and no use below a handful of samples a class,
-    /// since they must prove to help before they are used
+    /// Turned, mirrored and relit copies of the frames for the head: ten times the work of teaching, worth it where parts may lie and be lit otherwise
     #[arg(long, value_enum, default_value = "off", value_name = "WHEN")]
     pub(crate) augment: Augment,
 }

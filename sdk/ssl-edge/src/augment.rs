@@ -1,5 +1,5 @@
 //! Copies of a frame that stand for other ways in which a part may lie or be lit: turned by quarters, mirrored, dimmed and brightened. They are made
-//! when a sample is taught; a job keeps their features and uses them where leave-one-out shows that they help
+//! when a sample is taught; a job keeps their features and uses them unless left-out samples speak against them
 //! ([`Augmentation`](crate::job::Augmentation)).
 
 use crate::vision::{Image, Pixels};

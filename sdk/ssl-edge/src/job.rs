@@ -54,7 +54,7 @@ pub struct CalibrateOptions {
     pub thumbnails: u32,
     /// Kind of patch tokens that the job looks at ([`surface`](crate::surface)); `None` for none.
     pub surface: Option<String>,
-    /// Whether features of [`copies`](crate::augment::copies) of the frames are kept with the samples, for the head to use where they prove to help.
+    /// Whether features of [`copies`](crate::augment::copies) of the frames are kept with the samples, for the head to use unless samples that are left out speak against them.
     pub augment: bool,
     /// Region of the frames that the surface leaves out; [`calibrate`] gives it to the job.
     pub ignore: Option<IgnoreMask>,
