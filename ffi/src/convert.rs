@@ -53,7 +53,7 @@ impl From<AdaptError> for Failure {
             AdaptError::BadOption { .. } | AdaptError::DeviceTooSmall { .. } => {
                 Status::InvalidArgument
             }
-            AdaptError::Device(_) => Status::NoDeviceHead,
+            AdaptError::Device(_) | AdaptError::NotOnDevice { .. } => Status::NoDeviceHead,
             AdaptError::GridShape { .. } | AdaptError::AllMasked { .. } => Status::InvalidFrame,
             AdaptError::TokensNeeded => Status::InvalidEmbedding,
             AdaptError::NotFitted => Status::NotFitted,
