@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
 /// Chance of a false change of head and parts, over all candidates.
-pub(crate) const SIGNIFICANCE: f64 = 0.05;
+const SIGNIFICANCE: f64 = 0.05;
 /// Logistic regression is tried up to this many samples: its leave-one-out has no closed form.
 const MAX_LOGISTIC: usize = 128;
 
@@ -171,7 +171,7 @@ impl Problem<'_> {
 }
 
 /// Chance that a fair coin speaks for `other` as often as the samples do that only one of both gets right.
-pub(crate) fn chance(reference: &[Option<bool>], other: &[Option<bool>]) -> f64 {
+fn chance(reference: &[Option<bool>], other: &[Option<bool>]) -> f64 {
     let pairs = || reference.iter().zip(other);
     let gained = pairs()
         .filter(|pair| matches!(pair, (Some(false), Some(true))))

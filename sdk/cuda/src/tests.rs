@@ -5,7 +5,7 @@
 mod common;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
 use common::{CONFIG, compare, noise, open, tensors};
 use ssl_edge_plugin::{Options, Plugin, PluginError, Precision, Refusal};
@@ -56,28 +56,37 @@ fn driver(flag: &str) -> PathBuf {
     folder
 }
 
-/// Runs one of the ignored tests below in a process that finds the emulated driver.
-fn run(folder: &Path, words: &str, test: &str) -> Output {
-    Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--ignored",
-            "--exact",
-            "--nocapture",
-            &format!("tests::{test}"),
-        ])
+/// Which of [`SCENARIOS`] a process is to run.
+const SCENARIO: &str = "SSL_EDGE_SCENARIO";
+
+/// What is tried in a process of its own that finds the emulated driver.
+const SCENARIOS: [(&str, fn()); 10] = [
+    ("tokens", tokens),
+    ("devices", devices),
+    ("no_device", no_device),
+    ("stub", stub),
+    ("old_device", old_device),
+    ("old_driver", old_driver),
+    ("module_too_new", module_too_new),
+    ("no_cublas", no_cublas),
+    ("out_of_memory", out_of_memory),
+    ("fails_while_it_runs", fails_while_it_runs),
+];
+
+/// Runs this test binary again, for one scenario.
+fn passes(folder: &Path, words: &str, scenario: &str) {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--nocapture", "tests::scenarios"])
         .env("LD_LIBRARY_PATH", folder)
         .env("SSL_EDGE_EMULATED", words)
+        .env(SCENARIO, scenario)
         .output()
-        .unwrap()
-}
-
-fn passes(folder: &Path, words: &str, test: &str) {
-    let output = run(folder, words, test);
+        .unwrap();
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text);
     assert!(
         output.status.success() && text.contains("1 passed"),
-        "{words}: {text}"
+        "{scenario}, {words}: {text}"
     );
 }
 
@@ -90,9 +99,14 @@ impl Drop for Removed {
 }
 
 #[test]
-fn an_encoder_over_an_emulated_driver() {
+fn scenarios() {
+    if let Ok(name) = std::env::var(SCENARIO) {
+        let found = SCENARIOS.iter().find(|(known, _)| *known == name);
+        let (_, scenario) = found.expect("a scenario of this file");
+        return scenario();
+    }
     let folder = Removed(driver(""));
-    let tests = [
+    let tried = [
         ("capability=87", "tokens"),
         ("devices=0", "no_device"),
         ("init=34", "stub"),
@@ -102,17 +116,14 @@ fn an_encoder_over_an_emulated_driver() {
         ("launches=150", "fails_while_it_runs"),
         ("devices=2", "devices"),
     ];
-    for (words, test) in tests {
-        passes(&folder.0, words, test);
+    for (words, scenario) in tried {
+        passes(&folder.0, words, scenario);
     }
     std::fs::remove_file(folder.0.join("libcublasLt.so.12")).unwrap();
     passes(&folder.0, "", "no_cublas");
-}
-
-#[test]
-fn a_driver_without_a_function_is_too_old() {
-    let folder = Removed(driver("-DOLD"));
-    passes(&folder.0, "", "old_driver");
+    let without_a_function = Removed(driver("-DOLD"));
+    passes(&without_a_function.0, "", "old_driver");
+    assert_eq!(tried.len() + 2, SCENARIOS.len());
 }
 
 const OPTIONS: Options = Options {
@@ -139,14 +150,10 @@ fn expect(error: &PluginError, expected: Refusal, parts: &[&str]) {
     }
 }
 
-#[test]
-#[ignore = "needs the emulated driver"]
 fn tokens() {
     compare(&plugin()).unwrap();
 }
 
-#[test]
-#[ignore = "needs the emulated driver"]
 fn devices() {
     let devices = plugin().devices().unwrap();
     assert_eq!(devices.len(), 2);
@@ -160,21 +167,15 @@ fn devices() {
     expect(&error, Refusal::NoDevice, &["no GPU 2", "0 to 1"]);
 }
 
-#[test]
-#[ignore = "needs the emulated driver"]
 fn no_device() {
     refused(Refusal::NoDevice, &["sees no GPU"]);
     expect(&plugin().devices().unwrap_err(), Refusal::NoDevice, &[]);
 }
 
-#[test]
-#[ignore = "needs the emulated driver"]
 fn stub() {
     refused(Refusal::NoDriver, &["link stub"]);
 }
 
-#[test]
-#[ignore = "needs the emulated driver"]
 fn old_device() {
     refused(
         Refusal::OldDevice,
@@ -182,20 +183,14 @@ fn old_device() {
     );
 }
 
-#[test]
-#[ignore = "needs the emulated driver"]
 fn old_driver() {
     refused(Refusal::OldDriver, &["too old", "cuGraphLaunch"]);
 }
 
-#[test]
-#[ignore = "needs the emulated driver"]
 fn module_too_new() {
     refused(Refusal::OldDriver, &["CUDA 12.6", "newer driver"]);
 }
 
-#[test]
-#[ignore = "needs the emulated driver"]
 fn no_cublas() {
     refused(
         Refusal::NoLibrary,
@@ -203,8 +198,6 @@ fn no_cublas() {
     );
 }
 
-#[test]
-#[ignore = "needs the emulated driver"]
 fn out_of_memory() {
     refused(
         Refusal::OutOfMemory,
@@ -212,8 +205,6 @@ fn out_of_memory() {
     );
 }
 
-#[test]
-#[ignore = "needs the emulated driver"]
 fn fails_while_it_runs() {
     let encoder = open(&plugin(), &tensors(&CONFIG), &OPTIONS).unwrap();
     let (d, n) = (CONFIG.dim, CONFIG.n_patches());
