@@ -1,7 +1,7 @@
 //! Attention of some query rows of one image: `softmax(Q Kᵀ / √d) V` per head, in f32.
 
 use super::layer::{Target, each_panel};
-use super::tile::{COLUMNS, FloatTile, Kernels};
+use super::tile::{Ahead, COLUMNS, FloatTile, Kernels};
 use crate::ops::simd::{self, vectorised};
 
 /// Sizes of the attention over one image.
@@ -58,56 +58,46 @@ impl Heads {
                 stride: padded,
                 add: false,
             };
-            each_panel(
-                kernels,
-                rows,
-                padded,
-                &mut target,
-                |panel, first, rows, to| {
-                    let tile = FloatTile {
-                        rows,
-                        k: self.width,
-                        a: queries[first * dim + head * self.width..].as_ptr(),
-                        lda: dim,
-                        b: keys[panel * COLUMNS..].as_ptr(),
-                        ldb: padded,
-                        bias: std::ptr::null(),
-                        c: to.c,
-                        ldc: to.ldc,
-                        add: to.add,
-                    };
-                    // SAFETY: the keys have `width` rows of `padded` columns, the queries `rows` of `dim`.
-                    unsafe { kernels.float(&tile) }
-                },
-            );
+            each_panel(kernels, rows, padded, &mut target, |panel, cut, to| {
+                let tile = FloatTile {
+                    rows: cut.rows,
+                    k: self.width,
+                    a: queries[cut.first * dim + head * self.width..].as_ptr(),
+                    lda: dim,
+                    b: keys[panel * COLUMNS..].as_ptr(),
+                    ldb: padded,
+                    bias: std::ptr::null(),
+                    c: to.c,
+                    ldc: to.ldc,
+                    add: to.add,
+                    ahead: Ahead::nothing(keys.as_ptr()),
+                };
+                // SAFETY: the keys have `width` rows of `padded` columns, the queries `rows` of `dim`.
+                unsafe { kernels.float(&tile) }
+            });
             softmax(scores, padded, self.tokens, rows, scale);
             let mut target = Target {
                 data: &mut out.data[head * self.width..],
                 stride: out.stride,
                 add: false,
             };
-            each_panel(
-                kernels,
-                rows,
-                self.width,
-                &mut target,
-                |panel, first, rows, to| {
-                    let tile = FloatTile {
-                        rows,
-                        k: self.tokens,
-                        a: scores[first * padded..].as_ptr(),
-                        lda: padded,
-                        b: values[panel * COLUMNS..].as_ptr(),
-                        ldb: self.width,
-                        bias: std::ptr::null(),
-                        c: to.c,
-                        ldc: to.ldc,
-                        add: to.add,
-                    };
-                    // SAFETY: the values have T rows of `width` columns and a panel behind the last head's.
-                    unsafe { kernels.float(&tile) }
-                },
-            );
+            each_panel(kernels, rows, self.width, &mut target, |panel, cut, to| {
+                let tile = FloatTile {
+                    rows: cut.rows,
+                    k: self.tokens,
+                    a: scores[cut.first * padded..].as_ptr(),
+                    lda: padded,
+                    b: values[panel * COLUMNS..].as_ptr(),
+                    ldb: self.width,
+                    bias: std::ptr::null(),
+                    c: to.c,
+                    ldc: to.ldc,
+                    add: to.add,
+                    ahead: Ahead::nothing(values.as_ptr()),
+                };
+                // SAFETY: the values have T rows of `width` columns and a panel behind the last head's.
+                unsafe { kernels.float(&tile) }
+            });
         }
     }
 }

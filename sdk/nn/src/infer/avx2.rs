@@ -34,7 +34,7 @@ unsafe fn float_rows<const R: usize>(tile: &FloatTile) {
     unsafe {
         for first in [0, PASS] {
             let mut sums = [[_mm256_setzero_ps(); 2]; R];
-            let (mut a, mut b) = (tile.a, tile.b.add(first));
+            let (mut a, mut b, mut ahead) = (tile.a, tile.b.add(first), tile.ahead);
             for _ in 0..tile.k {
                 let columns = [_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8))];
                 for (r, sums) in sums.iter_mut().enumerate() {
@@ -42,6 +42,7 @@ unsafe fn float_rows<const R: usize>(tile: &FloatTile) {
                     sums[0] = _mm256_fmadd_ps(factor, columns[0], sums[0]);
                     sums[1] = _mm256_fmadd_ps(factor, columns[1], sums[1]);
                 }
+                _mm_prefetch::<_MM_HINT_T0>(ahead.advance());
                 a = a.add(1);
                 b = b.add(tile.ldb);
             }
@@ -69,7 +70,7 @@ unsafe fn vnni_rows<const R: usize>(tile: &IntTile) {
     unsafe {
         for first in [0, PASS] {
             let mut sums = start::<R>(tile, first);
-            let (mut a, mut b) = (tile.a, tile.b.add(4 * first));
+            let (mut a, mut b, mut ahead) = (tile.a, tile.b.add(4 * first), tile.ahead);
             for _ in 0..tile.groups {
                 let columns = [
                     _mm256_loadu_si256(b.cast()),
@@ -81,6 +82,7 @@ unsafe fn vnni_rows<const R: usize>(tile: &IntTile) {
                     sums[0] = _mm256_dpbusd_avx_epi32(sums[0], factor, columns[0]);
                     sums[1] = _mm256_dpbusd_avx_epi32(sums[1], factor, columns[1]);
                 }
+                _mm_prefetch::<_MM_HINT_T0>(ahead.advance());
                 a = a.add(4);
                 b = b.add(4 * COLUMNS);
             }
@@ -95,7 +97,7 @@ unsafe fn wide_rows<const R: usize>(tile: &IntTile) {
     unsafe {
         for first in [0, PASS] {
             let mut sums = start::<R>(tile, first);
-            let (mut a, mut b) = (tile.a, tile.b.add(2 * first));
+            let (mut a, mut b, mut ahead) = (tile.a, tile.b.add(2 * first), tile.ahead);
             for _ in 0..tile.groups {
                 let columns = [
                     _mm256_cvtepi8_epi16(_mm_loadu_si128(b.cast())),
@@ -109,6 +111,7 @@ unsafe fn wide_rows<const R: usize>(tile: &IntTile) {
                         *sum = _mm256_add_epi32(*sum, products);
                     }
                 }
+                _mm_prefetch::<_MM_HINT_T0>(ahead.advance());
                 a = a.add(4);
                 b = b.add(2 * COLUMNS);
             }

@@ -30,7 +30,7 @@ unsafe fn float_rows<const R: usize>(tile: &FloatTile) {
     // SAFETY: A has R rows of K, B has K rows of 32, C has R rows of 32, the bias 32 where it is not null.
     unsafe {
         let mut sums = [[_mm512_setzero_ps(); 2]; R];
-        let (mut a, mut b) = (tile.a, tile.b);
+        let (mut a, mut b, mut ahead) = (tile.a, tile.b, tile.ahead);
         for _ in 0..tile.k {
             let columns = [_mm512_loadu_ps(b), _mm512_loadu_ps(b.add(16))];
             for (r, sums) in sums.iter_mut().enumerate() {
@@ -38,6 +38,7 @@ unsafe fn float_rows<const R: usize>(tile: &FloatTile) {
                 sums[0] = _mm512_fmadd_ps(factor, columns[0], sums[0]);
                 sums[1] = _mm512_fmadd_ps(factor, columns[1], sums[1]);
             }
+            _mm_prefetch::<_MM_HINT_T0>(ahead.advance());
             a = a.add(1);
             b = b.add(tile.ldb);
         }
@@ -62,7 +63,7 @@ unsafe fn vnni_rows<const R: usize>(tile: &IntTile) {
     // SAFETY: A has R rows of `groups` times 4 bytes, B has `groups` times 128 bytes.
     unsafe {
         let mut sums = start::<R>(tile);
-        let (mut a, mut b) = (tile.a, tile.b);
+        let (mut a, mut b, mut ahead) = (tile.a, tile.b, tile.ahead);
         for _ in 0..tile.groups {
             let columns = [
                 _mm512_loadu_si512(b.cast()),
@@ -73,6 +74,7 @@ unsafe fn vnni_rows<const R: usize>(tile: &IntTile) {
                 sums[0] = _mm512_dpbusd_epi32(sums[0], factor, columns[0]);
                 sums[1] = _mm512_dpbusd_epi32(sums[1], factor, columns[1]);
             }
+            _mm_prefetch::<_MM_HINT_T0>(ahead.advance());
             a = a.add(4);
             b = b.add(4 * COLUMNS);
         }
@@ -85,7 +87,7 @@ unsafe fn wide_rows<const R: usize>(tile: &IntTile) {
     // SAFETY: A has R rows of `groups` times 4 bytes, B has `groups` times 64 bytes.
     unsafe {
         let mut sums = start::<R>(tile);
-        let (mut a, mut b) = (tile.a, tile.b);
+        let (mut a, mut b, mut ahead) = (tile.a, tile.b, tile.ahead);
         for _ in 0..tile.groups {
             let columns = [
                 _mm512_cvtepi8_epi16(_mm256_loadu_si256(b.cast())),
@@ -98,6 +100,7 @@ unsafe fn wide_rows<const R: usize>(tile: &IntTile) {
                     *sum = _mm512_add_epi32(*sum, products);
                 }
             }
+            _mm_prefetch::<_MM_HINT_T0>(ahead.advance());
             a = a.add(4);
             b = b.add(2 * COLUMNS);
         }

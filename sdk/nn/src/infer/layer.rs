@@ -2,7 +2,7 @@
 
 use super::buffer::Aligned;
 use super::quantise::{Quantised, pack_int};
-use super::tile::{COLUMNS, FloatTile, IntTile, Kernels};
+use super::tile::{Ahead, COLUMNS, Cut, FloatTile, IntTile, Kernels};
 use super::weights::Stored;
 use crate::Error;
 
@@ -106,19 +106,20 @@ impl Layer {
         assert!(x.count == 0 || x.data.len() >= (x.count - 1) * x.stride + self.k);
         match &self.weight {
             Packed::Float(values) => {
-                let panel = |p: usize| &values[p * self.k * COLUMNS..][..self.k * COLUMNS];
-                self.each_panel(kernels, x.count, y, |p, first, rows, out| {
+                self.each_panel(kernels, x.count, y, |p, cut, out| {
+                    let panel = &values[p * self.k * COLUMNS..][..self.k * COLUMNS];
                     let tile = FloatTile {
-                        rows,
+                        rows: cut.rows,
                         k: self.k,
-                        a: x.data[first * x.stride..].as_ptr(),
+                        a: x.data[cut.first * x.stride..].as_ptr(),
                         lda: x.stride,
-                        b: panel(p).as_ptr(),
+                        b: panel.as_ptr(),
                         ldb: COLUMNS,
                         bias: self.bias[p * COLUMNS..][..COLUMNS].as_ptr(),
                         c: out.c,
                         ldc: out.ldc,
                         add: out.add,
+                        ahead: Ahead::behind(panel, self.k, &cut),
                     };
                     // SAFETY: A and B were just checked to reach so far, C by `each_panel`.
                     unsafe { kernels.float(&tile) }
@@ -126,21 +127,23 @@ impl Layer {
             }
             Packed::Int(panels) => {
                 quantised.fill(kernels.form, x, self.k);
-                let panel = panels.groups * COLUMNS * kernels.form.group();
-                self.each_panel(kernels, x.count, y, |p, first, rows, out| {
+                let len = panels.groups * COLUMNS * kernels.form.group();
+                self.each_panel(kernels, x.count, y, |p, cut, out| {
+                    let panel = &panels.values[p * len..][..len];
                     let tile = IntTile {
-                        rows,
+                        rows: cut.rows,
                         groups: panels.groups,
-                        a: quantised.row(first).as_ptr(),
+                        a: quantised.row(cut.first).as_ptr(),
                         lda: quantised.stride(),
-                        b: panels.values[p * panel..][..panel].as_ptr(),
+                        b: panel.as_ptr(),
                         start: panels.start[p * COLUMNS..][..COLUMNS].as_ptr(),
                         scale: panels.scale[p * COLUMNS..][..COLUMNS].as_ptr(),
                         bias: self.bias[p * COLUMNS..][..COLUMNS].as_ptr(),
-                        row_scale: quantised.scales(first, rows).as_ptr(),
+                        row_scale: quantised.scales(cut.first, cut.rows).as_ptr(),
                         c: out.c,
                         ldc: out.ldc,
                         add: out.add,
+                        ahead: Ahead::behind(panel, panels.groups, &cut),
                     };
                     // SAFETY: A, B and the scales were just checked to reach so far, C by `each_panel`.
                     unsafe { kernels.int(&tile) }
@@ -154,7 +157,7 @@ impl Layer {
         kernels: &Kernels,
         rows: usize,
         y: &mut Target<'_>,
-        call: impl FnMut(usize, usize, usize, Out),
+        call: impl FnMut(usize, Cut, Out),
     ) {
         each_panel(kernels, rows, self.n, y, call);
     }
@@ -167,14 +170,14 @@ pub(super) struct Out {
     pub(super) add: bool,
 }
 
-/// Calls a kernel for every panel of `n` columns and every cut of `rows`: (panel, first row, rows, where to). A last panel that is
+/// Calls a kernel for every panel of `n` columns and every cut of `rows`: (panel, rows, where to). A last panel that is
 /// not whole goes through a buffer.
 pub(super) fn each_panel(
     kernels: &Kernels,
     rows: usize,
     n: usize,
     y: &mut Target<'_>,
-    mut call: impl FnMut(usize, usize, usize, Out),
+    mut call: impl FnMut(usize, Cut, Out),
 ) {
     const MOST_ROWS: usize = 12;
     assert!(rows == 0 || y.data.len() >= (rows - 1) * y.stride + n);
@@ -182,14 +185,14 @@ pub(super) fn each_panel(
     for panel in 0..n.div_ceil(COLUMNS) {
         let column = panel * COLUMNS;
         let width = COLUMNS.min(n - column);
-        for (first, height) in kernels.cuts(rows) {
+        for cut in kernels.cuts(rows) {
             if width == COLUMNS {
                 let out = Out {
-                    c: y.data[first * y.stride + column..].as_mut_ptr(),
+                    c: y.data[cut.first * y.stride + column..].as_mut_ptr(),
                     ldc: y.stride,
                     add: y.add,
                 };
-                call(panel, first, height, out);
+                call(panel, cut, out);
                 continue;
             }
             let mut whole = [0.0; MOST_ROWS * COLUMNS];
@@ -198,9 +201,9 @@ pub(super) fn each_panel(
                 ldc: COLUMNS,
                 add: false,
             };
-            call(panel, first, height, out);
-            for (r, row) in whole.chunks_exact(COLUMNS).take(height).enumerate() {
-                let to = &mut y.data[(first + r) * y.stride + column..][..width];
+            call(panel, cut, out);
+            for (r, row) in whole.chunks_exact(COLUMNS).take(cut.rows).enumerate() {
+                let to = &mut y.data[(cut.first + r) * y.stride + column..][..width];
                 for (to, value) in to.iter_mut().zip(row) {
                     *to = if y.add { *to + value } else { *value };
                 }

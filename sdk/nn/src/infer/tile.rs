@@ -29,6 +29,7 @@ pub(super) struct FloatTile {
     pub(super) ldc: usize,
     /// Whether C is added to.
     pub(super) add: bool,
+    pub(super) ahead: Ahead,
 }
 
 /// `C[r, n] = (start[n] + Σ A[r, k] B[k, n]) · row_scale[r] · scale[n] + bias[n]`, or `C += …`; the sum is an exact integer.
@@ -59,6 +60,61 @@ pub(super) struct IntTile {
     pub(super) ldc: usize,
     /// Whether C is added to.
     pub(super) add: bool,
+    pub(super) ahead: Ahead,
+}
+
+/// Memory that a kernel asks the near cache for while it works, `step` bytes further on at every row of B.
+///
+/// A panel of a wide layer comes from the far cache or from memory, slower than it is used the first time. What it costs to wait is hidden behind the
+/// products of the panel before.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead {
+    /// May point anywhere: it is never read.
+    from: *const u8,
+    step: usize,
+}
+
+impl Ahead {
+    /// Nothing: the beginning of B, which is near already.
+    pub(super) fn nothing<T>(b: *const T) -> Self {
+        Self {
+            from: b.cast(),
+            step: 0,
+        }
+    }
+
+    /// Of the panel behind `panel`, the part that falls to one of the calls on `panel`, which makes `steps` steps along K.
+    pub(super) fn behind<T>(panel: &[T], steps: usize, cut: &Cut) -> Self {
+        let step = size_of_val(panel).div_ceil(steps * cut.of);
+        let end = panel.as_ptr_range().end.cast::<u8>();
+        Self {
+            from: end.wrapping_add(cut.index * steps * step),
+            step,
+        }
+    }
+
+    /// Where to fetch next.
+    #[inline(always)]
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        allow(dead_code, reason = "the other kernels leave it to the CPU")
+    )]
+    pub(super) fn advance(&mut self) -> *const i8 {
+        let at = self.from;
+        self.from = at.wrapping_add(self.step);
+        at.cast()
+    }
+}
+
+/// Rows that one call of a kernel takes.
+#[derive(Clone, Copy)]
+pub(super) struct Cut {
+    pub(super) first: usize,
+    pub(super) rows: usize,
+    /// Which of the calls on the same panel it is.
+    index: usize,
+    /// Calls on the same panel.
+    of: usize,
 }
 
 /// How integer factors lie in memory.
@@ -180,15 +236,18 @@ impl Kernels {
         unsafe { (self.int)(tile) }
     }
 
-    /// Cuts `rows` into the fewest calls of about equal height: the first row and the height of each.
-    pub(super) fn cuts(&self, rows: usize) -> impl Iterator<Item = (usize, usize)> {
-        let calls = rows.div_ceil(self.rows).max(1);
-        (0..calls)
-            .map(move |i| {
-                let (first, end) = (i * rows / calls, (i + 1) * rows / calls);
-                (first, end - first)
-            })
-            .filter(|(_, height)| *height > 0)
+    /// Cuts `rows` into the fewest calls of about equal height.
+    pub(super) fn cuts(&self, rows: usize) -> impl Iterator<Item = Cut> {
+        let of = rows.div_ceil(self.rows);
+        (0..of).map(move |index| {
+            let (first, end) = (index * rows / of, (index + 1) * rows / of);
+            Cut {
+                first,
+                rows: end - first,
+                index,
+                of,
+            }
+        })
     }
 }
 
