@@ -107,7 +107,8 @@ fn misuse_is_refused_and_leaves_outputs_alone() {
     key.public().write(&public).expect("a key can be written");
     let signed = Bundle::open(&bundles[0])
         .expect("the bundle opens")
-        .signed(&key);
+        .signed(&key)
+        .expect("the bundle is whole");
     std::fs::write(folder.path().join("signed.sslb"), signed).expect("a file can be written");
     for linkage in Linkage::ALL {
         let path = compile(&package().join("tests/c/misuse.c"), linkage, folder.path());

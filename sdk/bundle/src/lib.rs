@@ -11,8 +11,10 @@
 //! A bundle may hold the encoder in other precisions as well, [`VariantSpec`], each with two members of its own: `encoder.int8.safetensors` and
 //! `golden.int8.safetensors` for int8. It may also hold more graphs, such as `encoder.int8.onnx`.
 //!
-//! The zip comment ends with a seal, the SHA-256 of all bytes before it, so that a file cut or changed at any byte is refused
-//! before anything in it is read. The seal is against accidents, the signature against intent. Any zip tool lists and extracts a bundle; a tool that rewrites one breaks the seal.
+//! The zip comment ends with two hashes: the outline, of all bytes but the contents of the members, and the seal, of all bytes. A file is opened by its
+//! outline and each member checked by its hash in the manifest when it is read, so that nothing changed is ever handed out and nothing is read in vain;
+//! [`Bundle::check`] finds a change at any byte. The hashes are against accidents, the signature against intent. Any zip tool lists and extracts a
+//! bundle; a tool that rewrites one breaks its outline.
 //!
 //! ```no_run
 //! # fn main() -> Result<(), ssl_edge_bundle::BundleError> {
@@ -31,10 +33,12 @@ mod error;
 mod figures;
 mod graph;
 mod keys;
+mod layout;
 mod manifest;
 mod read;
 mod save;
 mod signature;
+mod source;
 mod write;
 
 pub use encoder::EncoderSpec;
@@ -49,7 +53,7 @@ pub use manifest::{
     ArchSpec, GoldenSpec, Manifest, MemberSpec, Pooling, PreprocessSpec, Provenance, SCHEMA,
     VariantSpec,
 };
-pub use read::Bundle;
+pub use read::{Bundle, MemberReader};
 pub use save::save;
 pub use write::{BundleWriter, Variant};
 

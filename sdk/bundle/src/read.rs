@@ -1,65 +1,86 @@
-//! From a file to checked members: seal, zip, manifest, sizes and hashes, in this order.
+//! From a file to checked members: seal or outline, zip, manifest, sizes, signature, and each member's hash.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Cursor, Read};
+use std::borrow::Cow;
+use std::io::{self, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
-use zip::read::{ArchiveOffset, Config};
-use zip::{CompressionMethod, ZipArchive};
 
+use crate::layout::{self, Fault, Members};
 use crate::manifest::Versions;
 use crate::signature;
-use crate::write::{SEAL_DIGITS, SEAL_PREFIX};
-use crate::{BundleError, MANIFEST, Manifest, MemberSpec, PublicKey, SCHEMA, SIGNATURE, hex};
+use crate::source::Source;
+use crate::{BundleError, MANIFEST, Manifest, PublicKey, SCHEMA, SIGNATURE, hex};
 
-const MAX_MEMBERS: usize = 64;
-const MAX_MANIFEST: usize = 1 << 20;
-const MAX_SIGNATURE: usize = 4 << 10;
-const ZIP_MAGIC: &[u8] = b"PK\x03\x04";
+const MAX_MANIFEST: u64 = 1 << 20;
+const MAX_SIGNATURE: u64 = 4 << 10;
 
-/// An open bundle: the whole file in memory, every size and hash checked.
+/// An open bundle.
+///
+/// Of a file, only the list of members, the manifest and the signature are read when it is opened. A member is read, and its hash compared, when it is
+/// asked for, so what is never asked for is never read: [`Bundle::check`] looks at every byte.
 pub struct Bundle {
     path: PathBuf,
-    bytes: Vec<u8>,
-    members: BTreeMap<String, Range<usize>>,
+    source: Source,
+    members: Members,
     manifest: Manifest,
     signer: Option<PublicKey>,
 }
 
 impl Bundle {
-    /// Reads and checks a bundle.
+    /// Opens a bundle.
     ///
     /// # Errors
-    /// [`BundleError`] with the file, what is wrong and the remedy: not a bundle, cut short or damaged, made by a newer version,
-    /// a member or a manifest field that does not hold.
+    /// [`BundleError`] with the file, what is wrong and the remedy: not a bundle, cut short or damaged outside its members, made by a newer version,
+    /// a list of members or a manifest field that does not hold.
     pub fn open(path: &Path) -> Result<Self, BundleError> {
-        let bytes = read_file(path).map_err(|source| BundleError::Read {
+        let source = Source::open(path).map_err(|source| BundleError::Read {
             path: path.to_owned(),
             source,
         })?;
-        Self::from_bytes(path, bytes)
+        let fault = |fault| refused(path, fault);
+        layout::check_ends(&source).map_err(fault)?;
+        let members = layout::locate(&source).map_err(fault)?;
+        layout::check_outline(&source, &members).map_err(fault)?;
+        Self::of(path, source, members)
     }
 
-    /// The same checks on a bundle in memory; `path` only names it in messages.
+    /// A bundle in memory, with every byte checked; `path` only names it in messages.
     ///
     /// # Errors
-    /// As [`Bundle::open`].
+    /// As [`Bundle::open`] and [`Bundle::check`].
     pub fn from_bytes(path: &Path, bytes: Vec<u8>) -> Result<Self, BundleError> {
-        check_seal(path, &bytes)?;
-        let members = locate_members(path, &bytes)?;
-        let manifest = parse_manifest(path, &bytes, &members)?;
-        let signer = check_signature(path, &bytes, &members)?;
-        check_members(path, &bytes, &members, &manifest)?;
-        Ok(Self {
+        let source = Source::Memory(bytes);
+        let fault = |fault| refused(path, fault);
+        layout::check_ends(&source).map_err(fault)?;
+        layout::check_seal(&source).map_err(fault)?;
+        let members = layout::locate(&source).map_err(fault)?;
+        let bundle = Self::of(path, source, members)?;
+        bundle.check_members()?;
+        Ok(bundle)
+    }
+
+    fn of(path: &Path, source: Source, members: Members) -> Result<Self, BundleError> {
+        let mut bundle = Self {
             path: path.to_owned(),
-            bytes,
+            manifest: parse_manifest(path, &source, &members)?,
+            source,
             members,
-            manifest,
-            signer,
-        })
+            signer: None,
+        };
+        bundle.signer = bundle.check_signature()?;
+        bundle.check_list()?;
+        Ok(bundle)
+    }
+
+    /// Reads every byte and compares every hash.
+    ///
+    /// # Errors
+    /// [`BundleError::Damaged`] or [`BundleError::Member`], which names the member; [`BundleError::Read`].
+    pub fn check(&self) -> Result<(), BundleError> {
+        layout::check_seal(&self.source).map_err(|fault| refused(&self.path, fault))?;
+        self.check_members()
     }
 
     /// The file that was opened.
@@ -67,9 +88,22 @@ impl Bundle {
         &self.path
     }
 
-    /// The whole file, for [`crate::save`].
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes
+    /// Size of the file.
+    pub fn size(&self) -> u64 {
+        self.source.len()
+    }
+
+    /// The whole file with every byte checked, for [`crate::save`].
+    ///
+    /// # Errors
+    /// As [`Bundle::check`].
+    pub fn to_bytes(&self) -> Result<Cow<'_, [u8]>, BundleError> {
+        if let Source::Memory(bytes) = &self.source {
+            return Ok(Cow::Borrowed(bytes));
+        }
+        self.check()?;
+        let all = self.source.bytes(&(0..self.source.len()));
+        all.map_err(|error| refused(&self.path, error.into()))
     }
 
     /// What the bundle says of itself.
@@ -77,13 +111,42 @@ impl Bundle {
         &self.manifest
     }
 
-    /// Bytes of a member, or `None` where the bundle has none of that name.
+    /// Bytes of a member. Those of a bundle in memory are borrowed, those of a file are read, and their hash is compared.
     ///
     /// [`crate::ONNX`] and [`crate::GOLDEN`] are in every open bundle, [`crate::WEIGHTS`] in those that are no imported graph.
-    pub fn member(&self, name: &str) -> Option<&[u8]> {
-        self.members
-            .get(name)
-            .map(|range| &self.bytes[range.clone()])
+    ///
+    /// # Errors
+    /// [`BundleError::Member`] where there is none of that name or it does not match the manifest, [`BundleError::Read`].
+    pub fn member(&self, name: &str) -> Result<Cow<'_, [u8]>, BundleError> {
+        let range = self.range(name)?;
+        let bytes = self.source.bytes(range);
+        let bytes = bytes.map_err(|error| refused(&self.path, error.into()))?;
+        if let (Cow::Owned(bytes), Some(spec)) = (&bytes, self.manifest.members.get(name))
+            && hex(&Sha256::digest(bytes)) != spec.sha256
+        {
+            return Err(self.other_hash(name));
+        }
+        Ok(bytes)
+    }
+
+    /// Reads a member piece by piece. The read that would reach its end fails where the hash is another than the manifest's, so whoever has read to the
+    /// end has read what was written.
+    ///
+    /// # Errors
+    /// [`BundleError::Member`] where there is none of that name.
+    pub fn reader(&self, name: &str) -> Result<MemberReader<'_>, BundleError> {
+        let range = self.range(name)?.clone();
+        Ok(MemberReader {
+            bundle: self,
+            name: name.to_owned(),
+            left: range,
+            hash: Some(Sha256::new()),
+        })
+    }
+
+    /// Size of a member, or `None` where the bundle has none of that name.
+    pub fn member_size(&self, name: &str) -> Option<u64> {
+        self.members.get(name).map(|range| range.end - range.start)
     }
 
     /// Names of all members, the manifest among them.
@@ -100,94 +163,110 @@ impl Bundle {
     pub fn encoder_hash(&self) -> [u8; 32] {
         self.manifest.encoder_hash()
     }
-}
 
-fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "it is not a regular file",
-        ));
+    fn range(&self, name: &str) -> Result<&Range<u64>, BundleError> {
+        let range = self.members.get(name);
+        range.ok_or_else(|| self.mismatch(name, "it is missing".to_owned()))
     }
-    let size = usize::try_from(metadata.len()).map_err(io::Error::other)?;
-    let mut bytes = Vec::new();
-    bytes.try_reserve_exact(size).map_err(io::Error::other)?;
-    file.read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
 
-fn check_seal(path: &Path, bytes: &[u8]) -> Result<(), BundleError> {
-    if !bytes.starts_with(ZIP_MAGIC) {
-        let reason = match bytes.len() {
-            0 => "the file is empty",
-            1..4 => "the file has less than 4 bytes",
-            _ => "it does not begin as a zip file does",
-        };
-        return Err(BundleError::NotABundle {
-            path: path.to_owned(),
-            reason: reason.to_owned(),
-        });
-    }
-    let tail = SEAL_PREFIX.len() + SEAL_DIGITS;
-    let sealed =
-        bytes.len() >= tail && bytes[bytes.len() - tail..].starts_with(SEAL_PREFIX.as_bytes());
-    if !sealed {
-        return Err(damaged(path, "the seal at its end is missing"));
-    }
-    let (content, digits) = bytes.split_at(bytes.len() - SEAL_DIGITS);
-    if hex(&Sha256::digest(content)).as_bytes() != digits {
-        return Err(damaged(
-            path,
-            "its contents do not match the seal at its end",
-        ));
-    }
-    Ok(())
-}
-
-fn locate_members(
-    path: &Path,
-    bytes: &[u8],
-) -> Result<BTreeMap<String, Range<usize>>, BundleError> {
-    let config = Config {
-        archive_offset: ArchiveOffset::Known(0),
-    };
-    let unreadable = |error: zip::result::ZipError| damaged(path, &format!("zip: {error}"));
-    let mut zip = ZipArchive::with_config(config, Cursor::new(bytes)).map_err(unreadable)?;
-    if zip.len() > MAX_MEMBERS || zip.has_duplicate_names() {
-        return Err(damaged(path, "its list of members is not one we write"));
-    }
-    let mut members = BTreeMap::new();
-    for index in 0..zip.len() {
-        let file = zip.by_index_raw(index).map_err(unreadable)?;
-        let name = file.name().map_err(unreadable)?.into_owned();
-        let range = file.data_start().and_then(|start| {
-            let end = start.checked_add(file.size())?;
-            Some(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
-        });
-        match range {
-            Some(range)
-                if range.end <= bytes.len()
-                    && file.compression() == CompressionMethod::Stored
-                    && file.compressed_size() == file.size()
-                    && !file.encrypted() =>
-            {
-                members.insert(name, range);
-            }
-            _ => return Err(damaged(path, &format!("member {name} is not stored whole"))),
+    fn mismatch(&self, member: &str, reason: String) -> BundleError {
+        BundleError::Member {
+            path: self.path.clone(),
+            member: member.to_owned(),
+            reason,
         }
     }
-    Ok(members)
+
+    fn other_hash(&self, member: &str) -> BundleError {
+        self.mismatch(member, "its SHA-256 differs".to_owned())
+    }
+
+    fn check_signature(&self) -> Result<Option<PublicKey>, BundleError> {
+        let Some(range) = self.members.get(SIGNATURE) else {
+            return Ok(None);
+        };
+        if range.end - range.start > MAX_SIGNATURE {
+            return Err(damaged(&self.path, "its signature is larger than 4 KiB"));
+        }
+        let signature = self.member(SIGNATURE)?;
+        let signer = signature::verify(&self.member(MANIFEST)?, &signature);
+        signer.map(Some).map_err(|reason| BundleError::Signature {
+            path: self.path.clone(),
+            reason,
+        })
+    }
+
+    /// Compares the members that are there with the list and the sizes of the manifest.
+    fn check_list(&self) -> Result<(), BundleError> {
+        let is_listed = |name: &&String| ![MANIFEST, SIGNATURE].contains(&name.as_str());
+        for name in self.members.keys().filter(is_listed) {
+            if !self.manifest.members.contains_key(name) {
+                return Err(self.mismatch(name, "the manifest does not list it".to_owned()));
+            }
+        }
+        for (name, spec) in &self.manifest.members {
+            let range = self.range(name)?;
+            let found = range.end - range.start;
+            if found != spec.bytes {
+                return Err(self.mismatch(name, format!("{found} bytes instead of {}", spec.bytes)));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_members(&self) -> Result<(), BundleError> {
+        for (name, spec) in &self.manifest.members {
+            let mut hash = Sha256::new();
+            let read = self.source.hash_into(self.range(name)?.clone(), &mut hash);
+            read.map_err(|error| refused(&self.path, error.into()))?;
+            if hex(&hash.finalize()) != spec.sha256 {
+                return Err(self.other_hash(name));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads a member and hashes it; see [`Bundle::reader`].
+pub struct MemberReader<'a> {
+    bundle: &'a Bundle,
+    name: String,
+    left: Range<u64>,
+    /// Taken when the end is reached.
+    hash: Option<Sha256>,
+}
+
+impl Read for MemberReader<'_> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let left = self.left.end - self.left.start;
+        let len = to.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let to = &mut to[..len];
+        self.bundle.source.read_at(self.left.start, to)?;
+        self.left.start += len as u64;
+        if let Some(hash) = &mut self.hash {
+            hash.update(&*to);
+        }
+        if self.left.is_empty()
+            && let Some(hash) = self.hash.take()
+            && let Some(spec) = self.bundle.manifest.members.get(&self.name)
+            && hex(&hash.finalize()) != spec.sha256
+        {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                self.bundle.other_hash(&self.name),
+            ));
+        }
+        Ok(len)
+    }
 }
 
 fn parse_manifest(
     path: &Path,
-    bytes: &[u8],
-    members: &BTreeMap<String, Range<usize>>,
+    source: &Source,
+    members: &Members,
 ) -> Result<Manifest, BundleError> {
     let text = match members.get(MANIFEST) {
-        Some(range) if range.len() <= MAX_MANIFEST => &bytes[range.clone()],
+        Some(range) if range.end - range.start <= MAX_MANIFEST => source.bytes(range),
         Some(_) => return Err(damaged(path, "its manifest is larger than 1 MiB")),
         None => {
             return Err(BundleError::NotABundle {
@@ -196,13 +275,14 @@ fn parse_manifest(
             });
         }
     };
+    let text = text.map_err(|error| refused(path, error.into()))?;
     let invalid = |field: &str, reason: String| BundleError::Manifest {
         path: path.to_owned(),
         field: field.to_owned(),
         reason,
     };
     let versions: Versions =
-        serde_json::from_slice(text).map_err(|error| invalid("schema", error.to_string()))?;
+        serde_json::from_slice(&text).map_err(|error| invalid("schema", error.to_string()))?;
     if versions.schema > SCHEMA {
         return Err(BundleError::NewerSchema {
             path: path.to_owned(),
@@ -212,202 +292,25 @@ fn parse_manifest(
         });
     }
     let manifest: Manifest =
-        serde_json::from_slice(text).map_err(|error| invalid("JSON", error.to_string()))?;
+        serde_json::from_slice(&text).map_err(|error| invalid("JSON", error.to_string()))?;
     manifest
         .validate()
         .map_err(|(field, reason)| invalid(field, reason))?;
     Ok(manifest)
 }
 
-fn check_signature(
-    path: &Path,
-    bytes: &[u8],
-    members: &BTreeMap<String, Range<usize>>,
-) -> Result<Option<PublicKey>, BundleError> {
-    let (Some(signature), Some(manifest)) = (members.get(SIGNATURE), members.get(MANIFEST)) else {
-        return Ok(None);
-    };
-    if signature.len() > MAX_SIGNATURE {
-        return Err(damaged(path, "its signature is larger than 4 KiB"));
+fn refused(path: &Path, fault: Fault) -> BundleError {
+    let path = path.to_owned();
+    match fault {
+        Fault::NotABundle(reason) => BundleError::NotABundle { path, reason },
+        Fault::Damaged(reason) => BundleError::Damaged { path, reason },
+        Fault::Read(source) => BundleError::Read { path, source },
     }
-    let of = |range: &Range<usize>| &bytes[range.clone()];
-    let signer = signature::verify(of(manifest), of(signature));
-    signer.map(Some).map_err(|reason| BundleError::Signature {
-        path: path.to_owned(),
-        reason,
-    })
-}
-
-fn check_members(
-    path: &Path,
-    bytes: &[u8],
-    members: &BTreeMap<String, Range<usize>>,
-    manifest: &Manifest,
-) -> Result<(), BundleError> {
-    let mismatch = |member: &str, reason: String| BundleError::Member {
-        path: path.to_owned(),
-        member: member.to_owned(),
-        reason,
-    };
-    let is_listed = |name: &&String| ![MANIFEST, SIGNATURE].contains(&name.as_str());
-    for name in members.keys().filter(is_listed) {
-        if !manifest.members.contains_key(name) {
-            return Err(mismatch(name, "the manifest does not list it".to_owned()));
-        }
-    }
-    for (
-        name,
-        MemberSpec {
-            sha256,
-            bytes: size,
-        },
-    ) in &manifest.members
-    {
-        let Some(range) = members.get(name) else {
-            return Err(mismatch(name, "it is missing".to_owned()));
-        };
-        if range.len() as u64 != *size {
-            return Err(mismatch(
-                name,
-                format!("{} bytes instead of {size}", range.len()),
-            ));
-        }
-        if hex(&Sha256::digest(&bytes[range.clone()])) != *sha256 {
-            return Err(mismatch(name, "its SHA-256 differs".to_owned()));
-        }
-    }
-    Ok(())
 }
 
 fn damaged(path: &Path, reason: &str) -> BundleError {
-    BundleError::Damaged {
-        path: path.to_owned(),
-        reason: reason.to_owned(),
-    }
+    refused(path, Fault::Damaged(reason.to_owned()))
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-    use crate::write::{pack, seal};
-    use crate::{GOLDEN, ONNX, WEIGHTS};
-
-    const WEIGHT_BYTES: &[u8] = b"weights";
-
-    fn member(bytes: &[u8]) -> Value {
-        json!({"sha256": hex(&Sha256::digest(bytes)), "bytes": bytes.len()})
-    }
-
-    fn manifest() -> Value {
-        json!({
-            "schema": 1, "requires": "0.1.0", "created_by": "test",
-            "arch": {"name": "tiny", "dim": 8, "depth": 1, "heads": 2, "patch": 4, "registers": 0, "mlp_ratio": 4,
-                     "image_size": [8, 8], "gelu": "tanh", "eps": 1e-6},
-            "preprocess": {"height": 8, "width": 8, "fit": "squash", "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]},
-            "pooling": "cls",
-            "provenance": {"method": "random", "images_seen": 0, "dataset_images": 0, "seed": 0, "config": ""},
-            "golden": {"count": 1, "tolerance": 1e-4},
-            "members": {WEIGHTS: member(WEIGHT_BYTES), ONNX: member(b"onnx"), GOLDEN: member(b"golden")},
-        })
-    }
-
-    fn open(manifest: &Value, members: &[(&str, &[u8])]) -> Result<Bundle, BundleError> {
-        let text = manifest.to_string();
-        let mut all = vec![(MANIFEST, text.as_bytes())];
-        all.extend_from_slice(members);
-        Bundle::from_bytes(Path::new("b.sslb"), seal(pack(&all).unwrap()))
-    }
-
-    fn members(weights: &'static [u8]) -> [(&'static str, &'static [u8]); 3] {
-        [(WEIGHTS, weights), (ONNX, b"onnx"), (GOLDEN, b"golden")]
-    }
-
-    fn message(result: Result<Bundle, BundleError>) -> String {
-        result.map(|_| ()).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn a_sealed_file_still_has_every_member_checked() {
-        assert!(open(&manifest(), &members(WEIGHT_BYTES)).is_ok());
-
-        let changed = message(open(&manifest(), &members(b"Weights")));
-        assert!(
-            changed.contains("b.sslb") && changed.contains(WEIGHTS) && changed.contains("SHA-256"),
-            "{changed}"
-        );
-        let longer = message(open(&manifest(), &members(b"weights+")));
-        assert!(longer.contains("8 bytes instead of 7"), "{longer}");
-        let missing = message(open(&manifest(), &members(WEIGHT_BYTES)[..2]));
-        assert!(
-            missing.contains(GOLDEN) && missing.contains("missing"),
-            "{missing}"
-        );
-
-        let mut extra = members(WEIGHT_BYTES).to_vec();
-        extra.push(("run.sh", b"echo"));
-        let extra = message(open(&manifest(), &extra));
-        assert!(
-            extra.contains("run.sh") && extra.contains("does not list"),
-            "{extra}"
-        );
-    }
-
-    #[test]
-    fn a_newer_schema_names_the_version_to_get() {
-        let newer = json!({"schema": 7, "requires": "3.2.0", "shape": "unknown to this version"});
-        let message = message(open(&newer, &members(WEIGHT_BYTES)));
-        assert!(
-            message.contains("schema 7") && message.contains("ssl-edge 3.2.0"),
-            "{message}"
-        );
-    }
-
-    #[test]
-    fn numbers_that_cannot_be_are_refused_by_name() {
-        let cases = [
-            ("/arch/heads", json!(3), "arch.heads"),
-            ("/arch/dim", json!(1_u64 << 40), "arch.dim"),
-            ("/arch/depth", json!(0), "arch.depth"),
-            ("/arch/patch", json!(0), "arch.patch"),
-            ("/arch/gelu", json!("relu"), "arch.gelu"),
-            ("/arch/eps", json!(-1.0), "arch.eps"),
-            ("/arch/image_size", json!([8, 6]), "arch.image_size"),
-            (
-                "/arch/image_size",
-                json!([8, 12]),
-                "preprocess makes images of 8 x 8",
-            ),
-            ("/preprocess/height", json!(4_000_000_000_u32), "preprocess"),
-            ("/preprocess/fit", json!("stretch"), "preprocess.fit"),
-            ("/preprocess/std", json!([0.5, 0.0, 0.5]), "preprocess.std"),
-            ("/golden/count", json!(0), "golden.count"),
-            ("/golden/tolerance", json!(5.0), "golden.tolerance"),
-        ];
-        for (pointer, value, field) in cases {
-            let mut manifest = manifest();
-            *manifest.pointer_mut(pointer).unwrap() = value;
-            let message = message(open(&manifest, &members(WEIGHT_BYTES)));
-            assert!(
-                message.contains(field) && message.contains("b.sslb"),
-                "{pointer}: {message}"
-            );
-        }
-    }
-
-    #[test]
-    fn unknown_manifest_fields_are_ignored() {
-        let mut manifest = manifest();
-        manifest["note"] = json!("from a later version of the same schema");
-        assert!(open(&manifest, &members(WEIGHT_BYTES)).is_ok());
-    }
-
-    #[test]
-    fn a_member_list_that_is_cut_from_the_manifest_is_refused() {
-        let mut manifest = manifest();
-        manifest["members"].as_object_mut().unwrap().remove(ONNX);
-        let message = message(open(&manifest, &members(WEIGHT_BYTES)));
-        assert!(message.contains(ONNX), "{message}");
-    }
-}
+mod tests;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::write::{pack, seal};
+use crate::write::pack_sealed;
 use crate::{Bundle, BundleError, MANIFEST, PublicKey, SIGNATURE, SecretKey, hex};
 
 /// Keeps a signature of something else from being one of a manifest.
@@ -25,16 +25,22 @@ struct Member {
 
 impl Bundle {
     /// The bytes of this bundle with a signature by `key`, which replaces another. All else stays, the encoder's hash too.
-    pub fn signed(&self, key: &SecretKey) -> Vec<u8> {
-        let bytes = |name| self.member(name).expect("the member is in the list");
-        let signature = sign(bytes(MANIFEST), key);
-        let mut members = vec![(MANIFEST, bytes(MANIFEST))];
-        let others = self
-            .member_names()
-            .filter(|name| ![MANIFEST, SIGNATURE].contains(name));
-        members.extend(others.map(|name| (name, bytes(name))));
+    ///
+    /// # Errors
+    /// As [`Bundle::member`].
+    pub fn signed(&self, key: &SecretKey) -> Result<Vec<u8>, BundleError> {
+        let names = self.member_names();
+        let others = names.filter(|name| ![MANIFEST, SIGNATURE].contains(name));
+        let names: Vec<&str> = std::iter::once(MANIFEST).chain(others).collect();
+        let contents = names
+            .iter()
+            .map(|name| self.member(name))
+            .collect::<Result<Vec<_>, _>>()?;
+        let signature = sign(&contents[0], key);
+        let members = names.iter().zip(&contents);
+        let mut members: Vec<(&str, &[u8])> = members.map(|(name, c)| (*name, &**c)).collect();
         members.push((SIGNATURE, &signature));
-        seal(pack(&members).expect("members that were packed before can be packed again"))
+        Ok(pack_sealed(&members))
     }
 
     /// [`Bundle::open`] and [`Bundle::require_signature`].

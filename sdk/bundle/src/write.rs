@@ -1,5 +1,6 @@
 //! From contents to one sealed zip.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{Cursor, Write};
 use std::path::Path;
@@ -11,11 +12,9 @@ use zip::{CompressionMethod, DateTime, ZipWriter};
 
 use crate::{
     Bundle, BundleError, EncoderSpec, GOLDEN, GoldenSpec, MANIFEST, Manifest, MemberSpec, ONNX,
-    Pooling, PreprocessSpec, Provenance, VariantSpec, WEIGHTS, hex, save,
+    Pooling, PreprocessSpec, Provenance, VariantSpec, WEIGHTS, hex, layout, save,
 };
 
-pub(crate) const SEAL_PREFIX: &str = "ssl-edge sha256 ";
-pub(crate) const SEAL_DIGITS: usize = 64;
 /// Oldest ssl-edge version that reads every schema that is written.
 const REQUIRES: &str = "0.1.0";
 // Tensors inside a mapped file can then be viewed in place by any SIMD width.
@@ -77,37 +76,43 @@ impl Variant {
 
 impl BundleWriter {
     /// All that an open bundle holds, to write it again with something changed or added.
-    pub fn of(bundle: &Bundle) -> Self {
+    ///
+    /// # Errors
+    /// As [`Bundle::member`].
+    pub fn of(bundle: &Bundle) -> Result<Self, BundleError> {
         let manifest = bundle.manifest();
-        let member = |name: &str| bundle.member(name).unwrap_or_default().to_vec();
-        let variants: Vec<Variant> = manifest
-            .variants
-            .iter()
-            .map(|(name, spec)| Variant {
+        let member = |name: &str| bundle.member(name).map(Cow::into_owned);
+        let variants = manifest.variants.iter().map(|(name, spec)| {
+            Ok(Variant {
                 name: name.clone(),
-                weights: member(&spec.weights),
-                golden_vectors: member(&spec.golden),
+                weights: member(&spec.weights)?,
+                golden_vectors: member(&spec.golden)?,
                 spec: spec.clone(),
             })
-            .collect();
+        });
+        let variants = variants.collect::<Result<Vec<_>, BundleError>>()?;
         let own = |name: &str| {
             let variants = variants.iter().flat_map(Variant::members);
             [WEIGHTS, ONNX, GOLDEN].contains(&name) || variants.into_iter().any(|own| own == name)
         };
         let extra = manifest.members.keys().filter(|name| !own(name));
-        Self {
+        let extra = extra.map(|name| Ok((name.clone(), member(name)?)));
+        Ok(Self {
             encoder: manifest.encoder.clone(),
             preprocess: manifest.preprocess.clone(),
             pooling: manifest.pooling,
             provenance: manifest.provenance.clone(),
             licence: manifest.licence.clone(),
             golden: manifest.golden,
-            weights: member(WEIGHTS),
-            onnx: member(ONNX),
-            golden_vectors: member(GOLDEN),
-            extra: extra.map(|name| (name.clone(), member(name))).collect(),
+            weights: match manifest.encoder {
+                EncoderSpec::Arch(_) => member(WEIGHTS)?,
+                EncoderSpec::Graph(_) => Vec::new(),
+            },
+            onnx: member(ONNX)?,
+            golden_vectors: member(GOLDEN)?,
+            extra: extra.collect::<Result<_, BundleError>>()?,
             variants,
-        }
+        })
     }
 
     /// The manifest that the bundle will have.
@@ -160,9 +165,7 @@ impl BundleWriter {
         let own = self.members();
         let mut members = vec![(MANIFEST, text.as_slice())];
         members.extend(own.iter().map(|(name, bytes)| (name.as_str(), *bytes)));
-        Ok(seal(pack(&members).expect(
-            "writing stored members with fixed names to memory does not fail",
-        )))
+        Ok(pack_sealed(&members))
     }
 
     /// Saves the bundle; see [`save`].
@@ -192,8 +195,14 @@ impl BundleWriter {
     }
 }
 
-/// A zip of stored members whose comment has room for the seal.
-pub(crate) fn pack(members: &[(&str, &[u8])]) -> ZipResult<Vec<u8>> {
+/// A sealed zip of stored members.
+pub(crate) fn pack_sealed(members: &[(&str, &[u8])]) -> Vec<u8> {
+    let packed = pack(members).expect("writing stored members to memory does not fail");
+    let sealed = layout::seal(packed);
+    sealed.unwrap_or_else(|_| unreachable!("what was just packed can be listed"))
+}
+
+fn pack(members: &[(&str, &[u8])]) -> ZipResult<Vec<u8>> {
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
     for (name, bytes) in members {
         let options = SimpleFileOptions::default()
@@ -205,14 +214,6 @@ pub(crate) fn pack(members: &[(&str, &[u8])]) -> ZipResult<Vec<u8>> {
         zip.start_file(*name, options)?;
         zip.write_all(bytes)?;
     }
-    zip.set_comment(format!("{SEAL_PREFIX}{}", "0".repeat(SEAL_DIGITS)))?;
+    zip.set_comment(layout::comment())?;
     Ok(zip.finish()?.into_inner())
-}
-
-/// Overwrites the last bytes of a packed zip with the SHA-256 of all before them.
-pub(crate) fn seal(mut bytes: Vec<u8>) -> Vec<u8> {
-    let end = bytes.len() - SEAL_DIGITS;
-    let digest = hex(&Sha256::digest(&bytes[..end]));
-    bytes[end..].copy_from_slice(digest.as_bytes());
-    bytes
 }

@@ -19,10 +19,11 @@ fn what_is_written_is_read() {
 
     let bundle = Bundle::open(&path).unwrap();
     assert_eq!(*bundle.manifest(), writer.manifest());
-    assert_eq!(bundle.member(WEIGHTS), Some(writer.weights.as_slice()));
-    assert_eq!(bundle.member(ONNX), Some(writer.onnx.as_slice()));
-    assert_eq!(bundle.member(GOLDEN), Some(&[][..]));
-    assert_eq!(bundle.member("absent"), None);
+    assert_eq!(*bundle.member(WEIGHTS).unwrap(), *writer.weights);
+    assert_eq!(*bundle.member(ONNX).unwrap(), *writer.onnx);
+    assert!(bundle.member(GOLDEN).unwrap().is_empty());
+    assert!(bundle.member("absent").is_err());
+    assert!(bundle.check().is_ok());
     assert_eq!(bundle.path(), path);
     assert_eq!(writer.to_bytes(&path).unwrap(), fs::read(&path).unwrap());
 }
@@ -55,20 +56,18 @@ fn a_variant_has_members_and_a_hash_of_its_own() {
     let manifest = bundle.manifest();
     let spec = &manifest.variants["int8"];
     assert_eq!(spec.weights, "encoder.int8.safetensors");
-    assert_eq!(bundle.member(&spec.weights), Some(&b"int8 weights"[..]));
-    assert_eq!(bundle.member(&spec.golden), Some(&b"int8 golden"[..]));
-    assert_eq!(
-        bundle.member("encoder.int8.onnx"),
-        Some(&b"another graph"[..])
-    );
+    assert_eq!(*bundle.member(&spec.weights).unwrap(), *b"int8 weights");
+    assert_eq!(*bundle.member(&spec.golden).unwrap(), *b"int8 golden");
+    let graph = bundle.member("encoder.int8.onnx").unwrap();
+    assert_eq!(*graph, *b"another graph");
 
     let f32_alone = writer().manifest().encoder_hash();
     assert_eq!(bundle.encoder_hash(), f32_alone, "f32 features stay valid");
     assert_ne!(manifest.variant_hash("int8"), Some(f32_alone));
     assert_eq!(manifest.variant_hash("int4"), None);
 
-    let again = BundleWriter::of(&bundle).to_bytes(path).unwrap();
-    assert_eq!(again, bundle.as_bytes());
+    let again = BundleWriter::of(&bundle).unwrap().to_bytes(path).unwrap();
+    assert_eq!(again, *bundle.to_bytes().unwrap());
 }
 
 #[test]

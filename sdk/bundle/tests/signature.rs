@@ -19,29 +19,33 @@ fn open(bytes: Vec<u8>) -> Result<Bundle, BundleError> {
 
 fn signed() -> Vec<u8> {
     let bundle = open(writer().to_bytes(Path::new(PATH)).unwrap()).unwrap();
-    bundle.signed(&key())
+    bundle.signed(&key()).unwrap()
 }
 
 #[test]
 fn a_signature_says_who_and_changes_nothing_else() {
     let plain = open(writer().to_bytes(Path::new(PATH)).unwrap()).unwrap();
     assert_eq!(plain.signer(), None);
-    let signed = open(plain.signed(&key())).unwrap();
+    let signed = open(plain.signed(&key()).unwrap()).unwrap();
     assert_eq!(signed.signer(), Some(key().public()));
     assert!(signed.require_signature(&key().public()).is_ok());
     assert_eq!(signed.encoder_hash(), plain.encoder_hash());
     assert_eq!(signed.manifest(), plain.manifest());
     for name in plain.member_names() {
-        assert_eq!(signed.member(name), plain.member(name), "{name}");
+        assert_eq!(
+            signed.member(name).unwrap(),
+            plain.member(name).unwrap(),
+            "{name}"
+        );
     }
 
     let other = SecretKey::from_seed(&[1; 32]);
-    let again = open(signed.signed(&other)).unwrap();
+    let again = open(signed.signed(&other).unwrap()).unwrap();
     assert_eq!(again.signer(), Some(other.public()));
     assert_eq!(again.member_names().count(), signed.member_names().count());
     assert_eq!(
-        again.signed(&key()),
-        signed.as_bytes(),
+        again.signed(&key()).unwrap(),
+        *signed.to_bytes().unwrap(),
         "signing is reproducible"
     );
 
@@ -74,10 +78,14 @@ fn a_signed_bundle_changed_anywhere_and_sealed_again_is_refused_or_means_the_sam
         survived += 1;
         assert_eq!(bundle.manifest(), original.manifest(), "{what}");
         for name in original.member_names().filter(|name| *name != SIGNATURE) {
-            assert_eq!(bundle.member(name), original.member(name), "{what}: {name}");
+            assert_eq!(
+                bundle.member(name).unwrap(),
+                original.member(name).unwrap(),
+                "{what}: {name}"
+            );
         }
     };
-    let bytes = original.as_bytes();
+    let bytes = original.to_bytes().unwrap();
     for at in 0..bytes.len() {
         for flip in [0x01, 0x10, 0x80, 0xff] {
             let mut changed = bytes.to_vec();
@@ -130,7 +138,7 @@ fn a_manifest_of_another_bundle_does_not_get_the_signature() {
     let mut other = writer();
     other.provenance.seed += 1;
     let other = open(other.to_bytes(Path::new(PATH)).unwrap()).unwrap();
-    let other = open(other.signed(&key())).unwrap();
+    let other = open(other.signed(&key()).unwrap()).unwrap();
     let mut bytes = signed();
     let replace = |bytes: &mut Vec<u8>, from: &[u8], to: &[u8]| {
         let at = bytes
@@ -145,11 +153,11 @@ fn a_manifest_of_another_bundle_does_not_get_the_signature() {
         other.member(SIGNATURE).unwrap(),
     );
     assert_eq!(from.len(), to.len());
-    replace(&mut bytes, from, to);
+    replace(&mut bytes, &from, &to);
     let error = open(reseal(bytes)).map(|_| ()).unwrap_err();
     assert!(matches!(error, BundleError::Signature { .. }), "{error}");
     assert!(error.to_string().contains(PATH), "{error}");
-    assert!(own.member(MANIFEST).is_some());
+    assert!(own.member(MANIFEST).is_ok());
 }
 
 #[test]

@@ -97,10 +97,10 @@ pub(crate) fn save_checked(
     drop(writer);
     let bundle = Bundle::from_bytes(out, bytes)?;
     let engines = check(&bundle, engines)?;
-    save(out, bundle.as_bytes())?;
+    save(out, &bundle.to_bytes()?)?;
     Ok(ExportReport {
         path: out.to_owned(),
-        bytes: bundle.as_bytes().len() as u64,
+        bytes: bundle.size(),
         encoder_hash: bundle.encoder_hash(),
         engines,
     })

@@ -250,7 +250,7 @@ fn random_with_seed(seed: u64) -> Bundle {
 
 /// A well-formed bundle, sizes, hashes and seal right, with other contents.
 fn rewritten(bundle: &Bundle, change: impl Fn(&mut BundleWriter)) -> Bundle {
-    let mut writer = BundleWriter::of(bundle);
+    let mut writer = BundleWriter::of(bundle).unwrap();
     change(&mut writer);
     let path = Path::new("b.sslb");
     Bundle::from_bytes(path, writer.to_bytes(path).unwrap()).unwrap()

@@ -44,8 +44,8 @@ fn main() -> Result<(), Error> {
     let float = EncoderWeights::from_tensors(&params.to_map())?;
     let int8 = int8(&float, &config);
     let encoders = [
-        ("f32", PackedVit::new(&config, &float, &options)?),
-        ("int8", PackedVit::new(&config, &int8, &options)?),
+        ("f32", PackedVit::new(&config, float.clone(), &options)?),
+        ("int8", PackedVit::new(&config, int8.clone(), &options)?),
     ];
     let [height, width] = config.image_size;
     let grid = config.grid(config.image_size)?;

@@ -59,7 +59,7 @@ fn a_frame_costs_no_allocation() {
                 images: 2,
                 ..PackedOptions::default()
             };
-            let encoder = PackedVit::new(&config, &weights, &options).unwrap();
+            let encoder = PackedVit::new(&config, weights.clone(), &options).unwrap();
             let images = vec![0.5; 3 * 3 * 64 * 64];
             let (mut cls, mut patches) = (vec![0.0; 3 * 192], vec![0.0; 3 * 16 * 192]);
             encoder.run(&images, 3, &mut cls, &mut patches).unwrap();

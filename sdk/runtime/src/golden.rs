@@ -46,10 +46,8 @@ impl GoldenVectors {
             _ => (GOLDEN, manifest.golden.tolerance),
         };
         let read = |member: &str, name: &str, shape: &[usize]| {
-            let bytes = bundle
-                .member(member)
-                .ok_or_else(|| format!("it has no {member}"))?;
-            let tensors = SafeTensors::deserialize(bytes)
+            let bytes = bundle.member(member).map_err(|error| error.to_string())?;
+            let tensors = SafeTensors::deserialize(&bytes)
                 .map_err(|error| format!("{member} cannot be decoded: {error}"))?;
             values(member, &tensors, name, shape)
         };

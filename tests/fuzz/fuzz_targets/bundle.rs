@@ -24,7 +24,8 @@ fn open(bytes: Vec<u8>) {
     };
     let _ = bundle.encoder_hash();
     let key = SecretKey::from_seed(&[1; 32]);
-    let signed = Bundle::from_bytes(Path::new("signed.sslb"), bundle.signed(&key));
+    let signed = bundle.signed(&key).expect("a bundle in memory is whole");
+    let signed = Bundle::from_bytes(Path::new("signed.sslb"), signed);
     let signed = signed.expect("a bundle that opens can be signed");
     assert_eq!(signed.signer(), Some(key.public()));
     assert_eq!(signed.encoder_hash(), bundle.encoder_hash());

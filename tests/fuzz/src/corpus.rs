@@ -61,7 +61,7 @@ fn bundles(folder: &Path) -> Outcome {
     };
     let path = folder.join("plain");
     writer.write(&path)?;
-    let signed = Bundle::open(&path)?.signed(&SecretKey::from_seed(&[7; 32]));
+    let signed = Bundle::open(&path)?.signed(&SecretKey::from_seed(&[7; 32]))?;
     fs::write(folder.join("signed"), signed)?;
     let output = || "tokens".to_owned();
     writer.encoder = EncoderSpec::Graph(GraphSpec {

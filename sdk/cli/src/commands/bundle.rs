@@ -75,19 +75,20 @@ pub(crate) fn run(command: &BundleCommand, format: Format) -> Result<()> {
 #[derive(Serialize)]
 struct Contents<'a> {
     bundle: &'a Path,
-    bytes: usize,
+    bytes: u64,
     encoder: String,
     signed_by: Option<String>,
-    members: BTreeMap<&'a str, usize>,
+    members: BTreeMap<&'a str, u64>,
     manifest: &'a Manifest,
 }
 
 fn inspect(args: &InspectArgs, format: Format) -> Result<()> {
     let bundle = Bundle::open(&args.bundle)?;
-    let size = |name| bundle.member(name).map_or(0, <[u8]>::len);
+    bundle.check()?;
+    let size = |name| bundle.member_size(name).unwrap_or(0);
     let contents = Contents {
         bundle: &args.bundle,
-        bytes: bundle.as_bytes().len(),
+        bytes: bundle.size(),
         encoder: encoder_of(&bundle),
         signed_by: bundle.signer().map(|key| key.to_string()),
         members: bundle
@@ -151,6 +152,7 @@ struct Verified<'a> {
 fn verify(args: &VerifyArgs, format: Format) -> Result<()> {
     let key = args.key.as_deref().map(PublicKey::read).transpose()?;
     let bundle = Bundle::open(&args.bundle)?;
+    bundle.check()?;
     if let Some(key) = &key {
         bundle.require_signature(key)?;
     }
@@ -182,7 +184,7 @@ fn sign(args: &SignArgs, format: Format) -> Result<()> {
     let key = SecretKey::read(&args.key)?;
     let bundle = Bundle::open(&args.bundle)?;
     let out = args.out.as_deref().unwrap_or(&args.bundle);
-    save(out, &bundle.signed(&key))?;
+    save(out, &bundle.signed(&key)?)?;
     let signed = Signed {
         bundle: out,
         signed_by: key.public().to_string(),

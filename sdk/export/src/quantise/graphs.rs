@@ -59,7 +59,7 @@ impl Graph {
 /// The bundle with this graph in the place of its own.
 fn open(bundle: &Bundle, graph: &[u8], threads: usize) -> Result<Encoder, QuantizeError> {
     let path = Path::new("graph.sslb");
-    let mut writer = BundleWriter::of(bundle);
+    let mut writer = BundleWriter::of(bundle)?;
     writer.onnx = graph.to_vec();
     writer.golden = GoldenSpec {
         tolerance: TOLERANCE_OF_GRAPHS,

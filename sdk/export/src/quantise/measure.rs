@@ -32,7 +32,7 @@ impl Bench<'_> {
             images: 1,
             isa: Isa::detect(),
         };
-        Ok(PackedVit::new(self.config, weights, &options)?)
+        Ok(PackedVit::new(self.config, weights.clone(), &options)?)
     }
 
     /// CLS `[D]` and patch tokens `[N, D]` of one input.

@@ -105,7 +105,7 @@ pub fn quantize(
     let preprocess = Encoder::from_bundle(bundle, &float_options)?
         .preprocess()
         .clone();
-    let weights = EncoderWeights::from_bytes(bundle.member(WEIGHTS).unwrap_or_default())?;
+    let weights = EncoderWeights::from_bytes(&bundle.member(WEIGHTS)?)?;
     let bench = Bench {
         manifest: bundle.manifest(),
         config: &config,
@@ -136,9 +136,9 @@ pub fn quantize(
     let members = graphs.into_iter().map(|g| (g.figures.member, g.bytes));
     let (finished, encoder) =
         assemble(bundle, &found.weights, golden, told, members.collect(), out)?;
-    save(out, finished.as_bytes())?;
+    save(out, &finished.to_bytes()?)?;
     report.written = Some(Written {
-        bytes: finished.as_bytes().len() as u64,
+        bytes: finished.size(),
         encoder_hash: encoder.hash(),
     });
     Ok(report)
@@ -177,7 +177,7 @@ pub fn round_to_int8(bundle: &Bundle, out: &Path) -> Result<(), QuantizeError> {
         preprocess: &preprocess,
         threads: 1,
     };
-    let mut weights = EncoderWeights::from_bytes(bundle.member(WEIGHTS).unwrap_or_default())?;
+    let mut weights = EncoderWeights::from_bytes(&bundle.member(WEIGHTS)?)?;
     for layer in EncoderWeights::layer_names(&config) {
         if let Some(stored) = weights.0.get_mut(&format!("{layer}.weight")) {
             *stored = search::rounded(stored);
@@ -194,7 +194,7 @@ pub fn round_to_int8(bundle: &Bundle, out: &Path) -> Result<(), QuantizeError> {
         vec![(form.member().to_owned(), graph)],
         out,
     )?;
-    Ok(save(out, finished.as_bytes())?)
+    Ok(save(out, &finished.to_bytes()?)?)
 }
 
 /// The bundle with the variant, after it has reproduced its golden vectors.
@@ -207,7 +207,7 @@ fn assemble(
     out: &Path,
 ) -> Result<(Bundle, Encoder), QuantizeError> {
     let name = Precision::Int8.name();
-    let mut writer = BundleWriter::of(bundle);
+    let mut writer = BundleWriter::of(bundle)?;
     writer.variants.retain(|variant| variant.name != name);
     let stale = |name: &str| OnnxForm::ALL.iter().any(|form| form.member() == name);
     writer.extra.retain(|(name, _)| !stale(name));

@@ -208,13 +208,13 @@ fn every_graph_is_near_the_golden_vectors() {
     let made = made();
     let bundle = Bundle::open(&made.path("int8.sslb")).unwrap();
     let path = Path::new("b.sslb");
-    let float_size = BundleWriter::of(&bundle).onnx.len();
+    let float_size = BundleWriter::of(&bundle).unwrap().onnx.len();
     for (form, tolerance, share) in [
         (OnnxForm::Dynamic, 2e-2, 3),
         (OnnxForm::Qdq, 2e-2, 3),
         (OnnxForm::F16, 2e-3, 2),
     ] {
-        let mut writer = BundleWriter::of(&bundle);
+        let mut writer = BundleWriter::of(&bundle).unwrap();
         writer.onnx = bundle.member(form.member()).unwrap().to_vec();
         assert!(writer.onnx.len() * share < float_size * 11 / 10, "{form:?}");
         writer.golden = GoldenSpec {
@@ -289,7 +289,7 @@ fn damaged_int8_weights_do_not_open() {
         ..Options::default()
     };
     let reopen = |change: &dyn Fn(&mut BundleWriter)| {
-        let mut writer = BundleWriter::of(&bundle);
+        let mut writer = BundleWriter::of(&bundle).unwrap();
         change(&mut writer);
         let bundle = Bundle::from_bytes(path, writer.to_bytes(path).unwrap()).unwrap();
         Encoder::from_bundle(&bundle, &int8).map(|_| ())

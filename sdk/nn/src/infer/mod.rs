@@ -21,6 +21,7 @@ mod neon;
 mod plan;
 mod portable;
 mod quantise;
+mod read;
 mod team;
 mod tile;
 mod turn;

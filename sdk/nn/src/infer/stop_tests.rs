@@ -18,7 +18,7 @@ fn a_call_that_is_stopped_anywhere_says_how_far_it_came_and_changes_no_later_bit
             images: 2,
             ..PackedOptions::default()
         };
-        let encoder = PackedVit::new(&config, &weights, &options).unwrap();
+        let encoder = PackedVit::new(&config, weights.clone(), &options).unwrap();
         let want = run(&config, &weights, options, &images);
         let want_other = run(&config, &weights, options, &other).0;
         let mut came = Vec::new();
@@ -52,7 +52,7 @@ fn a_call_that_is_stopped_anywhere_says_how_far_it_came_and_changes_no_later_bit
 fn a_call_that_waits_for_its_turn_can_be_stopped() {
     let config = config(64, 2, 4, Gelu::Tanh);
     let weights = EncoderWeights::from_tensors(&tensors(&config, 1)).unwrap();
-    let encoder = PackedVit::new(&config, &weights, &PackedOptions::default()).unwrap();
+    let encoder = PackedVit::new(&config, weights.clone(), &PackedOptions::default()).unwrap();
     let images = floats(3 * 32 * 40, 2);
     let call = |stop: &Stop<'_>| {
         let (mut cls, mut patches) = (vec![0.0; 64], vec![0.0; 80 * 64]);

@@ -264,7 +264,7 @@ pub(super) fn run(
 ) -> (Vec<f32>, Vec<f32>) {
     let batch = images.len() / (3 * config.image_size[0] * config.image_size[1]);
     let [rows, columns] = config.grid(config.image_size).unwrap();
-    let encoder = PackedVit::new(config, weights, &options).unwrap();
+    let encoder = PackedVit::new(config, weights.clone(), &options).unwrap();
     let mut cls = vec![0.0; batch * config.dim];
     let mut patches = vec![0.0; batch * rows * columns * config.dim];
     encoder.run(images, batch, &mut cls, &mut patches).unwrap();
@@ -391,7 +391,7 @@ fn frames_from_several_threads_take_turns() {
         threads: 2,
         ..PackedOptions::default()
     };
-    let encoder = PackedVit::new(&config, &weights, &options).unwrap();
+    let encoder = PackedVit::new(&config, weights.clone(), &options).unwrap();
     let inputs: Vec<Vec<f32>> = (0..4).map(|i| floats(3 * 32 * 40, i)).collect();
     let cls = |input: &[f32]| {
         let (mut cls, mut patches) = (vec![0.0; 64], vec![0.0; 80 * 64]);
@@ -410,12 +410,12 @@ fn frames_from_several_threads_take_turns() {
 fn wrong_lengths_and_weights_are_errors() {
     let config = config(12, 1, 1, Gelu::Tanh);
     let weights = EncoderWeights::from_tensors(&tensors(&config, 1)).unwrap();
-    let encoder = PackedVit::new(&config, &weights, &PackedOptions::default()).unwrap();
+    let encoder = PackedVit::new(&config, weights.clone(), &PackedOptions::default()).unwrap();
     let error = encoder.run(&[0.0; 7], 1, &mut [0.0; 12], &mut [0.0; 80 * 12]);
     assert!(error.unwrap_err().to_string().contains("images has 7"));
     let mut missing = weights.clone();
     missing.0.remove("blocks.1.mlp.fc2.weight");
-    let error = PackedVit::new(&config, &missing, &PackedOptions::default());
+    let error = PackedVit::new(&config, missing.clone(), &PackedOptions::default());
     assert!(matches!(
         error.map(|_| ()),
         Err(Error::MissingTensor { .. })

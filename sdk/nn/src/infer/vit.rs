@@ -73,7 +73,7 @@ pub(super) struct Model {
 /// let mut params = Params::new();
 /// Vit::init(&config, &mut params, "", &mut ChaCha8Rng::seed_from_u64(1))?;
 /// let weights = EncoderWeights::from_tensors(&params.to_map())?;
-/// let encoder = PackedVit::new(&config, &weights, &PackedOptions::default())?;
+/// let encoder = PackedVit::new(&config, weights, &PackedOptions::default())?;
 /// let (mut cls, mut patches) = (vec![0.0; 192], vec![0.0; 4 * 192]);
 /// encoder.run(&vec![0.5; 3 * 32 * 32], 1, &mut cls, &mut patches)?;
 /// # Ok::<(), ssl_edge_nn::Error>(())
@@ -125,13 +125,13 @@ impl Model {
 }
 
 impl PackedVit {
-    /// Packs the weights, reserves all memory and starts the threads.
+    /// Packs the weights, each of which is given up once it is packed, reserves all memory and starts the threads.
     ///
     /// # Errors
     /// A tensor that is missing or of another shape, an int8 tensor where none may be, memory that is refused, or threads that cannot be started.
     pub fn new(
         config: &VitConfig,
-        weights: &EncoderWeights,
+        weights: EncoderWeights,
         options: &PackedOptions,
     ) -> Result<Self, Error> {
         config.validate()?;
@@ -257,40 +257,19 @@ impl PackedVit {
     }
 }
 
-fn load(config: &VitConfig, weights: &EncoderWeights, kernels: Kernels) -> Result<Model, Error> {
+fn load(config: &VitConfig, mut weights: EncoderWeights, kernels: Kernels) -> Result<Model, Error> {
     let (dim, patch) = (config.dim, config.patch);
-    let hidden = dim * config.mlp_ratio;
     let [rows, columns] = config.grid(config.image_size)?;
     let n_patches = rows * columns;
-    let linear = |name: &str, n: usize, k: usize| {
-        let bias = weights.floats(&format!("{name}.bias"), &[n])?;
-        let weight = weights.get(&format!("{name}.weight"), &[n, k])?;
-        Layer::new(weight, bias, k, &kernels)
-    };
-    let norm = |name: &str| {
-        Ok::<_, Error>(Norm {
-            weight: weights.floats(&format!("{name}.weight"), &[dim])?.to_vec(),
-            bias: weights.floats(&format!("{name}.bias"), &[dim])?.to_vec(),
-        })
-    };
-    let block = |i: usize| {
-        let name = |part: &str| format!("blocks.{i}.{part}");
-        Ok::<_, Error>(Block {
-            norm1: norm(&name("norm1"))?,
-            qkv: linear(&name("attn.qkv"), 3 * dim, dim)?,
-            proj: linear(&name("attn.proj"), dim, dim)?,
-            norm2: norm(&name("norm2"))?,
-            fc1: linear(&name("mlp.fc1"), hidden, dim)?,
-            fc2: linear(&name("mlp.fc2"), dim, hidden)?,
-        })
-    };
+    let weights = &mut weights;
+    let blocks = (0..config.depth).map(|i| block(config, weights, i, &kernels));
+    let blocks = blocks.collect::<Result<_, _>>()?;
+    let inputs = 3 * patch * patch;
     let embed = Stored::F32 {
-        dims: vec![dim, 3 * patch * patch],
-        values: weights
-            .floats("patch_embed.proj.weight", &[dim, 3, patch, patch])?
-            .to_vec(),
+        dims: vec![dim, inputs],
+        values: weights.take_floats("patch_embed.proj.weight", &[dim, 3, patch, patch])?,
     };
-    let embed_bias = weights.floats("patch_embed.proj.bias", &[dim])?;
+    let embed_bias = weights.take_floats("patch_embed.proj.bias", &[dim])?;
     Ok(Model {
         kernels,
         heads: Heads {
@@ -299,26 +278,62 @@ fn load(config: &VitConfig, weights: &EncoderWeights, kernels: Kernels) -> Resul
             tokens: config.n_prefix() + n_patches,
         },
         dim,
-        hidden,
+        hidden: dim * config.mlp_ratio,
         patch,
         size: config.image_size,
         n_prefix: config.n_prefix(),
         gelu: config.gelu,
         eps: config.eps as f32,
         table: table(config, weights, n_patches)?,
-        embed: Layer::new(&embed, embed_bias, 3 * patch * patch, &kernels)?,
-        blocks: (0..config.depth).map(block).collect::<Result<_, _>>()?,
-        norm: norm("norm")?,
+        embed: Layer::new(&embed, &embed_bias, inputs, &kernels)?,
+        blocks,
+        norm: norm(weights, "norm", dim)?,
     })
 }
 
-fn table(config: &VitConfig, weights: &EncoderWeights, n: usize) -> Result<Vec<f32>, Error> {
+fn block(
+    config: &VitConfig,
+    weights: &mut EncoderWeights,
+    index: usize,
+    kernels: &Kernels,
+) -> Result<Block, Error> {
+    let (dim, hidden) = (config.dim, config.dim * config.mlp_ratio);
+    let name = |part: &str| format!("blocks.{index}.{part}");
+    let mut linear = |part: &str, n: usize, k: usize| {
+        let bias = weights.take_floats(&name(&format!("{part}.bias")), &[n])?;
+        let weight = weights.take(&name(&format!("{part}.weight")), &[n, k])?;
+        Layer::new(&weight, &bias, k, kernels)
+    };
+    let [qkv, proj, fc1, fc2] = [
+        linear("attn.qkv", 3 * dim, dim)?,
+        linear("attn.proj", dim, dim)?,
+        linear("mlp.fc1", hidden, dim)?,
+        linear("mlp.fc2", dim, hidden)?,
+    ];
+    Ok(Block {
+        norm1: norm(weights, &name("norm1"), dim)?,
+        qkv,
+        proj,
+        norm2: norm(weights, &name("norm2"), dim)?,
+        fc1,
+        fc2,
+    })
+}
+
+fn norm(weights: &mut EncoderWeights, name: &str, dim: usize) -> Result<Norm, Error> {
+    Ok(Norm {
+        weight: weights.take_floats(&format!("{name}.weight"), &[dim])?,
+        bias: weights.take_floats(&format!("{name}.bias"), &[dim])?,
+    })
+}
+
+fn table(config: &VitConfig, weights: &mut EncoderWeights, n: usize) -> Result<Vec<f32>, Error> {
     let dim = config.dim;
-    let positions = weights.floats("pos_embed", &[1, 1 + n, dim])?;
-    let cls = weights.floats("cls_token", &[1, 1, dim])?;
-    let mut table: Vec<f32> = cls.iter().zip(positions).map(|(c, p)| c + p).collect();
+    let positions = weights.take_floats("pos_embed", &[1, 1 + n, dim])?;
+    let cls = weights.take_floats("cls_token", &[1, 1, dim])?;
+    let mut table: Vec<f32> = cls.iter().zip(&positions).map(|(c, p)| c + p).collect();
     if config.registers > 0 {
-        table.extend(weights.floats("register_tokens", &[1, config.registers, dim])?);
+        table.extend(weights.take_floats("register_tokens", &[1, config.registers, dim])?);
     }
     table.extend(&positions[dim..]);
     Ok(table)

@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{DType, Tensor};
+use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
 
 use crate::{Error, VitConfig};
 
@@ -70,25 +70,7 @@ impl EncoderWeights {
     /// # Errors
     /// Bytes that are not safetensors, a tensor of another type than F32 or I8, or an I8 tensor without scales.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
-        let reject = |reason: String| Error::Config { reason };
-        let file = SafeTensors::deserialize(bytes)
-            .map_err(|error| reject(format!("weights that are no safetensors: {error}")))?;
-        let mut tensors = BTreeMap::new();
-        for (name, view) in file.tensors() {
-            let stored = match view.dtype() {
-                Dtype::F32 if name.ends_with(".scale") => continue,
-                Dtype::F32 => Stored::F32 {
-                    dims: view.shape().to_vec(),
-                    values: floats(view.data()),
-                },
-                Dtype::I8 => int8(&file, &name, &view)?,
-                other => {
-                    return Err(reject(format!("tensor {name} is {other:?}, not F32 or I8")));
-                }
-            };
-            tensors.insert(name, stored);
-        }
-        Ok(Self(tensors))
+        Self::read(bytes, bytes.len() as u64)
     }
 
     /// The same tensors as safetensors.
@@ -148,9 +130,9 @@ impl EncoderWeights {
             .any(|stored| matches!(stored, Stored::I8 { .. }))
     }
 
-    /// The tensor of a name, of the given shape.
-    pub(super) fn get(&self, name: &str, dims: &[usize]) -> Result<&Stored, Error> {
-        let stored = self.0.get(name).ok_or_else(|| Error::MissingTensor {
+    /// Takes out the tensor of a name, of the given shape.
+    pub(super) fn take(&mut self, name: &str, dims: &[usize]) -> Result<Stored, Error> {
+        let stored = self.0.remove(name).ok_or_else(|| Error::MissingTensor {
             name: name.to_owned(),
         })?;
         if stored.dims() != dims {
@@ -163,9 +145,9 @@ impl EncoderWeights {
         Ok(stored)
     }
 
-    /// The values of a tensor that must be f32.
-    pub(super) fn floats(&self, name: &str, dims: &[usize]) -> Result<&[f32], Error> {
-        match self.get(name, dims)? {
+    /// Takes out the values of a tensor that must be f32.
+    pub(super) fn take_floats(&mut self, name: &str, dims: &[usize]) -> Result<Vec<f32>, Error> {
+        match self.take(name, dims)? {
             Stored::F32 { values, .. } => Ok(values),
             Stored::I8 { .. } => Err(Error::Config {
                 reason: format!("tensor {name} is int8; only weights of linear layers may be"),
@@ -181,39 +163,8 @@ impl EncoderWeights {
     }
 }
 
-fn scale_name(weight: &str) -> String {
+pub(super) fn scale_name(weight: &str) -> String {
     format!("{}.scale", weight.strip_suffix(".weight").unwrap_or(weight))
-}
-
-fn int8(file: &SafeTensors<'_>, name: &str, view: &TensorView<'_>) -> Result<Stored, Error> {
-    let reject = |reason: String| Error::Config { reason };
-    let &[n, k] = view.shape() else {
-        return Err(reject(format!(
-            "int8 tensor {name} has {} axes, not 2",
-            view.shape().len()
-        )));
-    };
-    let scale = scale_name(name);
-    let scale = file.tensor(&scale).map_err(|_| Error::MissingTensor {
-        name: scale.clone(),
-    })?;
-    let values = floats(scale.data());
-    if scale.dtype() != Dtype::F32 || scale.shape() != [n] || !values.iter().all(|s| s.is_finite())
-    {
-        return Err(reject(format!(
-            "int8 tensor {name} has no {n} finite scales"
-        )));
-    }
-    Ok(Stored::I8 {
-        dims: [n, k],
-        values: view.data().iter().map(|byte| *byte as i8).collect(),
-        scale: values,
-    })
-}
-
-fn floats(bytes: &[u8]) -> Vec<f32> {
-    let (words, _) = bytes.as_chunks::<4>();
-    words.iter().map(|word| f32::from_le_bytes(*word)).collect()
 }
 
 fn float_bytes(values: &[f32]) -> Vec<u8> {

@@ -83,10 +83,9 @@ impl Cuda {
         let manifest = bundle.manifest();
         let shape = Shape::of(manifest);
         let config = config(arch(manifest).map_err(load)?);
-        let bytes = bundle
-            .member(WEIGHTS)
-            .ok_or_else(|| load("it has no weights".to_owned()))?;
-        let weights = EncoderWeights::from_bytes(bytes).map_err(|error| load(error.to_string()))?;
+        let bytes = bundle.member(WEIGHTS)?;
+        let weights =
+            EncoderWeights::from_bytes(&bytes).map_err(|error| load(error.to_string()))?;
         let mut tensors = Vec::with_capacity(weights.0.len());
         for (name, stored) in &weights.0 {
             match stored {

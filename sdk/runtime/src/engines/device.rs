@@ -24,8 +24,8 @@ impl OnDevice {
     ) -> Result<Self, String> {
         let manifest = bundle.manifest();
         let config = config(arch(manifest)?);
-        let weights = bundle.member(WEIGHTS).ok_or("it has no weights")?;
-        let tensors = tensors_from_bytes(weights).map_err(|error| error.to_string())?;
+        let weights = bundle.member(WEIGHTS).map_err(|error| error.to_string())?;
+        let tensors = tensors_from_bytes(&weights).map_err(|error| error.to_string())?;
         let there = tensors
             .into_iter()
             .map(|(name, tensor)| Ok((name, tensor.to_device(device)?)))

@@ -35,8 +35,9 @@ impl Native {
                 .map(|variant| variant.weights.as_str())
                 .ok_or("it has no int8 variant")?,
         };
-        let bytes = bundle.member(member).ok_or("it has no weights")?;
-        let weights = EncoderWeights::from_bytes(bytes).map_err(|error| error.to_string())?;
+        let len = bundle.member_size(member).ok_or("it has no weights")?;
+        let reader = bundle.reader(member).map_err(|error| error.to_string())?;
+        let weights = EncoderWeights::read(reader, len).map_err(|error| error.to_string())?;
         let shape = Shape::of(manifest);
         // Tokens, queries, and two each of keys and values.
         let image = 6 * size_of::<f32>() * shape.n_patches * shape.dim;
@@ -45,7 +46,7 @@ impl Native {
             images: (WORK_BYTES / image).clamp(1, MOST_IMAGES),
             isa: Isa::detect(),
         };
-        let encoder = PackedVit::new(&config, &weights, &options);
+        let encoder = PackedVit::new(&config, weights, &options);
         Ok(Self {
             encoder: encoder.map_err(|error| error.to_string())?,
             precision,

@@ -152,8 +152,8 @@ fn short(name: &str, values: &[f32], len: usize) -> TractError {
 
 impl Onnx {
     pub(super) fn load(bundle: &Bundle, pool: Arc<ThreadPool>) -> Result<Self, String> {
-        let graph = bundle.member(ONNX).ok_or("it has no ONNX graph")?;
-        let graph = Checked::read(graph).map_err(|error| error.to_string())?;
+        let graph = bundle.member(ONNX).map_err(|error| error.to_string())?;
+        let graph = Checked::read(&graph).map_err(|error| error.to_string())?;
         let threads = pool.current_num_threads();
         let executor = match threads {
             1 => Executor::SingleThread,

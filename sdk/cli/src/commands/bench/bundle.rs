@@ -27,7 +27,7 @@ pub(crate) struct BundleArgs {
 #[derive(Serialize)]
 struct Report<'a> {
     bundle: &'a Path,
-    bytes: usize,
+    bytes: u64,
 }
 
 /// Writes the bundle.
@@ -35,7 +35,7 @@ pub(super) fn run(args: &BundleArgs, format: Format) -> Result<()> {
     write(&args.arch, args.size, true, &args.out)?;
     let report = Report {
         bundle: &args.out,
-        bytes: Bundle::open(&args.out)?.as_bytes().len(),
+        bytes: Bundle::open(&args.out)?.size(),
     };
     format.print(&report, |report| {
         let megabytes = report.bytes as f64 / 1e6;

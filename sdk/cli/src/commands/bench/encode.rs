@@ -77,7 +77,7 @@ struct Report {
     /// From the file to the first embedding, self-test included.
     start_ms: f64,
     /// Size of what the engine reads: the weights of the precision, or the graph.
-    bytes: usize,
+    bytes: u64,
     /// Mean cosine of the class tokens of the golden images to those in f32.
     cosine: f64,
 }
@@ -189,7 +189,7 @@ fn open(args: &EncodeArgs, bundle: &Bundle, threads: usize) -> Result<Encoder> {
 }
 
 /// Size of the member that the engine reads.
-fn size(bundle: &Bundle, encoder: &Encoder) -> usize {
+fn size(bundle: &Bundle, encoder: &Encoder) -> u64 {
     let manifest = bundle.manifest();
     let variant = manifest.variants.get(encoder.precision().name());
     let member = match (encoder.engine(), variant) {
@@ -197,7 +197,7 @@ fn size(bundle: &Bundle, encoder: &Encoder) -> usize {
         (_, Some(variant)) => &variant.weights,
         (_, None) => "weights.safetensors",
     };
-    bundle.member(member).map_or(0, <[u8]>::len)
+    bundle.member_size(member).unwrap_or(0)
 }
 
 /// Mean cosine of the encoder's class tokens of the golden images to those that the reference has in f32.

@@ -31,7 +31,7 @@ fn an_encoder_gives_the_tokens_of_the_native_one() -> Result<()> {
     let weights = EncoderWeights::from_tensors(&params.to_map())?;
     let images = f64s(&random(&[2, 3, 48, 32], 6)?)?;
     let images: Vec<f32> = images.iter().map(|v| *v as f32).collect();
-    let native = PackedVit::new(&config, &weights, &PackedOptions::default())?;
+    let native = PackedVit::new(&config, weights.clone(), &PackedOptions::default())?;
     let (d, n) = (config.dim, 6);
     let (mut cls, mut patches) = (vec![0.0; 2 * d], vec![0.0; 2 * n * d]);
     native.run(&images, 2, &mut cls, &mut patches)?;
