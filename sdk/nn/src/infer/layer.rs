@@ -18,7 +18,8 @@ pub(super) struct Layer {
     weight: Packed,
 }
 
-enum Packed {
+/// The weight of a layer for the kernels.
+pub(super) enum Packed {
     /// `[panel][K][32]`.
     Float(Aligned<f32>),
     Int(IntPanels),
@@ -52,33 +53,37 @@ pub(super) struct Target<'a> {
     pub(super) add: bool,
 }
 
-impl Layer {
+impl Packed {
     /// Packs a weight `[N, K]`.
     ///
     /// # Errors
     /// An integer weight of too many inputs; memory that is refused.
     pub(super) fn new(
         weight: &Stored,
-        bias: &[f32],
-        k: usize,
+        [n, k]: [usize; 2],
         kernels: &Kernels,
     ) -> Result<Self, Error> {
+        match weight {
+            Stored::F32 { values, .. } => Ok(Self::Float(pack_float(values, n, k)?)),
+            Stored::I8 { values, scale, .. } if k <= MAX_INT_K => {
+                Ok(Self::Int(pack_int(values, scale, k, kernels.form)?))
+            }
+            Stored::I8 { .. } => Err(Error::Config {
+                reason: format!(
+                    "an int8 layer has {k} inputs; sums of more than {MAX_INT_K} do not fit into 32 bits"
+                ),
+            }),
+        }
+    }
+}
+
+impl Layer {
+    /// # Errors
+    /// Memory that is refused.
+    pub(super) fn new(weight: Packed, bias: &[f32], k: usize) -> Result<Self, Error> {
         let n = bias.len();
         let mut padded = Aligned::zeroed(n.next_multiple_of(COLUMNS))?;
         padded[..n].copy_from_slice(bias);
-        let weight = match weight {
-            Stored::F32 { values, .. } => Packed::Float(pack_float(values, n, k)?),
-            Stored::I8 { values, scale, .. } if k <= MAX_INT_K => {
-                Packed::Int(pack_int(values, scale, k, kernels.form)?)
-            }
-            Stored::I8 { .. } => {
-                return Err(Error::Config {
-                    reason: format!(
-                        "an int8 layer has {k} inputs; sums of more than {MAX_INT_K} do not fit into 32 bits"
-                    ),
-                });
-            }
-        };
         Ok(Self {
             k,
             n,

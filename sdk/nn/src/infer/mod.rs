@@ -18,6 +18,7 @@ mod isa;
 mod layer;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod parts;
 mod plan;
 mod portable;
 mod quantise;

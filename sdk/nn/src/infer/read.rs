@@ -1,10 +1,10 @@
 //! Weights of an encoder from a stream of safetensors, one tensor after another, so that the file is never in memory beside them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read};
 
 use safetensors::Dtype;
-use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::tensor::Metadata;
 
 use super::weights::{EncoderWeights, Stored, scale_name};
 use crate::Error;
@@ -20,40 +20,62 @@ impl EncoderWeights {
     /// # Errors
     /// Bytes that are not safetensors or not `len`, a tensor of another type than F32 or I8, an I8 tensor without scales, memory that is refused, or what
     /// `reader` says.
-    pub fn read(mut reader: impl Read, len: u64) -> Result<Self, Error> {
-        let metadata = header(&mut reader, len)?;
-        let infos = metadata.tensors();
-        let mut floats = BTreeMap::new();
-        let mut ints = Vec::new();
-        for name in metadata.offset_keys() {
-            let TensorInfo {
-                dtype,
-                shape,
-                data_offsets: (start, end),
-            } = infos[&name];
-            let bytes = end - start;
-            match dtype {
-                Dtype::F32 => {
-                    floats.insert(name, (shape.clone(), read_floats(&mut reader, bytes)?));
-                }
-                Dtype::I8 => ints.push((name, shape.clone(), read_ints(&mut reader, bytes)?)),
-                other => return Err(reject(format!("tensor {name} is {other:?}, not F32 or I8"))),
-            }
-        }
+    pub fn read(reader: impl Read, len: u64) -> Result<Self, Error> {
         let mut tensors = BTreeMap::new();
-        for (name, shape, values) in ints {
-            let scale = scale_name(&name);
-            let scale = floats
-                .remove(&scale)
-                .ok_or(Error::MissingTensor { name: scale })?;
-            tensors.insert(name.clone(), int8(name, &shape, values, scale)?);
-        }
-        let floats = floats
-            .into_iter()
-            .map(|(name, (dims, values))| (name, Stored::F32 { dims, values }));
-        tensors.extend(floats);
+        each_tensor(reader, len, |name, stored| {
+            tensors.insert(name, stored);
+            Ok(())
+        })?;
         Ok(Self(tensors))
     }
+}
+
+/// Hands over every tensor as soon as it is read; an int8 one when its scales are known.
+///
+/// # Errors
+/// As [`EncoderWeights::read`], and what `take` says.
+pub(super) fn each_tensor(
+    mut reader: impl Read,
+    len: u64,
+    mut take: impl FnMut(String, Stored) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let metadata = header(&mut reader, len)?;
+    let infos = metadata.tensors();
+    let mut scales = HashMap::new();
+    let mut without_scale = Vec::new();
+    for name in metadata.offset_keys() {
+        let info = infos[&name];
+        let (dims, bytes) = (
+            info.shape.clone(),
+            info.data_offsets.1 - info.data_offsets.0,
+        );
+        match info.dtype {
+            Dtype::F32 => {
+                let values = read_floats(&mut reader, bytes)?;
+                if name.ends_with(".scale") {
+                    scales.insert(name, (dims, values));
+                } else {
+                    take(name, Stored::F32 { dims, values })?;
+                }
+            }
+            Dtype::I8 => {
+                let values = read_ints(&mut reader, bytes)?;
+                match scales.remove(&scale_name(&name)) {
+                    Some(scale) => take(name.clone(), int8(&name, &dims, values, scale)?)?,
+                    None => without_scale.push((name, dims, values)),
+                }
+            }
+            other => return Err(reject(format!("tensor {name} is {other:?}, not F32 or I8"))),
+        }
+    }
+    for (name, dims, values) in without_scale {
+        let scale = scale_name(&name);
+        let scale = scales
+            .remove(&scale)
+            .ok_or(Error::MissingTensor { name: scale })?;
+        take(name.clone(), int8(&name, &dims, values, scale)?)?;
+    }
+    Ok(())
 }
 
 fn reject(reason: String) -> Error {
@@ -130,7 +152,7 @@ fn read_ints(reader: &mut impl Read, bytes: usize) -> Result<Vec<i8>, Error> {
 }
 
 fn int8(
-    name: String,
+    name: &str,
     shape: &[usize],
     values: Vec<i8>,
     (scale_shape, scale): (Vec<usize>, Vec<f32>),
@@ -154,8 +176,6 @@ fn int8(
 /// The tensors of a file as its bytes.
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
     use super::*;
 
     fn some() -> Vec<u8> {

@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use super::layer::{Layer, Rows, Target};
+use super::layer::{Layer, Packed, Rows, Target};
 use super::quantise::Quantised;
 use super::tile::Kernels;
 use super::*;
@@ -46,7 +46,12 @@ struct Case {
 impl Case {
     fn apply(&self, isa: Isa, add: bool) -> Vec<f32> {
         let kernels = Kernels::of(isa);
-        let layer = Layer::new(&self.weight, &self.bias, self.k, &kernels).unwrap();
+        let layer = Layer::new(
+            Packed::new(&self.weight, [self.bias.len(), self.k], &kernels).unwrap(),
+            &self.bias,
+            self.k,
+        )
+        .unwrap();
         let mut quantised = Quantised::new(self.rows, self.k, kernels.form).unwrap();
         let x = Rows {
             data: &self.x,

@@ -1,16 +1,19 @@
 //! The packed encoder: what is loaded, and the call that runs it.
 
+use std::io::Read;
 use std::sync::{Mutex, PoisonError};
 
 use super::Stop;
 use super::attention::Heads;
 use super::isa::Isa;
 use super::layer::Layer;
+use super::parts::Parts;
 use super::plan::{Outputs, Workspace};
+use super::read::each_tensor;
 use super::team::Team;
 use super::tile::Kernels;
 use super::turn::Turns;
-use super::weights::{EncoderWeights, Stored};
+use super::weights::EncoderWeights;
 use crate::{Error, Gelu, VitConfig};
 
 /// How to run a packed encoder.
@@ -125,7 +128,7 @@ impl Model {
 }
 
 impl PackedVit {
-    /// Packs the weights, each of which is given up once it is packed, reserves all memory and starts the threads.
+    /// Packs the weights, each given up once it is packed, reserves all memory and starts the threads.
     ///
     /// # Errors
     /// A tensor that is missing or of another shape, an int8 tensor where none may be, memory that is refused, or threads that cannot be started.
@@ -134,13 +137,29 @@ impl PackedVit {
         weights: EncoderWeights,
         options: &PackedOptions,
     ) -> Result<Self, Error> {
-        config.validate()?;
-        if !options.isa.is_available() {
-            return Err(Error::Config {
-                reason: format!("this CPU has no {}", options.isa),
-            });
+        let mut parts = Parts::new(config, options)?;
+        for (name, stored) in weights.0 {
+            parts.take(name, stored)?;
         }
-        let model = load(config, weights, Kernels::of(options.isa))?;
+        Self::of(parts.model(config)?, options)
+    }
+
+    /// The same from safetensors of `len` bytes, each tensor packed when it is read, so that no more than one is in memory as it was stored.
+    ///
+    /// # Errors
+    /// As [`EncoderWeights::read`] and [`PackedVit::new`].
+    pub fn read(
+        config: &VitConfig,
+        reader: impl Read,
+        len: u64,
+        options: &PackedOptions,
+    ) -> Result<Self, Error> {
+        let mut parts = Parts::new(config, options)?;
+        each_tensor(reader, len, |name, stored| parts.take(name, stored))?;
+        Self::of(parts.model(config)?, options)
+    }
+
+    fn of(model: Model, options: &PackedOptions) -> Result<Self, Error> {
         let team = Team::new(options.threads).map_err(|error| Error::Config {
             reason: format!("{} threads cannot be started: {error}", options.threads),
         })?;
@@ -255,86 +274,4 @@ impl PackedVit {
     pub fn isa(&self) -> Isa {
         self.isa
     }
-}
-
-fn load(config: &VitConfig, mut weights: EncoderWeights, kernels: Kernels) -> Result<Model, Error> {
-    let (dim, patch) = (config.dim, config.patch);
-    let [rows, columns] = config.grid(config.image_size)?;
-    let n_patches = rows * columns;
-    let weights = &mut weights;
-    let blocks = (0..config.depth).map(|i| block(config, weights, i, &kernels));
-    let blocks = blocks.collect::<Result<_, _>>()?;
-    let inputs = 3 * patch * patch;
-    let embed = Stored::F32 {
-        dims: vec![dim, inputs],
-        values: weights.take_floats("patch_embed.proj.weight", &[dim, 3, patch, patch])?,
-    };
-    let embed_bias = weights.take_floats("patch_embed.proj.bias", &[dim])?;
-    Ok(Model {
-        kernels,
-        heads: Heads {
-            count: config.heads,
-            width: dim / config.heads,
-            tokens: config.n_prefix() + n_patches,
-        },
-        dim,
-        hidden: dim * config.mlp_ratio,
-        patch,
-        size: config.image_size,
-        n_prefix: config.n_prefix(),
-        gelu: config.gelu,
-        eps: config.eps as f32,
-        table: table(config, weights, n_patches)?,
-        embed: Layer::new(&embed, &embed_bias, inputs, &kernels)?,
-        blocks,
-        norm: norm(weights, "norm", dim)?,
-    })
-}
-
-fn block(
-    config: &VitConfig,
-    weights: &mut EncoderWeights,
-    index: usize,
-    kernels: &Kernels,
-) -> Result<Block, Error> {
-    let (dim, hidden) = (config.dim, config.dim * config.mlp_ratio);
-    let name = |part: &str| format!("blocks.{index}.{part}");
-    let mut linear = |part: &str, n: usize, k: usize| {
-        let bias = weights.take_floats(&name(&format!("{part}.bias")), &[n])?;
-        let weight = weights.take(&name(&format!("{part}.weight")), &[n, k])?;
-        Layer::new(&weight, &bias, k, kernels)
-    };
-    let [qkv, proj, fc1, fc2] = [
-        linear("attn.qkv", 3 * dim, dim)?,
-        linear("attn.proj", dim, dim)?,
-        linear("mlp.fc1", hidden, dim)?,
-        linear("mlp.fc2", dim, hidden)?,
-    ];
-    Ok(Block {
-        norm1: norm(weights, &name("norm1"), dim)?,
-        qkv,
-        proj,
-        norm2: norm(weights, &name("norm2"), dim)?,
-        fc1,
-        fc2,
-    })
-}
-
-fn norm(weights: &mut EncoderWeights, name: &str, dim: usize) -> Result<Norm, Error> {
-    Ok(Norm {
-        weight: weights.take_floats(&format!("{name}.weight"), &[dim])?,
-        bias: weights.take_floats(&format!("{name}.bias"), &[dim])?,
-    })
-}
-
-fn table(config: &VitConfig, weights: &mut EncoderWeights, n: usize) -> Result<Vec<f32>, Error> {
-    let dim = config.dim;
-    let positions = weights.take_floats("pos_embed", &[1, 1 + n, dim])?;
-    let cls = weights.take_floats("cls_token", &[1, 1, dim])?;
-    let mut table: Vec<f32> = cls.iter().zip(&positions).map(|(c, p)| c + p).collect();
-    if config.registers > 0 {
-        table.extend(weights.take_floats("register_tokens", &[1, config.registers, dim])?);
-    }
-    table.extend(&positions[dim..]);
-    Ok(table)
 }

@@ -130,31 +130,6 @@ impl EncoderWeights {
             .any(|stored| matches!(stored, Stored::I8 { .. }))
     }
 
-    /// Takes out the tensor of a name, of the given shape.
-    pub(super) fn take(&mut self, name: &str, dims: &[usize]) -> Result<Stored, Error> {
-        let stored = self.0.remove(name).ok_or_else(|| Error::MissingTensor {
-            name: name.to_owned(),
-        })?;
-        if stored.dims() != dims {
-            return Err(Error::TensorShape {
-                name: name.to_owned(),
-                expected: dims.to_vec(),
-                found: stored.dims().to_vec(),
-            });
-        }
-        Ok(stored)
-    }
-
-    /// Takes out the values of a tensor that must be f32.
-    pub(super) fn take_floats(&mut self, name: &str, dims: &[usize]) -> Result<Vec<f32>, Error> {
-        match self.take(name, dims)? {
-            Stored::F32 { values, .. } => Ok(values),
-            Stored::I8 { .. } => Err(Error::Config {
-                reason: format!("tensor {name} is int8; only weights of linear layers may be"),
-            }),
-        }
-    }
-
     /// Names of the linear layers of all blocks, `blocks.0.attn.qkv` and so on, first to last.
     pub fn layer_names(config: &VitConfig) -> Vec<String> {
         (0..config.depth)

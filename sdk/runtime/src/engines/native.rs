@@ -1,7 +1,7 @@
 //! The encoder on our own kernels, packed and planned when the bundle is opened.
 
 use ssl_edge_bundle::{ArchSpec, Bundle, WEIGHTS};
-use ssl_edge_nn::infer::{EncoderWeights, Isa, PackedOptions, PackedVit, Progress};
+use ssl_edge_nn::infer::{Isa, PackedOptions, PackedVit, Progress};
 use ssl_edge_nn::{Gelu, VitConfig};
 
 use super::{Engine, EngineKind, Shape, Tokens, arch};
@@ -37,7 +37,6 @@ impl Native {
         };
         let len = bundle.member_size(member).ok_or("it has no weights")?;
         let reader = bundle.reader(member).map_err(|error| error.to_string())?;
-        let weights = EncoderWeights::read(reader, len).map_err(|error| error.to_string())?;
         let shape = Shape::of(manifest);
         // Tokens, queries, and two each of keys and values.
         let image = 6 * size_of::<f32>() * shape.n_patches * shape.dim;
@@ -46,7 +45,7 @@ impl Native {
             images: (WORK_BYTES / image).clamp(1, MOST_IMAGES),
             isa: Isa::detect(),
         };
-        let encoder = PackedVit::new(&config, weights, &options);
+        let encoder = PackedVit::read(&config, reader, len, &options);
         Ok(Self {
             encoder: encoder.map_err(|error| error.to_string())?,
             precision,
