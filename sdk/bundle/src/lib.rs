@@ -9,7 +9,8 @@
 //! | `signature.json` | optional: an Ed25519 signature over `manifest.json`, and so over every hash in it |
 //!
 //! A bundle may hold the encoder in other precisions as well, [`VariantSpec`], each with two members of its own: `encoder.int8.safetensors` and
-//! `golden.int8.safetensors` for int8. It may also hold more graphs, such as `encoder.int8.onnx`.
+//! `golden.int8.safetensors` for int8, `encoder.q8_0.gguf` and `golden.q8_0.safetensors` for GGML's blocks. Schema 1 has them all: a reader that does not
+//! know a precision cannot be asked for it, and runs the others. It may also hold more graphs, such as `encoder.int8.onnx`.
 //!
 //! The zip comment ends with a seal, the SHA-256 of all bytes before it, so that a file cut or changed at any byte is refused
 //! before anything in it is read. The seal is against accidents, the signature against intent. Any zip tool lists and extracts a bundle; a tool that rewrites one breaks the seal.

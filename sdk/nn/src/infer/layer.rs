@@ -68,6 +68,7 @@ impl Layer {
         padded[..n].copy_from_slice(bias);
         let weight = match weight {
             Stored::F32 { values, .. } => Packed::Float(pack_float(values, n, k)?),
+            Stored::Blocks { .. } => Packed::Float(pack_float(&weight.to_f32(), n, k)?),
             Stored::I8 { values, scale, .. } if k <= MAX_INT_K => {
                 Packed::Int(pack_int(values, scale, k, kernels.form)?)
             }
