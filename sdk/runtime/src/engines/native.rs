@@ -1,10 +1,10 @@
 //! The encoder on our own kernels, packed and planned when the bundle is opened.
 
-use ssl_edge_bundle::{ArchSpec, Bundle, WEIGHTS};
+use ssl_edge_bundle::{ArchSpec, Bundle};
 use ssl_edge_nn::infer::{EncoderWeights, Isa, PackedOptions, PackedVit, Progress};
 use ssl_edge_nn::{Gelu, VitConfig};
 
-use super::{Engine, EngineKind, Shape, Tokens, arch};
+use super::{Engine, EngineKind, Shape, arch, weights};
 use crate::{Interruption, Limit, Precision, Reached, RuntimeError};
 
 /// Work memory that images which go through the blocks together may take, where they are several.
@@ -27,15 +27,7 @@ impl Native {
     ) -> Result<Self, String> {
         let manifest = bundle.manifest();
         let config = config(arch(manifest)?);
-        let member = match precision {
-            Precision::F32 => WEIGHTS,
-            Precision::Int8 => manifest
-                .variants
-                .get(precision.name())
-                .map(|variant| variant.weights.as_str())
-                .ok_or("it has no int8 variant")?,
-        };
-        let bytes = bundle.member(member).ok_or("it has no weights")?;
+        let bytes = weights(bundle, precision)?;
         let weights = EncoderWeights::from_bytes(bytes).map_err(|error| error.to_string())?;
         let shape = Shape::of(manifest);
         // Tokens, queries, and two each of keys and values.
@@ -75,13 +67,8 @@ impl Engine for Native {
         Some(self.encoder.isa())
     }
 
-    fn run(&self, input: &[f32], batch: usize) -> Result<Tokens, RuntimeError> {
-        let mut tokens = Tokens {
-            cls: vec![0.0; batch * self.shape.dim],
-            patches: vec![0.0; batch * self.shape.n_patches * self.shape.dim],
-        };
-        self.run_into(input, batch, &mut tokens.cls, &mut tokens.patches)?;
-        Ok(tokens)
+    fn lengths(&self) -> [usize; 2] {
+        self.shape.lengths()
     }
 
     fn run_into(
