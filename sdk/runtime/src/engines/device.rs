@@ -123,3 +123,6 @@ impl Engine for OnDevice {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
