@@ -61,7 +61,7 @@ fn blocks_are_near_f32_small_and_encoders_of_their_own_beside_the_others() {
     assert_eq!((eight.calibration_frames, count(&eight, "q8_0")), (0, 24));
     assert_eq!((count(&four, "q8_0"), count(&four, "q4_0")), (12, 12));
     assert!(eight.layers.iter().all(|layer| layer.error < 1e-4));
-    for (report, least, shrinks) in [(&eight, 0.9995, 3.5), (&four, 0.97, 5.0)] {
+    for (report, least, shrinks) in [(&eight, 0.9995, 3.5), (&four, 0.97, 4.9)] {
         let (f, q) = (&report.figures, &report.figures.quality);
         assert!(
             q.cosine_mean > least && q.cosine_worst > least - 0.02,
@@ -163,13 +163,13 @@ fn layers_go_to_finer_blocks_first_and_then_to_f16() {
 fn a_variant_whose_layers_all_went_back_opens() {
     let made = made();
     let all = QuantizeOptions {
-        gates: vec!["cosine>=0.9999999".parse().unwrap()],
+        gates: vec!["cosine>=0.9999998".parse().unwrap()],
         float_layers: Some(24),
         eval: None,
         ..block_options(Q8_0, &made.path("frames"))
     };
     let report = run(made, &all, ("f32.sslb", "f16.sslb")).unwrap();
-    assert!(report.figures.quality.cosine_mean >= 0.999_999_9);
+    assert!(report.figures.quality.cosine_mean >= 0.999_999_8);
     let bundle = Bundle::open(&made.path("f16.sslb")).unwrap();
     let variant = &bundle.manifest().variants["q8_0"];
     assert_eq!(variant.float_layers.len(), count(&report, "f16"));
