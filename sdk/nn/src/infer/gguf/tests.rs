@@ -1,3 +1,5 @@
+//! GGUF as we write it and as candle does, and files that are neither.
+
 use std::io::Cursor;
 
 use candle_core::Device;

@@ -1,3 +1,5 @@
+//! Layers in blocks on candle's CPU device, beside the same weights in f32.
+
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
 use super::*;
