@@ -327,6 +327,14 @@ enum ssl_edge_precision
      * 8-bit integers, in bundles made with `ssl-edge export --quantize int8`; native engine only.
      */
     SSL_EDGE_PRECISION_INT8 = 2,
+    /**
+     * Weights in GGML's 8-bit blocks, in bundles made with `ssl-edge export --quantize q8_0`: a small file, computed in f32; native engine only.
+     */
+    SSL_EDGE_PRECISION_Q8_0 = 3,
+    /**
+     * The same with the MLP's weights in 4-bit blocks, in bundles made with `ssl-edge export --quantize q4_0`; native engine only.
+     */
+    SSL_EDGE_PRECISION_Q4_0 = 4,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L

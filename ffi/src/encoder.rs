@@ -36,6 +36,10 @@ pub enum ssl_edge_precision {
     F32 = 1,
     /// 8-bit integers, in bundles made with `ssl-edge export --quantize int8`; native engine only.
     Int8 = 2,
+    /// Weights in GGML's 8-bit blocks, in bundles made with `ssl-edge export --quantize q8_0`: a small file, computed in f32; native engine only.
+    Q8_0 = 3,
+    /// The same with the MLP's weights in 4-bit blocks, in bundles made with `ssl-edge export --quantize q4_0`; native engine only.
+    Q4_0 = 4,
 }
 
 /// How to open an encoder.
@@ -184,6 +188,8 @@ fn sdk_options(options: &ssl_edge_encoder_options) -> Result<Options, Failure> {
     let precision = match options.precision {
         precision if precision == ssl_edge_precision::F32 as u32 => Precision::F32,
         precision if precision == ssl_edge_precision::Int8 as u32 => Precision::Int8,
+        precision if precision == ssl_edge_precision::Q8_0 as u32 => Precision::Q8_0,
+        precision if precision == ssl_edge_precision::Q4_0 as u32 => Precision::Q4_0,
         precision => {
             let text = format!(
                 "options.precision is {precision}; set it to a value of ssl_edge_precision"
@@ -364,6 +370,8 @@ fn precision_number(precision: Precision) -> Result<u32, Failure> {
     match precision {
         Precision::F32 => Ok(ssl_edge_precision::F32 as u32),
         Precision::Int8 => Ok(ssl_edge_precision::Int8 as u32),
+        Precision::Q8_0 => Ok(ssl_edge_precision::Q8_0 as u32),
+        Precision::Q4_0 => Ok(ssl_edge_precision::Q4_0 as u32),
         precision => Err(unnumbered("precision", precision.name())),
     }
 }

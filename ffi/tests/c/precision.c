@@ -1,4 +1,4 @@
-/* precision BUNDLE INT8_BUNDLE: one bundle opened in f32 and in int8, what an encoder says of itself, and what must be refused. */
+/* precision BUNDLE INT8_BUNDLE: one bundle opened in f32, in int8 and in blocks, what an encoder says of itself, and what must be refused. */
 
 #include "check.h"
 
@@ -58,6 +58,25 @@ static void infos(const ssl_edge_encoder *wide, const ssl_edge_encoder *narrow, 
     EXPECT(OK, ssl_edge_encoder_get_info(narrow, &old));
     CHECK(old.dim == DIM && old.engine == 0x5a5a5a5au && old.precision == 0x5a5a5a5au);
     CHECK(old.struct_size == offsetof(ssl_edge_encoder_info, engine));
+}
+
+/* Weights in blocks: an encoder of its own for each format, near f32. */
+static void blocks(const char *path, const ssl_edge_encoder *wide) {
+    static uint8_t pixels[SIZE * SIZE];
+    static float f32[DIM], found[DIM];
+    const ssl_edge_frame frame = picture(pixels, 0);
+    const uint32_t precisions[] = {SSL_EDGE_PRECISION_Q8_0, SSL_EDGE_PRECISION_Q4_0};
+    EXPECT(OK, ssl_edge_encoder_embed(wide, &frame, f32, DIM));
+    for (int p = 0; p < 2; ++p) {
+        ssl_edge_encoder *encoder = open_encoder(path, SSL_EDGE_ENGINE_NATIVE, precisions[p]);
+        const ssl_edge_encoder_info info = info_of(encoder), other = info_of(wide);
+        double dot = 0.0;
+        CHECK(info.precision == precisions[p] && memcmp(info.hash, other.hash, sizeof info.hash) != 0);
+        EXPECT(OK, ssl_edge_encoder_embed(encoder, &frame, found, DIM));
+        for (int i = 0; i < DIM; ++i) dot += (double)f32[i] * (double)found[i];
+        CHECK(memcmp(f32, found, sizeof f32) != 0 && dot > (p == 0 ? 0.999 : 0.97) && dot < 1.0001);
+        ssl_edge_encoder_free(encoder);
+    }
 }
 
 static void embeddings(const ssl_edge_encoder *wide, const ssl_edge_encoder *narrow) {
@@ -128,6 +147,7 @@ int main(int argc, char **argv) {
     ssl_edge_encoder *onnx = open_encoder(argv[1], SSL_EDGE_ENGINE_ONNX, SSL_EDGE_PRECISION_F32);
     infos(wide, narrow, onnx);
     embeddings(wide, narrow);
+    blocks(argv[2], wide);
     jobs(wide, narrow);
     refusals(argv[1], argv[2]);
     ssl_edge_encoder_free(onnx);

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 use sdk::encoder::Bundle;
-use sdk::export::{QuantizeOptions, quantize, random_bundle};
+use sdk::export::{BlockFormat, QuantizeOptions, Target, quantize, random_bundle, round_to};
 use sdk::vision::{Station, Surface};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -144,7 +144,7 @@ pub(crate) fn bundle(folder: &Path, seed: u64) -> PathBuf {
     path
 }
 
-/// The bundle of [`bundle`] with an int8 variant, calibrated on drawn surfaces.
+/// The bundle of [`bundle`] with an int8 variant, calibrated on drawn surfaces, and with weights in blocks.
 pub(crate) fn int8_bundle(folder: &Path, seed: u64) -> PathBuf {
     let (base, frames) = (bundle(folder, seed), folder.join("frames"));
     let path = folder.join(format!("int8_{seed}.sslb"));
@@ -155,9 +155,13 @@ pub(crate) fn int8_bundle(folder: &Path, seed: u64) -> PathBuf {
     let options = QuantizeOptions {
         frames: 16,
         threads: 1,
-        ..QuantizeOptions::new(&frames)
+        ..QuantizeOptions::new(Target::Int8, &frames)
     };
     quantize(&base, &options, &path, &mut |_| {}).expect("the gates hold");
+    for format in [BlockFormat::Q8_0, BlockFormat::Q4_0] {
+        let bundle = Bundle::open(&path).expect("the bundle opens");
+        round_to(Target::Blocks(format), &bundle, &path).expect("the weights fit");
+    }
     path
 }
 

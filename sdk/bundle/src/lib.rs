@@ -9,7 +9,8 @@
 //! | `signature.json` | optional: an Ed25519 signature over `manifest.json`, and so over every hash in it |
 //!
 //! A bundle may hold the encoder in other precisions as well, [`VariantSpec`], each with two members of its own: `encoder.int8.safetensors` and
-//! `golden.int8.safetensors` for int8. It may also hold more graphs, such as `encoder.int8.onnx`.
+//! `golden.int8.safetensors` for int8, `encoder.q8_0.gguf` and `golden.q8_0.safetensors` for GGML's blocks. Schema 1 has them all: a reader that does not
+//! know a precision cannot be asked for it, and runs the others. It may also hold more graphs, such as `encoder.int8.onnx`.
 //!
 //! The zip comment ends with two hashes: the outline, of all bytes but the contents of the members, and the seal, of all bytes. A file is opened by its
 //! outline and each member checked by its hash in the manifest when it is read, so that nothing changed is ever handed out and nothing is read in vain;

@@ -44,7 +44,7 @@ pub struct Manifest {
     pub golden: GoldenSpec,
     /// Size and hash of every member but the manifest.
     pub members: BTreeMap<String, MemberSpec>,
-    /// The same encoder in other precisions by name, such as `int8`; f32 is always there.
+    /// The same encoder in other precisions by name, such as `int8` or `q8_0`; f32 is always there.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub variants: BTreeMap<String, VariantSpec>,
 }
@@ -144,7 +144,7 @@ pub struct VariantSpec {
     pub golden: String,
     /// Largest absolute difference allowed in an L2-normalised embedding.
     pub tolerance: f32,
-    /// Linear layers that stayed f32.
+    /// Linear layers that stayed in floating point: f32, or f16 beside blocks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub float_layers: Vec<String>,
     /// What was measured of it beside f32.

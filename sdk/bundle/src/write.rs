@@ -19,6 +19,8 @@ use crate::{
 const REQUIRES: &str = "0.1.0";
 // Tensors inside a mapped file can then be viewed in place by any SIMD width.
 const ALIGNMENT: u16 = 64;
+/// How a GGUF file begins.
+const GGUF: &[u8] = b"GGUF";
 
 /// What goes into a bundle. Schema, versions, sizes and hashes are filled in by [`BundleWriter::to_bytes`].
 pub struct BundleWriter {
@@ -51,7 +53,7 @@ pub struct BundleWriter {
 pub struct Variant {
     /// Name of the precision, such as `int8`; part of the names of its members.
     pub name: String,
-    /// Its weights.
+    /// Its weights, safetensors or GGUF; the member's name ends with which.
     pub weights: Vec<u8>,
     /// What it makes of the golden inputs.
     pub golden_vectors: Vec<u8>,
@@ -61,7 +63,15 @@ pub struct Variant {
 
 impl Variant {
     fn members(&self) -> [String; 2] {
-        ["encoder", "golden"].map(|what| format!("{what}.{}.safetensors", self.name))
+        let weights = match self.weights.starts_with(GGUF) {
+            true => "gguf",
+            false => "safetensors",
+        };
+        let name = &self.name;
+        [
+            format!("encoder.{name}.{weights}"),
+            format!("golden.{name}.safetensors"),
+        ]
     }
 
     fn spec(&self) -> VariantSpec {

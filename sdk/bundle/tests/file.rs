@@ -70,6 +70,27 @@ fn a_variant_has_members_and_a_hash_of_its_own() {
     assert_eq!(again, *bundle.to_bytes().unwrap());
 }
 
+/// A reader that knows fewer precisions runs those that it knows, so the schema stays.
+#[test]
+fn a_variant_in_gguf_is_named_so_and_needs_no_newer_reader() {
+    let path = Path::new("b.sslb");
+    let mut writer = with_variant();
+    let mut blocks = writer.variants[0].clone();
+    blocks.name = "q8_0".to_owned();
+    blocks.weights = b"GGUF and more".to_vec();
+    writer.variants.push(blocks);
+    let bundle = Bundle::from_bytes(path, writer.to_bytes(path).unwrap()).unwrap();
+    let manifest = bundle.manifest();
+    assert_eq!(manifest.schema, 1);
+    let spec = &manifest.variants["q8_0"];
+    assert_eq!(spec.weights, "encoder.q8_0.gguf");
+    assert_eq!(spec.golden, "golden.q8_0.safetensors");
+    assert_eq!(*bundle.member(&spec.weights).unwrap(), *b"GGUF and more");
+    assert_ne!(manifest.variant_hash("q8_0"), manifest.variant_hash("int8"));
+    let again = BundleWriter::of(&bundle).unwrap().to_bytes(path).unwrap();
+    assert_eq!(again, *bundle.to_bytes().unwrap());
+}
+
 #[test]
 fn a_variant_whose_numbers_cannot_be_is_refused() {
     let mut writer = with_variant();

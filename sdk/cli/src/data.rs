@@ -55,6 +55,12 @@ pub(crate) enum PrecisionArg {
     F32,
     /// In bundles made with `export --quantize int8`
     Int8,
+    /// In bundles made with `export --quantize q8_0`
+    #[value(name = "q8_0")]
+    Q8_0,
+    /// In bundles made with `export --quantize q4_0`
+    #[value(name = "q4_0")]
+    Q4_0,
 }
 
 impl PrecisionArg {
@@ -63,6 +69,8 @@ impl PrecisionArg {
         match self {
             PrecisionArg::F32 => Precision::F32,
             PrecisionArg::Int8 => Precision::Int8,
+            PrecisionArg::Q8_0 => Precision::Q8_0,
+            PrecisionArg::Q4_0 => Precision::Q4_0,
         }
     }
 }

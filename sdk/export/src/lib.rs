@@ -31,7 +31,9 @@ pub use error::ExportError;
 pub use export::{EncoderExport, ExportReport, export_encoder, random_bundle};
 pub use import::{GraphImport, ImportError, ImportReport, import_graph};
 pub use onnx::{ActivationScales, OnnxForm, encoder_onnx, encoder_onnx_as};
+pub use ssl_edge_nn::infer::BlockFormat;
+
 pub use quantise::{
     Gate, GateFailure, GateMetric, GateReport, LayerReport, QuantizeError, QuantizeOptions,
-    QuantizeReport, Written, quantize, round_to_int8,
+    QuantizeReport, Target, Written, quantize, round_to,
 };

@@ -27,4 +27,4 @@ pub use error::Error;
 pub use grads::backward;
 pub use ops::Gelu;
 pub use params::{Init, Param, Params, load_tensors, tensors_from_bytes, tensors_to_bytes};
-pub use vit::{Block, Vit, VitConfig, resize_positions};
+pub use vit::{Block, QuantisedVit, Vit, VitConfig, resize_positions};

@@ -4,6 +4,8 @@
 //! position. Parameter names are those of DINO's and timm's checkpoints. For an image of another size than the position grid, positions
 //! are resampled by DINO's bicubic interpolation, as an exact matrix.
 
+mod quantised;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -14,6 +16,8 @@ use serde::{Deserialize, Serialize};
 use crate::ops::{self, Affine, BlockParams, Gelu, PathFactors};
 use crate::params::{Init, Params, expect_shape};
 use crate::{Error, pos};
+
+pub use quantised::QuantisedVit;
 
 /// Shape of an encoder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

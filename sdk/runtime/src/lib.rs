@@ -2,7 +2,7 @@
 //!
 //! # Engines
 //! - [`EngineKind::Native`]: our own kernels in f32 or int8 ([`Precision`]), on threads of its own that sleep when there is nothing to do. All memory is
-//!   reserved when a bundle is opened; [`Encoder::tokens_into`] allocates nothing.
+//!   reserved when a bundle is opened; [`Encoder::tokens_into`] allocates nothing. Layers in GGML's blocks become f32 then, and stay blocks on a GPU.
 //! - [`EngineKind::Onnx`]: the graph of the bundle through tract, with feature `onnx`; also graphs that this project did not write ([`read_graph`]).
 //! - [`EngineKind::Cuda`]: NVIDIA GPUs through a library of its own, which is opened when the engine is asked for ([`ssl_edge_plugin`]).
 //!

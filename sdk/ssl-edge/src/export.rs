@@ -1,6 +1,6 @@
 //! Bundles from training runs, or from random weights as a baseline.
 //!
-//! [`quantize`] adds the same encoder in int8, measured beside f32. [`import_graph`] makes a bundle of an ONNX graph that another program wrote, such as
+//! [`quantize`] adds the same encoder in int8 or in GGML's blocks, measured beside f32. [`import_graph`] makes a bundle of an ONNX graph that another program wrote, such as
 //! a DINOv2 of PyTorch.
 //!
 //! Nothing is written before every engine of this build has reproduced the golden vectors from the finished file.
@@ -20,9 +20,9 @@ use ssl_edge_train::{TrainError, encoder_of};
 use std::path::Path;
 
 pub use ssl_edge_export::{
-    ExportError, ExportReport, Gate, GateFailure, GateMetric, GateReport, GraphImport, ImportError,
-    ImportReport, LayerReport, OnnxForm, QuantizeError, QuantizeOptions, QuantizeReport, Written,
-    import_graph, quantize, random_bundle, round_to_int8,
+    BlockFormat, ExportError, ExportReport, Gate, GateFailure, GateMetric, GateReport, GraphImport,
+    ImportError, ImportReport, LayerReport, OnnxForm, QuantizeError, QuantizeOptions,
+    QuantizeReport, Target, Written, import_graph, quantize, random_bundle, round_to,
 };
 
 /// How to pack a run.

@@ -134,6 +134,18 @@ fn describe(contents: &Contents) -> String {
         manifest.licence.as_deref().unwrap_or("none given"),
         contents.signed_by.as_deref().unwrap_or("nobody"),
     );
+    for (name, variant) in &manifest.variants {
+        let bytes = contents.members.get(variant.weights.as_str());
+        let megabytes = bytes.copied().unwrap_or_default() as f64 / 1e6;
+        text.push_str(&format!("\nalso in {name}: {megabytes:.1} MB"));
+        if let Some(figures) = &variant.figures {
+            let quality = &figures.quality;
+            text.push_str(&format!(
+                ", mean cosine to f32 {:.5}, worst 1 % {:.5}, on {} frames",
+                quality.cosine_mean, quality.cosine_worst, quality.frames
+            ));
+        }
+    }
     for (name, bytes) in &contents.members {
         text.push_str(&format!("\n{bytes:>12}  {name}"));
     }

@@ -5,7 +5,7 @@ use crate::output::{Format, Table};
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
-use ssl_edge::encoder::{EngineKind, PluginDevice, inspect_plugin};
+use ssl_edge::encoder::{EngineKind, PluginDevice, Precision, inspect_plugin};
 use std::path::{Path, PathBuf};
 
 /// Show what this machine offers.
@@ -18,6 +18,8 @@ struct Report {
     cpu: Cpu,
     threads: usize,
     engines: Vec<&'static str>,
+    /// What encoders can be opened in, where a bundle holds it.
+    precisions: Vec<&'static str>,
     backends: Vec<Backend>,
     plugins: Vec<PluginState>,
 }
@@ -75,6 +77,7 @@ pub(crate) fn run(_args: &DoctorArgs, format: Format) -> Result<()> {
         },
         threads: Threads::default().count(),
         engines: vec!["native", "onnx"],
+        precisions: Precision::ALL.map(Precision::name).to_vec(),
         backends: vec![cpu_backend(), cuda_backend(), metal_backend()],
         plugins: vec![plugin_state(EngineKind::Cuda)],
     };
@@ -103,13 +106,14 @@ fn human(report: &Report) -> String {
         .chain(report.plugins.iter().map(describe_plugin))
         .collect();
     format!(
-        "ssl-edge {}\nCPU: {} ({})\nfeatures: {}\nthreads: {}\nengines: {}\n\n{}\n{}",
+        "ssl-edge {}\nCPU: {} ({})\nfeatures: {}\nthreads: {}\nengines: {}\nprecisions: {}\n\n{}\n{}",
         report.version,
         report.cpu.model.as_deref().unwrap_or("unknown model"),
         report.cpu.architecture,
         features.join(", "),
         report.threads,
         report.engines.join(", "),
+        report.precisions.join(", "),
         table.render(),
         details.join("\n")
     )

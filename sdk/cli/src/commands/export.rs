@@ -65,7 +65,7 @@ struct Report {
     engines: BTreeMap<&'static str, f64>,
 }
 
-/// Writes the bundle after every engine has reproduced its golden vectors, and an int8 variant if it was asked for.
+/// Writes the bundle after every engine has reproduced its golden vectors, and a variant in another precision if it was asked for.
 pub(crate) fn run(args: &ExportArgs, format: Format) -> Result<()> {
     let Some(options) = args.quantize.options() else {
         let report = pack(args, &args.out)?;

@@ -2,25 +2,33 @@
 
 use super::Threads;
 use crate::output::{Table, percent};
-use clap::{Args, ValueEnum};
+use clap::{ArgGroup, Args, ValueEnum};
 use ssl_edge::encoder::GraphFigures;
-use ssl_edge::export::{Gate, OnnxForm, QuantizeOptions, QuantizeReport};
+use ssl_edge::export::{BlockFormat, Gate, OnnxForm, QuantizeOptions, QuantizeReport, Target};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// What belongs to `--quantize`.
 #[derive(Args)]
+#[command(group(ArgGroup::new("measured").multiple(true)))]
 pub(crate) struct QuantizeArgs {
-    /// Add the encoder in this precision, calibrated and measured beside f32
-    #[arg(long, value_enum, requires = "calibrate", value_name = "PRECISION")]
-    quantize: Option<Target>,
-    /// Folder of unlabelled images to calibrate with and to measure on
-    #[arg(long, requires = "quantize", value_name = "DIR")]
+    /// Add the encoder in this precision, measured beside f32
+    #[arg(long, value_enum, requires = "measured", value_name = "PRECISION")]
+    quantize: Option<TargetArg>,
+    /// Folder of unlabelled images to calibrate with (int8) and to measure on; q8_0 and q4_0 are measured on those of --eval without it
+    #[arg(
+        long,
+        requires = "quantize",
+        required_if_eq("quantize", "int8"),
+        group = "measured",
+        value_name = "DIR"
+    )]
     calibrate: Option<PathBuf>,
     /// Images to calibrate with, chosen for variety
     #[arg(long, default_value_t = 128, requires = "quantize", value_name = "N", value_parser = clap::value_parser!(u32).range(8..=1024))]
     frames: u32,
     /// Class folders to compare the accuracy on
-    #[arg(long, requires = "quantize", value_name = "DIR")]
+    #[arg(long, requires = "quantize", group = "measured", value_name = "DIR")]
     eval: Option<PathBuf>,
     /// Folder of a folder `good` and others with bad parts to compare anomaly detection on
     #[arg(long, requires = "quantize", value_name = "DIR")]
@@ -28,10 +36,10 @@ pub(crate) struct QuantizeArgs {
     /// What must hold for the bundle to be written: cosine>=0.995, worst>=0.97 (these by default), knn<=0.5, fewshot<=0.5, recall<=2 (points lost, with --eval), auroc<=0.5 (points lost, with --parts)
     #[arg(long, requires = "quantize", value_name = "GATE")]
     gate: Vec<Gate>,
-    /// Linear layers that may stay f32 for the gates' sake; a quarter of them by default
+    /// Linear layers that may stay f32 (f16 beside q8_0 and q4_0) for the gates' sake; a quarter of them by default
     #[arg(long, requires = "quantize", value_name = "N")]
     float_layers: Option<usize>,
-    /// ONNX graphs to put into the bundle as well
+    /// ONNX graphs to put into the bundle as well, with int8
     #[arg(
         long,
         value_enum,
@@ -48,9 +56,25 @@ pub(crate) struct QuantizeArgs {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Target {
-    /// int8 weights and activations in the linear layers
+enum TargetArg {
+    /// int8 weights and activations in the linear layers, for CPUs
     Int8,
+    /// GGML's 8-bit blocks in the linear layers, for a small file and for GPUs
+    #[value(name = "q8_0")]
+    Q8_0,
+    /// 4-bit blocks in the MLP's layers, 8-bit ones in those of attention
+    #[value(name = "q4_0")]
+    Q4_0,
+}
+
+impl TargetArg {
+    fn target(self) -> Target {
+        match self {
+            TargetArg::Int8 => Target::Int8,
+            TargetArg::Q8_0 => Target::Blocks(BlockFormat::Q8_0),
+            TargetArg::Q4_0 => Target::Blocks(BlockFormat::Q4_0),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -76,7 +100,8 @@ impl Form {
 impl QuantizeArgs {
     /// The options, where quantising was asked for.
     pub(crate) fn options(&self) -> Option<QuantizeOptions> {
-        let (Some(Target::Int8), Some(calibrate)) = (self.quantize, &self.calibrate) else {
+        let frames = self.calibrate.as_ref().or(self.eval.as_ref());
+        let (Some(target), Some(frames)) = (self.quantize, frames) else {
             return None;
         };
         self.threads.apply();
@@ -88,7 +113,7 @@ impl QuantizeArgs {
             float_layers: self.float_layers,
             onnx: self.onnx.iter().map(|form| form.form()).collect(),
             threads: self.threads.count(),
-            ..QuantizeOptions::new(calibrate)
+            ..QuantizeOptions::new(target.target(), frames)
         })
     }
 }
@@ -97,7 +122,7 @@ impl QuantizeArgs {
 pub(crate) fn human(report: &QuantizeReport) -> String {
     let f = &report.figures;
     let mb = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
-    let mut table = Table::new(&["", "f32", "int8"]);
+    let mut table = Table::new(&["", "f32", report.precision]);
     table
         .row(vec!["weights".into(), mb(f.f32_bytes), mb(f.bytes)])
         .row(vec!["memory".into(), mb(f.f32_memory), mb(f.memory)])
@@ -130,24 +155,32 @@ pub(crate) fn human(report: &QuantizeReport) -> String {
             percent(area.auroc),
         ]);
     }
-    let float: Vec<&str> = report
-        .layers
-        .iter()
-        .filter(|layer| layer.precision == "f32")
-        .map(|layer| layer.name.as_str())
-        .collect();
-    let float = match float.is_empty() {
-        true => "all linear layers are int8".to_owned(),
-        false => format!("these layers stayed f32: {}", float.join(", ")),
-    };
     let graphs: String = f.graphs.iter().map(graph).collect();
     format!(
-        "{}: {}, measured on {} frames\n{}{float}{graphs}",
+        "{}: {}, measured on {} frames\n{}{}{graphs}",
         report.path.display(),
         mb(report.written.map_or(0, |written| written.bytes)),
         f.quality.frames,
-        table.render()
+        table.render(),
+        layers(report)
     )
+}
+
+/// How many layers are in which precision, and which are in floating point.
+fn layers(report: &QuantizeReport) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for layer in &report.layers {
+        *counts.entry(layer.precision).or_default() += 1;
+    }
+    let counts: Vec<String> = counts.iter().map(|(p, n)| format!("{n} in {p}")).collect();
+    let float = report.layers.iter();
+    let float = float.filter(|layer| matches!(layer.precision, "f32" | "f16"));
+    let float: Vec<&str> = float.map(|layer| layer.name.as_str()).collect();
+    let float = match float.is_empty() {
+        true => String::new(),
+        false => format!("; not quantised: {}", float.join(", ")),
+    };
+    format!("linear layers: {}{float}", counts.join(", "))
 }
 
 /// A line for an ONNX graph.

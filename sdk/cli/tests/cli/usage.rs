@@ -63,6 +63,10 @@ fn a_wrong_architecture_lists_the_architectures() {
 fn a_missing_argument_is_named() {
     misuse(&["embed", "--bundle", "b.sslb"], &["--images", "--out"]);
     misuse(&["export", "--out", "b.sslb"], &["RUN"]);
+    let blocks = ["export", "b.sslb", "--out", "c.sslb", "--quantize", "q8_0"];
+    misuse(&blocks, &["--calibrate", "--eval"]);
+    let int8 = ["export", "b.sslb", "--out", "c.sslb", "--quantize", "int8"];
+    misuse(&[&int8[..], &["--eval", "."]].concat(), &["--calibrate"]);
     misuse(
         &["export", "run", "--random", "vit_n16", "--out", "b.sslb"],
         &["--random"],

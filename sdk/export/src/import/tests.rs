@@ -187,7 +187,7 @@ fn other_engines_and_precisions_say_why_not() {
         ..options(1)
     });
     assert!(matches!(int8, RuntimeError::PrecisionUnavailable { .. }));
-    let quantised = crate::round_to_int8(&bundle, Path::new("unused"));
+    let quantised = crate::round_to(crate::Target::Int8, &bundle, Path::new("unused"));
     let message = quantised.unwrap_err().to_string();
     assert!(message.contains("imported graph"), "{message}");
 }

@@ -1,4 +1,4 @@
-//! Why there is no int8 variant.
+//! Why there is no variant.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use ssl_edge_bundle::BundleError;
 use ssl_edge_runtime::RuntimeError;
 use ssl_edge_vision::{DatasetError, FrameError};
 
-use super::QuantizeReport;
+use super::{QuantizeReport, Target};
 
 /// Why a bundle was not quantised. A file that was there before is unchanged.
 #[derive(Debug, thiserror::Error)]
@@ -39,9 +39,9 @@ pub enum QuantizeError {
         /// What is wrong.
         reason: String,
     },
-    /// Too few frames to calibrate with and to measure on.
+    /// Too few frames to calibrate with or to measure on.
     #[error(
-        "{folder} has {found} usable images, and calibration needs at least {needed}; add frames from the line, without labels"
+        "{folder} has {found} usable images, and at least {needed} are needed; add frames from the line, without labels"
     )]
     TooFewFrames {
         /// The folder.
@@ -67,6 +67,14 @@ pub enum QuantizeError {
         /// What it needs, and how to name it.
         needs: &'static str,
     },
+    /// Graphs are made of int8 layers, or of f32 ones beside them.
+    #[error(
+        "ONNX graphs go with int8, not with {precision}; leave --onnx out or quantise to int8 as well"
+    )]
+    Graphs {
+        /// The precision that was asked for.
+        precision: &'static str,
+    },
     /// A gate does not hold.
     #[error(transparent)]
     Gate(Box<GateFailure>),
@@ -83,22 +91,28 @@ pub enum QuantizeError {
 /// A gate that does not hold, and everything that was measured.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{path} was not written: gate {gate} does not hold for {variant}, it is at {value:.6} with {float_layers} layers in f32; layer {layer} hurts most (alone in int8 it costs {loss:.1e} of the mean cosine): allow more f32 layers, widen the gate or calibrate with more frames"
+    "{path} was not written: gate {gate} does not hold for {variant}, it is at {value:.6} with {float_layers} layers in {}; layer {layer} hurts most (alone in {precision} it costs {loss:.1e} of the mean cosine): {}",
+    .target.float(),
+    .target.remedy()
 )]
 pub struct GateFailure {
     /// The bundle that would have been written.
     pub path: PathBuf,
-    /// `int8`, or the member with the graph that it does not hold for.
+    /// What was to be made.
+    pub target: Target,
+    /// The target's name, or the member with the graph that it does not hold for.
     pub variant: String,
     /// The gate.
     pub gate: String,
     /// What was measured.
     pub value: f64,
-    /// The layer that hurts most of those in int8.
+    /// The layer that hurts most of those that are quantised.
     pub layer: String,
+    /// What it is in.
+    pub precision: &'static str,
     /// Mean cosine that it costs alone.
     pub loss: f64,
-    /// Layers that were given back to f32.
+    /// Layers that were given back to floating point.
     pub float_layers: usize,
     /// All figures.
     pub report: QuantizeReport,

@@ -6,8 +6,10 @@ use ssl_edge_vision::{ImageFolder, Preprocess, decode_all};
 
 use super::QuantizeError;
 
-/// Fewest usable images.
-pub(super) const FEWEST: usize = 32;
+/// Fewest usable images to calibrate with and to measure on.
+const FEWEST: usize = 32;
+/// Fewest usable images to measure on alone.
+const FEWEST_MEASURED: usize = 8;
 /// Images that are embedded to choose from, per calibration frame.
 const CANDIDATES: usize = 4;
 /// Held-out frames at most.
@@ -62,13 +64,7 @@ impl Frames {
             usable.push(files[index].clone());
             Ok(())
         })?;
-        if usable.len() < FEWEST {
-            return Err(QuantizeError::TooFewFrames {
-                folder: folder.to_owned(),
-                found: usable.len(),
-                needed: FEWEST,
-            });
-        }
+        enough(folder, usable.len(), FEWEST)?;
         let is_held_out = |index: usize| index % STRIDE == STRIDE - 1;
         let pool: Vec<usize> = (0..usable.len()).filter(|i| !is_held_out(*i)).collect();
         let pool_features: Vec<&[f32]> = pool.iter().map(|i| features[*i].as_slice()).collect();
@@ -91,6 +87,32 @@ impl Frames {
             held_out: read(&spread(&held_out, HELD_OUT))?,
         })
     }
+}
+
+/// Frames of `folder` to measure on, `[F, 3, H, W]`, where nothing is calibrated.
+///
+/// # Errors
+/// A folder that cannot be read, or too few images in it.
+pub(super) fn measured(folder: &Path, preprocess: &Preprocess) -> Result<Vec<f32>, QuantizeError> {
+    let files = ImageFolder::scan(&[folder.to_owned()])?.files;
+    let mut inputs = Vec::new();
+    each_input(&spread(&files, HELD_OUT), preprocess, |_, input| {
+        inputs.extend(input);
+        Ok(())
+    })?;
+    enough(folder, inputs.len() / preprocess.len(), FEWEST_MEASURED)?;
+    Ok(inputs)
+}
+
+fn enough(folder: &Path, found: usize, needed: usize) -> Result<(), QuantizeError> {
+    if found >= needed {
+        return Ok(());
+    }
+    Err(QuantizeError::TooFewFrames {
+        folder: folder.to_owned(),
+        found,
+        needed,
+    })
 }
 
 /// At most `count` of the files, evenly spread.

@@ -48,18 +48,18 @@ impl Bench<'_> {
         Ok(Embedding::new(&cls, &patches, grid))
     }
 
-    /// What an int8 encoder makes of the bundle's golden inputs.
+    /// What an encoder makes of the bundle's golden inputs.
     pub(super) fn golden(
         &self,
         bundle: &Bundle,
-        int8: &EncoderWeights,
+        weights: &EncoderWeights,
     ) -> Result<Vec<u8>, QuantizeError> {
         let read = GoldenVectors::read(bundle, Precision::F32);
         let golden = read.map_err(|reason| QuantizeError::Manifest {
             path: bundle.path().to_owned(),
             reason,
         })?;
-        let encoder = self.pack(int8)?;
+        let encoder = self.pack(weights)?;
         let (mut cls, mut means) = (Vec::new(), Vec::new());
         for input in golden.input.chunks_exact(self.preprocess.len()) {
             let embedding = self.tokens(&encoder, input)?;

@@ -1,9 +1,14 @@
-//! An int8 variant of a bundle's encoder: calibrated, measured beside f32, and written only if every gate holds.
+//! A variant of a bundle's encoder in another precision: measured beside f32, and written only if every gate holds.
 //!
-//! Linear layers get int8 weights with one scale for each output; activations are quantised by the engine, one scale for each token. Before that
+//! **Blocks** ([`Target::Blocks`]): the weights of linear layers are rounded to GGML's block formats, without calibration.
+//!
+//! **int8**: linear layers get int8 weights with one scale for each output; activations are quantised by the engine, one scale for each token. Before that
 //! SmoothQuant's factors are folded into norms and values, the ranges of the weights are chosen by the error they make, and biases take out the mean
-//! error. Where a gate does not hold, the layers that hurt most go back to f32, one after another.
+//! error.
+//!
+//! Where a gate does not hold, the layers that hurt most go to a finer precision, one after another, in the end to floating point.
 
+mod blocks;
 mod collect;
 mod error;
 mod frames;
@@ -11,11 +16,13 @@ mod gates;
 mod graphs;
 mod labelled;
 mod measure;
+mod mixture;
 mod model;
 mod page;
 mod parts;
 mod report;
 mod search;
+mod target;
 mod work;
 mod yardstick;
 
@@ -24,27 +31,27 @@ use std::path::{Path, PathBuf};
 use ssl_edge_bundle::{Bundle, BundleWriter, Variant, VariantFigures, VariantSpec, WEIGHTS, save};
 use ssl_edge_nn::infer::EncoderWeights;
 use ssl_edge_nn::{Gelu, VitConfig};
-use ssl_edge_runtime::{Encoder, Options, Precision};
+use ssl_edge_runtime::{Encoder, Options};
 
 pub use error::{GateFailure, QuantizeError};
 pub use gates::{Gate, GateMetric};
 pub use report::{GateReport, LayerReport, QuantizeReport, Written};
+pub use target::Target;
 
 use crate::onnx::{ActivationScales, OnnxForm, encoder_onnx_as};
 use gates::Needs;
 use measure::Bench;
 use work::Work;
 
-/// Largest difference of an int8 embedding from the golden one. Kernels differ in no bit where products are fused; where they are not, values on the
-/// edge between two steps fall on either side, and the embedding of a trained encoder moves by up to 1e-3.
-const TOLERANCE: f32 = 5e-3;
 /// Largest difference of a quantised graph's embedding from the golden f32 one that can still be the same encoder; gates say what is good enough.
 const TOLERANCE_OF_GRAPHS: f32 = 0.1;
 
 /// How to quantise.
 #[derive(Debug, Clone)]
 pub struct QuantizeOptions {
-    /// Folder of unlabelled frames, searched recursively.
+    /// What to quantise to.
+    pub target: Target,
+    /// Folder of unlabelled frames, searched recursively: to calibrate with where the target wants that, and to measure on.
     pub calibrate: PathBuf,
     /// Frames to calibrate with, chosen for variety.
     pub frames: usize,
@@ -54,9 +61,9 @@ pub struct QuantizeOptions {
     pub parts: Option<PathBuf>,
     /// Gates beside [`Gate::DEFAULT`], or instead of the one with the same figure.
     pub gates: Vec<Gate>,
-    /// Linear layers that may go back to f32; `None` for a quarter of them.
+    /// Linear layers that may go back to floating point; `None` for a quarter of them.
     pub float_layers: Option<usize>,
-    /// ONNX graphs to put beside it, as members of their own.
+    /// ONNX graphs to put beside it, as members of their own; with int8 only.
     pub onnx: Vec<OnnxForm>,
     /// Threads that embed and are timed; 0 for one for each CPU.
     pub threads: usize,
@@ -64,8 +71,9 @@ pub struct QuantizeOptions {
 
 impl QuantizeOptions {
     /// 128 frames of a folder, the default gates, no labelled frames.
-    pub fn new(calibrate: &Path) -> Self {
+    pub fn new(target: Target, calibrate: &Path) -> Self {
         Self {
+            target,
             calibrate: calibrate.to_owned(),
             frames: 128,
             eval: None,
@@ -78,9 +86,9 @@ impl QuantizeOptions {
     }
 }
 
-/// Adds an int8 variant to `bundle` and writes the result to `out`; `progress` gets lines for people.
+/// Adds a variant to `bundle` and writes the result to `out`; `progress` gets lines for people.
 ///
-/// An int8 variant that was there is replaced. Features of the f32 encoder, and jobs taught on them, stay valid.
+/// One of the same precision that was there is replaced, others stay. Features of the f32 encoder, and jobs taught on them, stay valid.
 ///
 /// # Errors
 /// [`QuantizeError`]; a file that was at `out` is then unchanged.
@@ -119,13 +127,15 @@ pub fn quantize(
     figures.graphs = graphs.iter().map(|graph| graph.figures.clone()).collect();
     let mut report = work.report(&gates, &found, figures.clone(), out);
     if let Some(failed) = report.gates.iter().find(|gate| gate.holds == Some(false)) {
-        let (layer, loss) = work.worst_layer(&found);
+        let (layer, precision, loss) = work.worst_layer(&found);
         return Err(QuantizeError::Gate(Box::new(GateFailure {
             path: out.to_owned(),
+            target: options.target,
             variant: failed.variant.clone(),
             gate: failed.gate.clone(),
             value: failed.value.unwrap_or(f64::NAN),
             layer,
+            precision,
             loss,
             float_layers: found.float_layers.len(),
             report,
@@ -134,8 +144,8 @@ pub fn quantize(
     let golden = work.bench.golden(bundle, &found.weights)?;
     let told = (found.float_layers, Some(figures));
     let members = graphs.into_iter().map(|g| (g.figures.member, g.bytes));
-    let (finished, encoder) =
-        assemble(bundle, &found.weights, golden, told, members.collect(), out)?;
+    let made = (options.target, &found.weights);
+    let (finished, encoder) = assemble(bundle, made, golden, told, members.collect(), out)?;
     save(out, &finished.to_bytes()?)?;
     report.written = Some(Written {
         bytes: finished.size(),
@@ -144,8 +154,12 @@ pub fn quantize(
     Ok(report)
 }
 
-/// Whether every gate has the frames that it is measured on.
+/// Whether every gate has the frames that it is measured on, and graphs the layers that they are made of.
 fn check_needs(gates: &[Gate], options: &QuantizeOptions) -> Result<(), QuantizeError> {
+    if options.target != Target::Int8 && !options.onnx.is_empty() {
+        let precision = options.target.name();
+        return Err(QuantizeError::Graphs { precision });
+    }
     for gate in gates {
         let needs = match gate.metric.needs() {
             Needs::Labels if options.eval.is_none() => {
@@ -162,12 +176,12 @@ fn check_needs(gates: &[Gate], options: &QuantizeOptions) -> Result<(), Quantize
     Ok(())
 }
 
-/// An int8 variant by rounding alone, without frames, figures or gates, and its graph in the dynamic integer form: enough to measure time, not to be
-/// used.
+/// A variant by rounding alone, without frames, figures or gates, with int8 also its graph in the dynamic integer form: enough to measure time, not to
+/// be used.
 ///
 /// # Errors
 /// As [`quantize`].
-pub fn round_to_int8(bundle: &Bundle, out: &Path) -> Result<(), QuantizeError> {
+pub fn round_to(target: Target, bundle: &Bundle, out: &Path) -> Result<(), QuantizeError> {
     let options = Options::default();
     let preprocess = Encoder::from_bundle(bundle, &options)?.preprocess().clone();
     let config = config(bundle)?;
@@ -177,56 +191,53 @@ pub fn round_to_int8(bundle: &Bundle, out: &Path) -> Result<(), QuantizeError> {
         preprocess: &preprocess,
         threads: 1,
     };
-    let mut weights = EncoderWeights::from_bytes(&bundle.member(WEIGHTS)?)?;
-    for layer in EncoderWeights::layer_names(&config) {
-        if let Some(stored) = weights.0.get_mut(&format!("{layer}.weight")) {
-            *stored = search::rounded(stored);
-        }
-    }
+    let weights = EncoderWeights::from_bytes(&bundle.member(WEIGHTS)?)?;
+    let weights = target.round(&config, &weights)?;
     let golden = bench.golden(bundle, &weights)?;
-    let form = OnnxForm::Dynamic;
-    let graph = encoder_onnx_as(&config, &weights, &ActivationScales::new(), form)?;
-    let (finished, _) = assemble(
-        bundle,
-        &weights,
-        golden,
-        (Vec::new(), None),
-        vec![(form.member().to_owned(), graph)],
-        out,
-    )?;
+    let mut graphs = Vec::new();
+    if target == Target::Int8 {
+        let form = OnnxForm::Dynamic;
+        let graph = encoder_onnx_as(&config, &weights, &ActivationScales::new(), form)?;
+        graphs.push((form.member().to_owned(), graph));
+    }
+    let (told, made) = ((Vec::new(), None), (target, &weights));
+    let (finished, _) = assemble(bundle, made, golden, told, graphs, out)?;
     Ok(save(out, &finished.to_bytes()?)?)
 }
 
 /// The bundle with the variant, after it has reproduced its golden vectors.
 fn assemble(
     bundle: &Bundle,
-    int8: &EncoderWeights,
+    (target, weights): (Target, &EncoderWeights),
     golden_vectors: Vec<u8>,
     (float_layers, figures): (Vec<String>, Option<VariantFigures>),
     graphs: Vec<(String, Vec<u8>)>,
     out: &Path,
 ) -> Result<(Bundle, Encoder), QuantizeError> {
-    let name = Precision::Int8.name();
     let mut writer = BundleWriter::of(bundle)?;
-    writer.variants.retain(|variant| variant.name != name);
-    let stale = |name: &str| OnnxForm::ALL.iter().any(|form| form.member() == name);
-    writer.extra.retain(|(name, _)| !stale(name));
-    writer.extra.extend(graphs);
+    writer
+        .variants
+        .retain(|variant| variant.name != target.name());
+    if target == Target::Int8 {
+        let stale = |name: &str| OnnxForm::ALL.iter().any(|form| form.member() == name);
+        writer.extra.retain(|(name, _)| !stale(name));
+        writer.extra.extend(graphs);
+    }
     writer.variants.push(Variant {
-        name: name.to_owned(),
-        weights: int8.to_bytes()?,
+        name: target.name().to_owned(),
+        weights: target.encode(weights)?,
         golden_vectors,
         spec: VariantSpec {
             weights: String::new(),
             golden: String::new(),
-            tolerance: TOLERANCE,
+            tolerance: target.tolerance(),
             float_layers,
             figures,
         },
     });
     let finished = Bundle::from_bytes(out, writer.to_bytes(out)?)?;
     let options = Options {
-        precision: Precision::Int8,
+        precision: target.precision(),
         ..Options::default()
     };
     let encoder = Encoder::from_bundle(&finished, &options)?;

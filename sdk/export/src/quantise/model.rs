@@ -6,36 +6,29 @@ use ssl_edge_nn::infer::{EncoderWeights, Stored};
 use ssl_edge_nn::{Error, VitConfig};
 
 use super::collect::{Inputs, Walk};
+use super::mixture::{LayerForms, Mixture};
 use super::search::{IntLinear, Linear, Smoothing, divided, quantise, smoothing, static_scale};
 use crate::onnx::ActivationScales;
 
 /// A layer in both precisions; the f32 one has the smoothing folded in as well, so that either fits its neighbours.
-pub(super) struct LayerPair {
+struct LayerPair {
     float: Linear,
     int: IntLinear,
-    /// α of the smoothing of its inputs.
-    pub(super) alpha: Option<f32>,
     /// Scale of its input where one must do for all rows.
     input_scale: f32,
 }
 
-impl LayerPair {
-    pub(super) fn error(&self) -> f64 {
-        self.int.error
-    }
-}
-
 /// Both precisions of every linear layer, and all other tensors.
-pub(super) struct Mixture {
+pub(super) struct IntMixture {
     others: EncoderWeights,
     heads: usize,
     /// Scales of what is between the layers: attention's factors, and the tokens that skip a branch.
     between: ActivationScales,
-    /// By name, such as `blocks.0.attn.qkv`, first to last.
-    pub(super) layers: Vec<(String, LayerPair)>,
+    layers: Vec<LayerForms>,
+    pairs: Vec<LayerPair>,
 }
 
-impl Mixture {
+impl IntMixture {
     /// Quantises every layer on calibration frames `[F, 3, H, W]`.
     ///
     /// # Errors
@@ -52,6 +45,7 @@ impl Mixture {
             heads: config.heads,
             between: ActivationScales::new(),
             layers: Vec::new(),
+            pairs: Vec::new(),
         };
         for index in 0..config.depth {
             progress(index, config.depth);
@@ -104,9 +98,14 @@ impl Mixture {
                 input_scale: static_scale(x.iter().copied()),
                 int: quantise(&x, &layer)?,
                 float: layer,
-                alpha,
             };
-            self.layers.push((name(part), pair));
+            self.layers.push(LayerForms {
+                name: name(part),
+                precisions: vec!["int8", "f32"],
+                error: pair.int.error,
+                smoothing: alpha,
+            });
+            self.pairs.push(pair);
         }
         Ok(())
     }
@@ -135,13 +134,6 @@ impl Mixture {
         ];
         let named = scales.map(|(part, scale)| (format!("{name}.{part}"), scale));
         self.between.extend(named);
-    }
-
-    /// Scales of all activations that a graph with calibrated ranges needs for the int8 layers.
-    pub(super) fn scales(&self, is_int8: impl Fn(&str) -> bool) -> ActivationScales {
-        let layers = self.layers.iter().filter(|(name, _)| is_int8(name));
-        let layers = layers.map(|(name, pair)| (name.clone(), pair.input_scale));
-        layers.chain(self.between.clone()).collect()
     }
 
     /// Moves the factors of a layer's inputs into the norm before it.
@@ -187,13 +179,18 @@ impl Mixture {
             bias: tensor("bias")?,
         })
     }
+}
 
-    /// The encoder in which `is_int8` says for each layer what it is.
-    pub(super) fn weights(&self, is_int8: impl Fn(&str) -> bool) -> EncoderWeights {
+impl Mixture for IntMixture {
+    fn layers(&self) -> &[LayerForms] {
+        &self.layers
+    }
+
+    fn weights(&self, forms: &[usize]) -> EncoderWeights {
         let mut all: BTreeMap<String, Stored> = self.others.0.clone();
-        for (name, pair) in &self.layers {
+        for ((layer, pair), form) in self.layers.iter().zip(&self.pairs).zip(forms) {
             let (n, k) = (pair.float.bias.len(), pair.float.inputs());
-            let (weight, bias) = if is_int8(name) {
+            let (weight, bias) = if *form == 0 {
                 let weight = Stored::I8 {
                     dims: [n, k],
                     values: pair.int.weight.values.clone(),
@@ -211,9 +208,16 @@ impl Mixture {
                 dims: vec![n],
                 values: bias.clone(),
             };
-            all.insert(format!("{name}.weight"), weight);
-            all.insert(format!("{name}.bias"), bias);
+            all.insert(format!("{}.weight", layer.name), weight);
+            all.insert(format!("{}.bias", layer.name), bias);
         }
         EncoderWeights(all)
+    }
+
+    fn scales(&self, forms: &[usize]) -> ActivationScales {
+        let layers = self.layers.iter().zip(&self.pairs).zip(forms);
+        let int8 = layers.filter(|(_, form)| **form == 0);
+        let int8 = int8.map(|((layer, pair), _)| (layer.name.clone(), pair.input_scale));
+        int8.chain(self.between.clone()).collect()
     }
 }

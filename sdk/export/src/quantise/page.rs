@@ -28,8 +28,9 @@ impl QuantizeReport {
     pub fn html(&self) -> String {
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();
         let name = escape(&name);
+        let precision = self.precision;
         let mut page = format!(
-            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{name}: int8 beside f32</title>\n<style>\n{STYLE}</style></head>\n<body><main>\n<h1>{name}: int8 beside f32</h1>\n"
+            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{name}: {precision} beside f32</title>\n<style>\n{STYLE}</style></head>\n<body><main>\n<h1>{name}: {precision} beside f32</h1>\n"
         );
         page += &self.summary();
         page += &section("Figures", &self.figures_table(), &self.figures_notes());
@@ -39,11 +40,7 @@ impl QuantizeReport {
             "Bounds on points count what is lost against f32.",
         );
         page += &self.classes();
-        page += &section(
-            "Layers",
-            &self.layers_table(),
-            "Smoothing is SmoothQuant's α. Error is that of the layer's output, squared, relative, on the calibration frames. Loss is the mean cosine of the features that the layer costs alone in int8; the bar is its share of the largest.",
-        );
+        page += &section("Layers", &self.layers_table(), &self.layers_note());
         page += "</main></body></html>\n";
         page
     }
@@ -57,36 +54,40 @@ impl QuantizeReport {
                 escape(&gate.gate),
                 escape(&gate.variant),
                 self.worst()
-                    .map(|name| format!(" Of the layers in int8, {} hurts most.", escape(name)))
+                    .map(|name| format!(" Of the quantised layers, {} hurts most.", escape(name)))
                     .unwrap_or_default(),
             ),
         };
-        let _ = write!(
-            text,
-            "<p>Calibrated on {} frames, measured on {} others.",
-            self.calibration_frames, self.figures.quality.frames
-        );
+        let frames = self.figures.quality.frames;
+        let _ = match self.calibration_frames {
+            0 => write!(text, "<p>Measured on {frames} frames."),
+            n => write!(
+                text,
+                "<p>Calibrated on {n} frames, measured on {frames} others."
+            ),
+        };
         if let Some(written) = &self.written {
             let hash = hex(&written.encoder_hash);
             let _ = write!(
                 text,
-                " The bundle has {}. Encoder in int8: <code>{hash}</code>.",
-                mebibytes(written.bytes)
+                " The bundle has {}. Encoder in {}: <code>{hash}</code>.",
+                mebibytes(written.bytes),
+                self.precision
             );
         }
         text + "</p>\n"
     }
 
     fn worst(&self) -> Option<&str> {
-        let int8 = self.layers.iter().filter(|layer| layer.precision != "f32");
-        let worst = int8.max_by(|a, b| a.cosine_loss.total_cmp(&b.cosine_loss));
+        let quantised = self.layers.iter().filter(|layer| !is_float(layer));
+        let worst = quantised.max_by(|a, b| a.cosine_loss.total_cmp(&b.cosine_loss));
         worst.map(|layer| layer.name.as_str())
     }
 
     fn columns(&self) -> Vec<Column<'_>> {
         let f = &self.figures;
         let own = Column {
-            head: "int8",
+            head: self.precision,
             bytes: f.bytes,
             memory: Some(f.memory),
             ms: Some(f.ms),
@@ -162,7 +163,8 @@ impl QuantizeReport {
     fn figures_notes(&self) -> String {
         let f = &self.figures;
         let mut notes = format!(
-            "f32 and int8: the native engine on {} with {} threads.",
+            "f32 and {}: the native engine on {} with {} threads.",
+            self.precision,
             escape(&f.isa),
             f.threads
         );
@@ -237,7 +239,11 @@ impl QuantizeReport {
             .iter()
             .map(|score| {
                 let name = score_name(&score.name);
-                [format!("{name}, f32"), "int8".into(), "change".into()]
+                [
+                    format!("{name}, f32"),
+                    self.precision.into(),
+                    "change".into(),
+                ]
             })
             .collect();
         let titles = titles.iter().flatten().map(String::as_str);
@@ -254,6 +260,19 @@ impl QuantizeReport {
         });
         let note = "Share of each class's frames that are told right; changes in points. Frames are those that 20-NN judged.";
         section("Recall of every class", &table(heads, rows), note)
+    }
+
+    fn layers_note(&self) -> String {
+        let loss = "Loss is the mean cosine of the features that the layer costs alone";
+        let bar = "the bar is its share of the largest";
+        match self.calibration_frames {
+            0 => format!(
+                "Error is that of the layer's weight in the coarsest precision, squared, relative. {loss}; {bar}. On a CPU the weights are made f32 when the bundle is opened, so that only the file is smaller."
+            ),
+            _ => format!(
+                "Smoothing is SmoothQuant's α. Error is that of the layer's output, squared, relative, on the calibration frames. {loss} in int8; {bar}."
+            ),
+        }
     }
 
     fn layers_table(&self) -> String {
@@ -293,6 +312,10 @@ fn recall_cells(class: &ClassFigures) -> [Cell; 3] {
     [percent(class.f32_recall), percent(class.recall), coloured]
 }
 
+fn is_float(layer: &LayerReport) -> bool {
+    matches!(layer.precision, "f32" | "f16")
+}
+
 fn layer_row(layer: &LayerReport, most: f64) -> String {
     let smoothing = layer.smoothing.map_or("none".to_owned(), |a| a.to_string());
     let width = (100.0 * layer.cosine_loss.max(0.0) / most).round();
@@ -300,7 +323,7 @@ fn layer_row(layer: &LayerReport, most: f64) -> String {
         plain(layer.name.clone()),
         Cell {
             text: layer.precision.to_owned(),
-            class: if layer.precision == "f32" { "bad" } else { "" },
+            class: if is_float(layer) { "bad" } else { "" },
         },
         plain(smoothing),
         plain(format!("{:.2e}", layer.error)),

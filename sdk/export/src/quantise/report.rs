@@ -7,19 +7,21 @@ use ssl_edge_bundle::{QualityFigures, VariantFigures};
 
 use super::{Gate, QuantizeError};
 
-/// An int8 variant beside f32.
+/// A variant beside f32.
 #[derive(Debug, Clone, Serialize)]
 pub struct QuantizeReport {
     /// The bundle.
     pub path: PathBuf,
+    /// The variant's name, `int8`, `q8_0` or `q4_0`.
+    pub precision: &'static str,
     /// What was written; nothing where a gate does not hold.
     #[serde(flatten)]
     pub written: Option<Written>,
-    /// Frames that it was calibrated on.
+    /// Frames that it was calibrated on; none for blocks.
     pub calibration_frames: usize,
     /// Beside f32.
     pub figures: VariantFigures,
-    /// Every gate for int8 and for each graph.
+    /// Every gate for the variant and for each graph.
     pub gates: Vec<GateReport>,
     /// Every linear layer, first to last.
     pub layers: Vec<LayerReport>,
@@ -33,7 +35,7 @@ pub struct QuantizeReport {
 pub struct Written {
     /// Its size.
     pub bytes: u64,
-    /// Identity of the encoder in int8.
+    /// Identity of the encoder in the precision.
     #[serde(serialize_with = "hex")]
     pub encoder_hash: [u8; 32],
 }
@@ -43,7 +45,7 @@ pub struct Written {
 pub struct GateReport {
     /// As it was written.
     pub gate: String,
-    /// `int8`, or the member with a graph.
+    /// The variant's name, or the member with a graph.
     pub variant: String,
     /// What was measured.
     pub value: Option<f64>,
@@ -56,13 +58,13 @@ pub struct GateReport {
 pub struct LayerReport {
     /// Such as `blocks.0.attn.qkv`.
     pub name: String,
-    /// `int8` or `f32`.
+    /// `int8` or `f32`; beside blocks `q8_0`, `q4_0` or `f16`.
     pub precision: &'static str,
     /// SmoothQuant's α, where smoothing helped.
     pub smoothing: Option<f32>,
-    /// Relative squared error of its output in int8 on the calibration frames.
+    /// Relative squared error in the coarsest precision: of its output on the calibration frames, of its weight where there are none.
     pub error: f64,
-    /// Mean cosine of the features that it costs alone in int8.
+    /// Mean cosine of the features that it costs alone in its precision, or in the finest before it where that is floating point.
     pub cosine_loss: f64,
 }
 

@@ -1,5 +1,6 @@
 //! An int8 variant from frames to the engine: what is written, what it promises, and when nothing is written.
 
+mod blocks;
 mod gates;
 
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use std::sync::OnceLock;
 
 use ssl_edge_bundle::{Bundle, BundleWriter, GoldenSpec, Pooling};
 use ssl_edge_export::{
-    OnnxForm, QuantizeOptions, QuantizeReport, quantize, random_bundle, round_to_int8,
+    OnnxForm, QuantizeOptions, QuantizeReport, Target, quantize, random_bundle, round_to,
 };
 use ssl_edge_runtime::{Encoder, EngineKind, Options, Precision, RuntimeError};
 use ssl_edge_vision::{Station, Surface};
@@ -34,7 +35,7 @@ fn options(frames: &Path) -> QuantizeOptions {
         parts: Some(frames.with_file_name("parts")),
         threads: 2,
         onnx: OnnxForm::ALL.to_vec(),
-        ..QuantizeOptions::new(frames)
+        ..QuantizeOptions::new(Target::Int8, frames)
     }
 }
 
@@ -312,7 +313,12 @@ fn damaged_int8_weights_do_not_open() {
 fn rounding_alone_gives_a_bundle_that_opens() {
     let made = made();
     let out = made.path("rounded.sslb");
-    round_to_int8(&Bundle::open(&made.path("f32.sslb")).unwrap(), &out).unwrap();
+    round_to(
+        Target::Int8,
+        &Bundle::open(&made.path("f32.sslb")).unwrap(),
+        &out,
+    )
+    .unwrap();
     let encoder = open(&out, Precision::Int8).unwrap();
     assert_eq!(encoder.self_test().difference, 0.0);
     assert!(

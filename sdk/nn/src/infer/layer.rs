@@ -65,6 +65,7 @@ impl Packed {
     ) -> Result<Self, Error> {
         match weight {
             Stored::F32 { values, .. } => Ok(Self::Float(pack_float(values, n, k)?)),
+            Stored::Blocks { .. } => Ok(Self::Float(pack_float(&weight.to_f32(), n, k)?)),
             Stored::I8 { values, scale, .. } if k <= MAX_INT_K => {
                 Ok(Self::Int(pack_int(values, scale, k, kernels.form)?))
             }

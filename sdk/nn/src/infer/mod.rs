@@ -2,7 +2,7 @@
 //!
 //! Linear layers are products of rows with panels of 32 outputs, in kernels for each instruction set ([`Isa`]). In an int8 layer weights have one scale
 //! for each output and activations one for each row (token), taken at every call; the sums are exact. Norms, softmax, GELU, residuals and the products
-//! of attention stay f32.
+//! of attention stay f32. Weights in GGML's blocks ([`BlockFormat`]) become f32 when they are packed: a small file, not a speed.
 //!
 //! A block is row-local but for the keys and values, so a task takes some rows of one image from attention through the MLP to the next block's keys and
 //! values, and the threads meet once a block. A row's arithmetic does not depend on which rows it is grouped with, so results depend neither on the
@@ -13,7 +13,9 @@ mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod blocks;
 mod buffer;
+mod gguf;
 mod isa;
 mod layer;
 #[cfg(target_arch = "aarch64")]
@@ -29,6 +31,7 @@ mod turn;
 mod vit;
 mod weights;
 
+pub use blocks::{BLOCK, BlockFormat};
 pub use isa::Isa;
 pub use vit::{PackedOptions, PackedVit, Progress};
 pub use weights::{EncoderWeights, LINEAR_LAYERS, Stored};

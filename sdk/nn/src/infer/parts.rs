@@ -157,8 +157,8 @@ impl Parts {
                 found: stored.dims().to_vec(),
             }),
             Stored::F32 { values, .. } => Ok(values),
-            Stored::I8 { .. } => Err(Error::Config {
-                reason: format!("tensor {name} is int8; only weights of linear layers may be"),
+            Stored::I8 { .. } | Stored::Blocks { .. } => Err(Error::Config {
+                reason: format!("tensor {name} is quantised; only weights of linear layers may be"),
             }),
         }
     }

@@ -1,6 +1,6 @@
-//! Tensors of an encoder as they are stored: f32, or int8 with one scale for each output.
+//! Tensors of an encoder as they are stored: f32, int8 with one scale for each output, or GGML's blocks.
 //!
-//! In a safetensors file an int8 weight `X.weight` is an I8 tensor `[N, K]` beside its scales `X.scale`, F32 `[N]`.
+//! In a safetensors file an int8 weight `X.weight` is an I8 tensor `[N, K]` beside its scales `X.scale`, F32 `[N]`. Blocks are in GGUF files.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,6 +8,8 @@ use candle_core::{DType, Tensor};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
+use super::blocks::BlockFormat;
+use super::gguf;
 use crate::{Error, VitConfig};
 
 /// Linear layers of a block, in the order in which they run.
@@ -32,6 +34,15 @@ pub enum Stored {
         /// One for each output.
         scale: Vec<f32>,
     },
+    /// Whole blocks.
+    Blocks {
+        /// Outputs and inputs; the inputs are a multiple of [`super::BLOCK`].
+        dims: [usize; 2],
+        /// What a block is.
+        format: BlockFormat,
+        /// Row-major.
+        bytes: Vec<u8>,
+    },
 }
 
 impl Stored {
@@ -39,7 +50,7 @@ impl Stored {
     pub fn dims(&self) -> &[usize] {
         match self {
             Self::F32 { dims, .. } => dims,
-            Self::I8 { dims, .. } => dims,
+            Self::I8 { dims, .. } | Self::Blocks { dims, .. } => dims,
         }
     }
 
@@ -56,6 +67,7 @@ impl Stored {
                 .zip(scale)
                 .flat_map(|(row, scale)| row.iter().map(move |value| f32::from(*value) * scale))
                 .collect(),
+            Self::Blocks { format, bytes, .. } => format.dequantise(bytes),
         }
     }
 }
@@ -65,18 +77,29 @@ impl Stored {
 pub struct EncoderWeights(pub BTreeMap<String, Stored>);
 
 impl EncoderWeights {
-    /// Reads safetensors.
+    /// Reads safetensors, or GGUF, as the bytes begin.
     ///
     /// # Errors
-    /// Bytes that are not safetensors, a tensor of another type than F32 or I8, or an I8 tensor without scales.
+    /// Bytes that are neither, a tensor of a type that is none of ours, an I8 tensor without scales, or a block without a finite one.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        if bytes.starts_with(gguf::MAGIC) {
+            return gguf::read(bytes);
+        }
         Self::read(bytes, bytes.len() as u64)
     }
 
-    /// The same tensors as safetensors.
+    /// The same tensors as GGUF, for linear layers in blocks.
     ///
     /// # Errors
-    /// Values that do not fill their shape.
+    /// An int8 tensor.
+    pub fn to_gguf(&self) -> Result<Vec<u8>, Error> {
+        gguf::write(self)
+    }
+
+    /// The same tensors as safetensors, for those without blocks.
+    ///
+    /// # Errors
+    /// Values that do not fill their shape, or a tensor in blocks.
     pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
         let mut parts: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
         for (name, stored) in &self.0 {
@@ -94,6 +117,10 @@ impl EncoderWeights {
                         vec![dims[0]],
                         float_bytes(scale),
                     ));
+                }
+                Stored::Blocks { format, .. } => {
+                    let reason = format!("tensor {name} is in {format}, which safetensors lack");
+                    return Err(Error::Config { reason });
                 }
             }
         }
@@ -130,6 +157,21 @@ impl EncoderWeights {
             .any(|stored| matches!(stored, Stored::I8 { .. }))
     }
 
+    /// The tensor of a name, of the given shape.
+    pub(crate) fn get(&self, name: &str, dims: &[usize]) -> Result<&Stored, Error> {
+        let stored = self.0.get(name).ok_or_else(|| Error::MissingTensor {
+            name: name.to_owned(),
+        })?;
+        if stored.dims() != dims {
+            return Err(Error::TensorShape {
+                name: name.to_owned(),
+                expected: dims.to_vec(),
+                found: stored.dims().to_vec(),
+            });
+        }
+        Ok(stored)
+    }
+
     /// Names of the linear layers of all blocks, `blocks.0.attn.qkv` and so on, first to last.
     pub fn layer_names(config: &VitConfig) -> Vec<String> {
         (0..config.depth)
@@ -140,6 +182,11 @@ impl EncoderWeights {
 
 pub(super) fn scale_name(weight: &str) -> String {
     format!("{}.scale", weight.strip_suffix(".weight").unwrap_or(weight))
+}
+
+pub(super) fn floats(bytes: &[u8]) -> Vec<f32> {
+    let (words, _) = bytes.as_chunks::<4>();
+    words.iter().map(|word| f32::from_le_bytes(*word)).collect()
 }
 
 fn float_bytes(values: &[f32]) -> Vec<u8> {

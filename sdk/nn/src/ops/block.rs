@@ -163,11 +163,11 @@ impl Affine {
         })
     }
 
-    fn linear(&self, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn linear(&self, x: &Tensor) -> Result<Tensor> {
         linear::linear(x, &self.weight, Some(&self.bias))
     }
 
-    fn norm(&self, x: &Tensor, eps: f64) -> Result<Tensor> {
+    pub(crate) fn norm(&self, x: &Tensor, eps: f64) -> Result<Tensor> {
         layer_norm::layer_norm(x, &self.weight, &self.bias, eps)
     }
 }

@@ -10,7 +10,7 @@ use ssl_edge_plugin::{
 };
 
 use super::native::config;
-use super::{Engine, EngineKind, Shape, Tokens, arch};
+use super::{Engine, EngineKind, Shape, arch};
 use crate::{Options, Place, RuntimeError};
 
 /// Name of the engine in the file name of its plug-in.
@@ -90,7 +90,9 @@ impl Cuda {
         for (name, stored) in &weights.0 {
             match stored {
                 Stored::F32 { values, .. } => tensors.push((name.as_str(), values.as_slice())),
-                Stored::I8 { .. } => return Err(load(format!("tensor {name} is not f32"))),
+                Stored::I8 { .. } | Stored::Blocks { .. } => {
+                    return Err(load(format!("tensor {name} is not f32")));
+                }
             }
         }
         let sizes = Sizes {
@@ -146,13 +148,8 @@ impl Engine for Cuda {
         usize::try_from(self.encoder.memory()).ok()
     }
 
-    fn run(&self, input: &[f32], batch: usize) -> Result<Tokens, RuntimeError> {
-        let mut tokens = Tokens {
-            cls: vec![0.0; batch * self.shape.dim],
-            patches: vec![0.0; batch * self.shape.n_patches * self.shape.dim],
-        };
-        self.run_into(input, batch, &mut tokens.cls, &mut tokens.patches)?;
-        Ok(tokens)
+    fn lengths(&self) -> [usize; 2] {
+        self.shape.lengths()
     }
 
     fn run_into(

@@ -1,61 +1,89 @@
-//! The encoder on the operations that trained it, on a GPU.
+//! The encoder on the operations that trained it, or with linear layers in blocks on candle's quantised products, on a GPU.
 
 use candle_core::{DType, Device, Tensor};
-use ssl_edge_bundle::{Bundle, WEIGHTS};
-use ssl_edge_nn::compute::{Precision, pooled};
-use ssl_edge_nn::{Error, Vit, tensors_from_bytes};
+use ssl_edge_bundle::Bundle;
+use ssl_edge_nn::compute::{Precision as Products, pooled};
+use ssl_edge_nn::infer::EncoderWeights;
+use ssl_edge_nn::{Error, QuantisedVit, Vit, VitConfig, tensors_from_bytes};
 
 use super::native::config;
-use super::{Engine, EngineKind, Shape, Tokens, arch};
-use crate::RuntimeError;
+use super::{Engine, EngineKind, Shape, arch, check_lengths, weights};
+use crate::{Precision, RuntimeError};
 
 /// `ssl-edge-nn` on a device.
 pub(super) struct OnDevice {
-    vit: Vit,
+    model: Model,
+    precision: Precision,
+    /// Tokens before the patches.
+    n_prefix: usize,
     shape: Shape,
 }
 
+enum Model {
+    Dense(Vit),
+    Quantised(QuantisedVit),
+}
+
 impl OnDevice {
-    /// On an opened device. Its precision is a property of the device but for f16, for which the linear layers are rounded here.
+    /// On an opened device. What its products read is a property of the device but for f16, for which dense linear layers are rounded here.
     pub(super) fn load(
         bundle: &Bundle,
-        device: &Device,
         precision: Precision,
+        device: &Device,
+        products: Products,
     ) -> Result<Self, String> {
         let manifest = bundle.manifest();
         let config = config(arch(manifest)?);
-        let weights = bundle.member(WEIGHTS).map_err(|error| error.to_string())?;
-        let tensors = tensors_from_bytes(&weights).map_err(|error| error.to_string())?;
-        let there = tensors
-            .into_iter()
-            .map(|(name, tensor)| Ok((name, tensor.to_device(device)?)))
-            .collect::<candle_core::Result<_>>();
-        let tensors = there.map_err(|error| error.to_string())?;
-        let vit = Vit::load(&config, &tensors).and_then(|vit| match precision {
-            Precision::F16 => vit.with_linear_in(DType::F16),
-            Precision::F32 | Precision::Bf16 => Ok(vit),
-        });
+        let bytes = bundle.member(weights(manifest, precision)?);
+        let bytes = &*bytes.map_err(|error| error.to_string())?;
+        let dense = match products {
+            Products::F16 => DType::F16,
+            Products::F32 | Products::Bf16 => DType::F32,
+        };
+        let model = match precision.is_blocks() {
+            true => EncoderWeights::from_bytes(bytes)
+                .and_then(|weights| QuantisedVit::load(&config, &weights, device, dense))
+                .map(Model::Quantised),
+            false => dense_vit(&config, bytes, device, dense).map(Model::Dense),
+        };
         Ok(Self {
-            vit: vit.map_err(|error| error.to_string())?,
+            model: model.map_err(|error| error.to_string())?,
+            precision,
+            n_prefix: config.n_prefix(),
             shape: Shape::of(manifest),
         })
     }
 
-    fn forward(&self, input: &[f32], batch: usize) -> Result<Tokens, Error> {
+    /// CLS tokens `[B, D]` and patch tokens `[B, N, D]`.
+    fn forward(&self, input: &[f32], batch: usize) -> Result<[Vec<f32>; 2], Error> {
         let Shape {
             height,
             width,
             n_patches,
             ..
         } = self.shape;
-        let images = Tensor::from_slice(input, (batch, 3, height, width), self.vit.device())?;
-        let tokens = self.vit.forward(&images)?; // [B, 1 + R + N, D]
-        let n_prefix = self.vit.config().n_prefix();
+        let images = |device| Tensor::from_slice(input, (batch, 3, height, width), device);
+        let tokens = match &self.model {
+            Model::Dense(vit) => vit.forward(&images(vit.device())?)?,
+            Model::Quantised(vit) => vit.forward(&images(vit.device())?)?,
+        }; // [B, 1 + R + N, D]
         let flat = |start, len| tokens.narrow(1, start, len)?.flatten_all()?.to_vec1();
-        Ok(Tokens {
-            cls: flat(0, 1)?,
-            patches: flat(n_prefix, n_patches)?,
-        })
+        Ok([flat(0, 1)?, flat(self.n_prefix, n_patches)?])
+    }
+}
+
+fn dense_vit(
+    config: &VitConfig,
+    weights: &[u8],
+    device: &Device,
+    dense: DType,
+) -> Result<Vit, Error> {
+    let tensors = tensors_from_bytes(weights)?.into_iter();
+    let there = tensors.map(|(name, tensor)| Ok((name, tensor.to_device(device)?)));
+    let vit = Vit::load(config, &there.collect::<Result<_, Error>>()?)?;
+    match dense {
+        DType::F32 => Ok(vit),
+        dense => vit.with_linear_in(dense),
     }
 }
 
@@ -64,10 +92,38 @@ impl Engine for OnDevice {
         EngineKind::Native
     }
 
-    fn run(&self, input: &[f32], batch: usize) -> Result<Tokens, RuntimeError> {
-        pooled(|| self.forward(input, batch)).map_err(|error| RuntimeError::Run {
-            engine: EngineKind::Native,
+    fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    fn lengths(&self) -> [usize; 2] {
+        self.shape.lengths()
+    }
+
+    fn run_into(
+        &self,
+        input: &[f32],
+        batch: usize,
+        cls: &mut [f32],
+        patches: &mut [f32],
+    ) -> Result<(), RuntimeError> {
+        let Shape { height, width, .. } = self.shape;
+        let [cls_len, patches_len] = self.lengths();
+        let lengths = [
+            (input.len(), 3 * height * width),
+            (cls.len(), cls_len),
+            (patches.len(), patches_len),
+        ];
+        check_lengths(self.kind(), batch, lengths)?;
+        let found = pooled(|| self.forward(input, batch)).map_err(|error| RuntimeError::Run {
+            engine: self.kind(),
             reason: error.to_string(),
-        })
+        })?;
+        cls.copy_from_slice(&found[0]);
+        patches.copy_from_slice(&found[1]);
+        Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

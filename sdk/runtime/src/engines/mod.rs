@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 #[cfg(feature = "onnx")]
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use ssl_edge_bundle::{ArchSpec, Bundle, Manifest};
-use ssl_edge_nn::infer::Isa;
+use ssl_edge_bundle::{ArchSpec, Bundle, Manifest, WEIGHTS};
+use ssl_edge_nn::infer::{BlockFormat, Isa};
 
 pub use cuda::{PluginReport, inspect_plugin};
 
@@ -41,8 +41,13 @@ pub enum Precision {
     /// f32, in every bundle.
     #[default]
     F32,
-    /// int8 weights and activations, where the bundle was made with them; native engine only.
+    /// int8 weights and activations, where the bundle was made with them; native engine on the CPU only.
     Int8,
+    /// Linear layers in GGML's Q8_0, where the bundle was made with them; native engine only. On the CPU they are made f32 when the bundle is opened, which
+    /// saves no time and no memory; on GPUs they stay as they are.
+    Q8_0,
+    /// The same with the MLP's layers in Q4_0.
+    Q4_0,
 }
 
 /// Tokens of a batch after the final norm.
@@ -79,13 +84,21 @@ pub trait Engine: Send + Sync {
         None
     }
 
+    /// Values of the class token and of the patch tokens of one image, D and N · D.
+    fn lengths(&self) -> [usize; 2];
+
     /// Tokens of `input [B, 3, H, W]`, with H and W those of the bundle's preprocessing.
     ///
     /// # Errors
     /// [`RuntimeError::Run`] with the engine's reason.
-    fn run(&self, input: &[f32], batch: usize) -> Result<Tokens, RuntimeError>;
+    fn run(&self, input: &[f32], batch: usize) -> Result<Tokens, RuntimeError> {
+        let [cls, patches] = self.lengths().map(|one| vec![0.0; batch * one]);
+        let mut tokens = Tokens { cls, patches };
+        self.run_into(input, batch, &mut tokens.cls, &mut tokens.patches)?;
+        Ok(tokens)
+    }
 
-    /// The same into `cls [B, D]` and `patches [B, N, D]`; the native engine allocates nothing for it.
+    /// The same into `cls [B, D]` and `patches [B, N, D]`; the native engine on the CPU allocates nothing for it.
     ///
     /// # Errors
     /// As [`Engine::run`]; also slices of other lengths.
@@ -95,24 +108,7 @@ pub trait Engine: Send + Sync {
         batch: usize,
         cls: &mut [f32],
         patches: &mut [f32],
-    ) -> Result<(), RuntimeError> {
-        let tokens = self.run(input, batch)?;
-        if (tokens.cls.len(), tokens.patches.len()) != (cls.len(), patches.len()) {
-            return Err(RuntimeError::Run {
-                engine: self.kind(),
-                reason: format!(
-                    "there are {} and {} values, and room for {} and {}",
-                    tokens.cls.len(),
-                    tokens.patches.len(),
-                    cls.len(),
-                    patches.len()
-                ),
-            });
-        }
-        cls.copy_from_slice(&tokens.cls);
-        patches.copy_from_slice(&tokens.patches);
-        Ok(())
-    }
+    ) -> Result<(), RuntimeError>;
 
     /// As [`Engine::run_into`], but gives up when `limit` passes. The native engine looks between the tasks of a block, tract between operations; an
     /// engine that says nothing else looks before and after the batch. A call that was given up leaves nothing behind that a later one could see.
@@ -146,7 +142,6 @@ pub trait Engine: Send + Sync {
 }
 
 /// Each length is `batch` times the size of one, input, class tokens and patches in this order.
-#[cfg(feature = "onnx")]
 fn check_lengths(
     engine: EngineKind,
     batch: usize,
@@ -163,14 +158,21 @@ fn check_lengths(
 
 impl Precision {
     /// All.
-    pub const ALL: [Self; 2] = [Self::F32, Self::Int8];
+    pub const ALL: [Self; 4] = [Self::F32, Self::Int8, Self::Q8_0, Self::Q4_0];
 
-    /// `f32` or `int8`, also the name of the variant in a bundle.
+    /// `f32`, `int8`, `q8_0` or `q4_0`, also the name of the variant in a bundle.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
             Self::Int8 => "int8",
+            Self::Q8_0 => BlockFormat::Q8_0.name(),
+            Self::Q4_0 => BlockFormat::Q4_0.name(),
         }
+    }
+
+    /// Whether its linear layers are in GGML's blocks.
+    pub fn is_blocks(self) -> bool {
+        matches!(self, Self::Q8_0 | Self::Q4_0)
     }
 }
 
@@ -187,7 +189,7 @@ impl FromStr for Precision {
         Self::ALL
             .into_iter()
             .find(|precision| precision.name() == name)
-            .ok_or_else(|| format!("unknown precision {name:?}; use f32 or int8"))
+            .ok_or_else(|| format!("unknown precision {name:?}; use f32, int8, q8_0 or q4_0"))
     }
 }
 
@@ -275,10 +277,10 @@ fn on_device(
     place: Place,
 ) -> Result<Box<dyn Engine>, RuntimeError> {
     let (engine, precision) = (options.engine, options.precision);
-    if engine != EngineKind::Native || precision != Precision::F32 {
+    if engine != EngineKind::Native || precision == Precision::Int8 {
         return Err(RuntimeError::Device {
             reason: format!(
-                "engine {engine} in {precision} runs on the CPU only; choose engine native in f32 for {}, or the CPU",
+                "engine {engine} in {precision} runs on the CPU only; choose engine native in f32, q8_0 or q4_0 for {}, or the CPU",
                 place.processor
             ),
         });
@@ -287,7 +289,7 @@ fn on_device(
     let opened = opened.map_err(|error| RuntimeError::Device {
         reason: error.to_string(),
     })?;
-    let loaded = device::OnDevice::load(bundle, &opened, place.precision);
+    let loaded = device::OnDevice::load(bundle, precision, &opened, place.precision);
     let engine = loaded.map_err(|reason| RuntimeError::Load {
         path: bundle.path().to_owned(),
         engine,
@@ -326,13 +328,27 @@ fn check_precision(bundle: &Bundle, options: &Options) -> Result<(), RuntimeErro
             "the bundle does not hold it; make one that does with `ssl-edge export --quantize {precision}`, or open it in f32"
         ));
     }
-    if options.engine != EngineKind::Native {
-        let engine = options.engine;
-        return refuse(format!(
+    let engine = options.engine;
+    match engine {
+        EngineKind::Native => Ok(()),
+        EngineKind::Onnx => refuse(format!(
             "engine {engine} runs f32 only; choose engine native"
-        ));
+        )),
+        EngineKind::Cuda => refuse(format!(
+            "engine {engine} runs the f32 variant, in f16 or f32; open it in f32, or choose engine native"
+        )),
     }
-    Ok(())
+}
+
+/// Name of the member with the weights of a precision.
+fn weights(manifest: &Manifest, precision: Precision) -> Result<&str, String> {
+    match precision {
+        Precision::F32 => Ok(WEIGHTS),
+        _ => match manifest.variants.get(precision.name()) {
+            Some(variant) => Ok(&variant.weights),
+            None => Err(format!("it has no {precision} variant")),
+        },
+    }
 }
 
 /// `threads`, or one for each CPU that the process may use where it is 0.
@@ -376,6 +392,11 @@ impl Shape {
             n_patches: rows * columns,
             dim: manifest.dim(),
         }
+    }
+
+    /// As [`Engine::lengths`].
+    fn lengths(self) -> [usize; 2] {
+        [self.dim, self.n_patches * self.dim]
     }
 }
 

@@ -1,10 +1,10 @@
 //! The encoder on our own kernels, packed and planned when the bundle is opened.
 
-use ssl_edge_bundle::{ArchSpec, Bundle, WEIGHTS};
-use ssl_edge_nn::infer::{Isa, PackedOptions, PackedVit, Progress};
+use ssl_edge_bundle::{ArchSpec, Bundle};
+use ssl_edge_nn::infer::{EncoderWeights, Isa, PackedOptions, PackedVit, Progress};
 use ssl_edge_nn::{Gelu, VitConfig};
 
-use super::{Engine, EngineKind, Shape, Tokens, arch};
+use super::{Engine, EngineKind, Shape, arch, weights};
 use crate::{Interruption, Limit, Precision, Reached, RuntimeError};
 
 /// Work memory that images which go through the blocks together may take, where they are several.
@@ -27,16 +27,7 @@ impl Native {
     ) -> Result<Self, String> {
         let manifest = bundle.manifest();
         let config = config(arch(manifest)?);
-        let member = match precision {
-            Precision::F32 => WEIGHTS,
-            Precision::Int8 => manifest
-                .variants
-                .get(precision.name())
-                .map(|variant| variant.weights.as_str())
-                .ok_or("it has no int8 variant")?,
-        };
-        let len = bundle.member_size(member).ok_or("it has no weights")?;
-        let reader = bundle.reader(member).map_err(|error| error.to_string())?;
+        let member = weights(manifest, precision)?;
         let shape = Shape::of(manifest);
         // Tokens, queries, and two each of keys and values.
         let image = 6 * size_of::<f32>() * shape.n_patches * shape.dim;
@@ -45,13 +36,32 @@ impl Native {
             images: (WORK_BYTES / image).clamp(1, MOST_IMAGES),
             isa: Isa::detect(),
         };
-        let encoder = PackedVit::read(&config, reader, len, &options);
         Ok(Self {
-            encoder: encoder.map_err(|error| error.to_string())?,
+            encoder: pack(bundle, member, precision, &config, &options)?,
             precision,
             shape,
         })
     }
+}
+
+/// Packs weights as they are read; those in blocks, which are few bytes, at once.
+fn pack(
+    bundle: &Bundle,
+    member: &str,
+    precision: Precision,
+    config: &VitConfig,
+    options: &PackedOptions,
+) -> Result<PackedVit, String> {
+    let encoder = if precision.is_blocks() {
+        let bytes = bundle.member(member).map_err(|error| error.to_string())?;
+        EncoderWeights::from_bytes(&bytes)
+            .and_then(|weights| PackedVit::new(config, weights, options))
+    } else {
+        let reader = bundle.reader(member).map_err(|error| error.to_string())?;
+        let len = bundle.member_size(member).unwrap_or_default();
+        PackedVit::read(config, reader, len, options)
+    };
+    encoder.map_err(|error| error.to_string())
 }
 
 impl Engine for Native {
@@ -75,13 +85,8 @@ impl Engine for Native {
         Some(self.encoder.isa())
     }
 
-    fn run(&self, input: &[f32], batch: usize) -> Result<Tokens, RuntimeError> {
-        let mut tokens = Tokens {
-            cls: vec![0.0; batch * self.shape.dim],
-            patches: vec![0.0; batch * self.shape.n_patches * self.shape.dim],
-        };
-        self.run_into(input, batch, &mut tokens.cls, &mut tokens.patches)?;
-        Ok(tokens)
+    fn lengths(&self) -> [usize; 2] {
+        self.shape.lengths()
     }
 
     fn run_into(

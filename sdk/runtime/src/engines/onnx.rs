@@ -8,7 +8,7 @@ use tract_onnx::prelude::multithread::{Executor, multithread_tract_scope};
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::plan;
 
-use super::{Engine, EngineKind, Tokens, check_lengths};
+use super::{Engine, EngineKind, check_lengths};
 use crate::embedding::mean_rows;
 use crate::graph::checked::{Checked, guarded};
 use crate::{GraphError, Interruption, Limit, Reached, RuntimeError};
@@ -216,14 +216,9 @@ impl Engine for Onnx {
         Some(self.threads)
     }
 
-    fn run(&self, input: &[f32], batch: usize) -> Result<Tokens, RuntimeError> {
+    fn lengths(&self) -> [usize; 2] {
         let Wiring { dim, n_patches, .. } = self.wiring;
-        let mut tokens = Tokens {
-            cls: vec![0.0; batch * dim],
-            patches: vec![0.0; batch * n_patches * dim],
-        };
-        self.run_into(input, batch, &mut tokens.cls, &mut tokens.patches)?;
-        Ok(tokens)
+        [dim, n_patches * dim]
     }
 
     fn run_into(

@@ -6,7 +6,7 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
 use ssl_edge::encoder::{Bundle, Pooling};
-use ssl_edge::export::{random_bundle, round_to_int8};
+use ssl_edge::export::{Target, random_bundle, round_to};
 use ssl_edge::train::VitConfig;
 use std::path::{Path, PathBuf};
 
@@ -32,7 +32,7 @@ struct Report<'a> {
 
 /// Writes the bundle.
 pub(super) fn run(args: &BundleArgs, format: Format) -> Result<()> {
-    write(&args.arch, args.size, true, &args.out)?;
+    write(&args.arch, args.size, Some(Target::Int8), &args.out)?;
     let report = Report {
         bundle: &args.out,
         bytes: Bundle::open(&args.out)?.size(),
@@ -43,11 +43,11 @@ pub(super) fn run(args: &BundleArgs, format: Format) -> Result<()> {
     })
 }
 
-/// Random weights, with an int8 variant if asked for.
-pub(super) fn write(arch: &str, size: u32, int8: bool, out: &Path) -> Result<()> {
+/// Random weights, with a variant if asked for.
+pub(super) fn write(arch: &str, size: u32, target: Option<Target>, out: &Path) -> Result<()> {
     random_bundle(arch, 0, size, Pooling::Cls, out)?;
-    if int8 {
-        round_to_int8(&Bundle::open(out)?, out)?;
+    if let Some(target) = target {
+        round_to(target, &Bundle::open(out)?, out)?;
     }
     Ok(())
 }

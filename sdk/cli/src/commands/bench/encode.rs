@@ -2,7 +2,7 @@
 
 use super::{EncodePrecision, bundle, noise};
 use crate::commands::Threads;
-use crate::data::{Engine, PrecisionArg};
+use crate::data::Engine;
 use crate::output::Format;
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -91,8 +91,7 @@ pub(super) fn run(args: &EncodeArgs, format: Format) -> Result<()> {
         (None, arch) => {
             let arch = arch.as_deref().context("neither --arch nor --bundle")?;
             let file = folder.path().join("random.sslb");
-            let int8 = args.precision == EncodePrecision::Int8;
-            bundle::write(arch, args.size, int8, &file)?;
+            bundle::write(arch, args.size, args.precision.target(), &file)?;
             file
         }
     };
@@ -163,15 +162,11 @@ fn encode(args: &EncodeArgs, file: &Path) -> Result<Report> {
 
 fn open(args: &EncodeArgs, bundle: &Bundle, threads: usize) -> Result<Encoder> {
     let own = EngineKind::of(bundle.manifest());
+    let (precision, products) = args.precision.of_encoder();
     let options = Options {
         engine: args.engine.map_or(own, Engine::kind),
         threads,
-        precision: match args.precision {
-            EncodePrecision::Int8 => PrecisionArg::Int8.precision(),
-            EncodePrecision::F32 | EncodePrecision::Bf16 | EncodePrecision::F16 => {
-                PrecisionArg::F32.precision()
-            }
-        },
+        precision,
         plugin: args.plugin.clone(),
     };
     let place = Place {
@@ -179,11 +174,7 @@ fn open(args: &EncodeArgs, bundle: &Bundle, threads: usize) -> Result<Encoder> {
             EngineKind::Cuda => Processor::Cuda(0),
             _ => Processor::Cpu,
         }),
-        precision: match args.precision {
-            EncodePrecision::Bf16 => Products::Bf16,
-            EncodePrecision::F16 => Products::F16,
-            EncodePrecision::F32 | EncodePrecision::Int8 => Products::F32,
-        },
+        precision: products,
     };
     Ok(Encoder::from_bundle_on(bundle, &options, place)?)
 }

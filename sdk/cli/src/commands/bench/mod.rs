@@ -8,6 +8,8 @@ mod step;
 use crate::output::Format;
 use anyhow::Result;
 use clap::{Subcommand, ValueEnum};
+use ssl_edge::encoder::{Precision, Products};
+use ssl_edge::export::{BlockFormat, Target};
 
 /// What to measure.
 #[derive(Subcommand)]
@@ -29,10 +31,40 @@ enum EncodePrecision {
     F32,
     /// int8 weights and activations, on the CPU
     Int8,
+    /// Linear layers in GGML's 8-bit blocks; in f32 on the CPU
+    #[value(name = "q8_0")]
+    Q8_0,
+    /// The same with the MLP's layers in 4-bit blocks
+    #[value(name = "q4_0")]
+    Q4_0,
     /// bf16 products, on an NVIDIA GPU
     Bf16,
     /// f16 weights and products, with engine cuda, or on an Apple GPU
     F16,
+}
+
+impl EncodePrecision {
+    /// The variant of the bundle, and what products read.
+    fn of_encoder(self) -> (Precision, Products) {
+        match self {
+            EncodePrecision::F32 => (Precision::F32, Products::F32),
+            EncodePrecision::Int8 => (Precision::Int8, Products::F32),
+            EncodePrecision::Q8_0 => (Precision::Q8_0, Products::F32),
+            EncodePrecision::Q4_0 => (Precision::Q4_0, Products::F32),
+            EncodePrecision::Bf16 => (Precision::F32, Products::Bf16),
+            EncodePrecision::F16 => (Precision::F32, Products::F16),
+        }
+    }
+
+    /// What a bundle of random weights needs beside f32.
+    fn target(self) -> Option<Target> {
+        match self {
+            EncodePrecision::Int8 => Some(Target::Int8),
+            EncodePrecision::Q8_0 => Some(Target::Blocks(BlockFormat::Q8_0)),
+            EncodePrecision::Q4_0 => Some(Target::Blocks(BlockFormat::Q4_0)),
+            EncodePrecision::F32 | EncodePrecision::Bf16 | EncodePrecision::F16 => None,
+        }
+    }
 }
 
 /// Runs the benchmark that was asked for.

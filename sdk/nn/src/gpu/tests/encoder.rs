@@ -13,7 +13,7 @@ impl Tensors for Weights {
     fn get(&self, name: &str) -> Option<&[f32]> {
         match self.0.0.get(name)? {
             Stored::F32 { values, .. } => Some(values),
-            Stored::I8 { .. } => None,
+            Stored::I8 { .. } | Stored::Blocks { .. } => None,
         }
     }
 }
