@@ -21,7 +21,9 @@ pub enum Error {
     #[error(transparent)]
     Encoder(#[from] RuntimeError),
     /// A frame was given up outside the engine, which says so itself ([`RuntimeError::Interrupted`]).
-    #[error("the frame was given up because {reason}")]
+    #[error(
+        "the frame was given up because {reason}; all that worked on it is ready for other frames"
+    )]
     Interrupted {
         /// Why.
         reason: Interruption,
