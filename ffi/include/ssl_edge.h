@@ -545,8 +545,8 @@ typedef uint32_t ssl_edge_drift_cause;
  * A switch that ends calls early, from any thread: those that were given it (ssl_edge_call_options.cancel) and have not ended, and those that begin
  * while it is triggered.
  *
- * A call keeps the switch, not the handle: once a call has begun, its handle may be freed. Where several threads hold the switch, each takes a handle
- * of its own with ssl_edge_cancel_share and frees it when it is done, so that none has to know which is the last.
+ * Where several threads hold the switch, each takes a handle of its own with ssl_edge_cancel_share and frees it when it is done: none has to know
+ * which is the last, and a handle that is freed disturbs neither the others nor the calls that were given them.
  *
  * Thread safety: all functions may be called on one handle from many threads at once, except ssl_edge_cancel_free, which must be the last on that
  * handle. None of them waits.

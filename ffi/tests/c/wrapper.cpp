@@ -82,10 +82,10 @@ static void surfaces(const ssl_edge::Encoder &encoder, const std::string &path) 
 
 /// Deadlines, a token that another thread flips, masks and copies.
 static void limits(const ssl_edge::Encoder &encoder) {
-    std::vector<std::vector<std::uint8_t>> pixels(10);
+    std::vector<std::vector<std::uint8_t>> pixels(6);
     std::vector<ssl_edge::Frame> good;
-    for (unsigned seed = 0; seed < 8; ++seed) good.push_back(part(pixels[seed], seed, false));
-    const auto bad = part(pixels[8], 8, true);
+    for (unsigned seed = 0; seed < 4; ++seed) good.push_back(part(pixels[seed], seed, false));
+    const auto bad = part(pixels[4], 4, true);
     auto job = ssl_edge::Job::create(encoder).value();
     job.set_surface(SSL_EDGE_SURFACE_PIXELS).value();
     const auto fine = job.add_class("good").value(), bright = job.add_class("bright").value();
@@ -93,7 +93,7 @@ static void limits(const ssl_edge::Encoder &encoder) {
     CHECK(!job.add_sample(encoder, bright, bad, "", {SSL_EDGE_COPIES_OFF, {std::chrono::seconds(-1), {}}}));
     job.add_sample(encoder, bright, bad).value();
     const auto report = job.fit().value();
-    CHECK(report.n_samples == 9 && report.n_copies == 8 * 9 && report.copies_used.has_value());
+    CHECK(report.n_samples == 5 && report.n_copies == 4 * 9 && report.copies_used.has_value());
 
     const auto verdict = job.inspect(encoder, bad).value();
     CHECK(verdict.anomalous == true);
@@ -115,13 +115,13 @@ static void limits(const ssl_edge::Encoder &encoder) {
     CHECK(job.inspect(encoder, bad, {std::chrono::hours(1), token}).value().score == verdict.score);
 
     CHECK(!job.ignore_mask().value().has_value());
-    pixels[9].assign(64 * 48, 0);
-    const ssl_edge::Frame mask(SSL_EDGE_PIXEL_FORMAT_GRAY8, pixels[9].data(), pixels[9].size(), 64, 64, 48);
+    pixels[5].assign(64 * 48, 0);
+    const ssl_edge::Frame mask(SSL_EDGE_PIXEL_FORMAT_GRAY8, pixels[5].data(), pixels[5].size(), 64, 64, 48);
     CHECK(job.set_ignore_mask(mask).error().status() == SSL_EDGE_STATUS_INVALID_MASK);
-    for (unsigned y = 10; y < 27; ++y) std::fill_n(pixels[9].begin() + y * 64 + 37, 18, 255);
+    for (unsigned y = 10; y < 27; ++y) std::fill_n(pixels[5].begin() + y * 64 + 37, 18, 255);
     job.set_ignore_mask(mask).value();
     job.fit().value();
-    CHECK(job.ignore_mask().value()->width == 64 && job.ignore_mask().value()->pixels == pixels[9]);
+    CHECK(job.ignore_mask().value()->width == 64 && job.ignore_mask().value()->pixels == pixels[5]);
     CHECK(job.inspect(encoder, bad).value().anomalous == false);
     job.clear_ignore_mask().value();
     job.fit().value();
