@@ -1003,7 +1003,8 @@ typedef struct ssl_edge_teach_options {
      */
     uint32_t copies;
     /**
-     * When to give the call up; NULL, as after init, is never. A frame that was given up is not taught.
+     * When to give the call up; NULL, as after init, is never. A frame that was given up is not taught; one that was seen is, however long the call
+     * then waits for another change of the job.
      */
     const struct ssl_edge_call_options *call;
 } ssl_edge_teach_options;

@@ -33,7 +33,8 @@ pub struct ssl_edge_teach_options {
     pub struct_size: u32,
     /// A value of ssl_edge_copies; after init SSL_EDGE_COPIES_OFF.
     pub copies: u32,
-    /// When to give the call up; NULL, as after init, is never. A frame that was given up is not taught.
+    /// When to give the call up; NULL, as after init, is never. A frame that was given up is not taught; one that was seen is, however long the call
+    /// then waits for another change of the job.
     pub call: *const ssl_edge_call_options,
 }
 

@@ -1,4 +1,4 @@
-/* limits BUNDLE: calls that are given up by a time or a cancel, from this thread and from another, and what they leave behind: nothing. */
+/* limits BUNDLE ENGINE: calls that are given up by a time or a cancel, from this thread and from another, and what they leave behind: nothing. */
 
 #define _POSIX_C_SOURCE 200809L
 
@@ -265,9 +265,9 @@ static void from_another_thread(const ssl_edge_encoder *encoder, const ssl_edge_
 }
 
 int main(int argc, char **argv) {
-    if (argc != 2) return 2;
+    if (argc != 3) return 2;
     uint32_t class_id = 0;
-    ssl_edge_encoder *encoder = open_encoder(argv[1], SSL_EDGE_ENGINE_NATIVE, SSL_EDGE_PRECISION_F32);
+    ssl_edge_encoder *encoder = open_encoder(argv[1], (uint32_t)atoi(argv[2]), SSL_EDGE_PRECISION_F32);
     ssl_edge_job *job = taught(encoder, &class_id);
     ssl_edge_call_options late = no_limit();
     bad_options(encoder, job);

@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-enum { WIDTH = 96, HEIGHT = 64, STRIDE = 100, N_GOOD = 6, COPIES = 9 };
+enum { WIDTH = 36, HEIGHT = 24, STRIDE = 40, N_GOOD = 5, COPIES = 9 };
 
 static uint8_t pixels[WIDTH * HEIGHT], mask_pixels[STRIDE * HEIGHT];
 
@@ -20,13 +20,13 @@ static ssl_edge_frame view(const uint8_t *data, size_t size, size_t stride, uint
     return frame;
 }
 
-/* A fine texture; with a mark a bright square from (64, 16) to (80, 32). */
+/* A fine texture; with a mark a bright square from (24, 6) to (30, 12). */
 static ssl_edge_frame part(uint32_t seed, int has_mark) {
     uint32_t random = seed + 1;
     for (uint32_t y = 0; y < HEIGHT; ++y) {
         for (uint32_t x = 0; x < WIDTH; ++x) {
             random = random * 1664525u + 1013904223u;
-            const int inside = has_mark && x >= 64 && x < 80 && y >= 16 && y < 32;
+            const int inside = has_mark && x >= 24 && x < 30 && y >= 6 && y < 12;
             pixels[y * WIDTH + x] = (uint8_t)(inside ? 250 : 90 + x / 2 + y / 4 + (random >> 28));
         }
     }
@@ -38,7 +38,7 @@ static ssl_edge_frame mask_over_mark(void) {
     memset(mask_pixels, 255, sizeof mask_pixels);
     for (uint32_t y = 0; y < HEIGHT; ++y) {
         for (uint32_t x = 0; x < WIDTH; ++x) {
-            const int inside = x >= 58 && x < 86 && y >= 10 && y < 38;
+            const int inside = x >= 21 && x < 33 && y >= 3 && y < 15;
             mask_pixels[y * STRIDE + x] = inside ? 128 : 127;
         }
     }
@@ -76,8 +76,8 @@ static void bad_masks(ssl_edge_job *job, ssl_edge_job *flat) {
         change;                                                                                   \
         REFUSED(status, words, ssl_edge_job_set_ignore_mask(job, &mask));                         \
     } while (0)
-    BAD_MASK(INVALID_FRAME, "SSL_EDGE_PIXEL_FORMAT_GRAY8", (mask.format = SSL_EDGE_PIXEL_FORMAT_RGB8, mask.width = 32));
-    BAD_MASK(INVALID_FRAME, "SSL_EDGE_PIXEL_FORMAT_GRAY8", (mask.format = SSL_EDGE_PIXEL_FORMAT_GRAY16, mask.width = 48));
+    BAD_MASK(INVALID_FRAME, "SSL_EDGE_PIXEL_FORMAT_GRAY8", (mask.format = SSL_EDGE_PIXEL_FORMAT_RGB8, mask.width = 12));
+    BAD_MASK(INVALID_FRAME, "SSL_EDGE_PIXEL_FORMAT_GRAY8", (mask.format = SSL_EDGE_PIXEL_FORMAT_GRAY16, mask.width = 18));
     BAD_MASK(INVALID_FRAME, "stride", mask.stride = WIDTH - 1);
     BAD_MASK(INVALID_FRAME, "too small", mask.data_size = STRIDE * (HEIGHT - 1));
     BAD_MASK(INVALID_FRAME, "empty", mask.width = 0);
@@ -85,7 +85,7 @@ static void bad_masks(ssl_edge_job *job, ssl_edge_job *flat) {
     BAD_MASK(INVALID_MASK, "without an ignored pixel", memset(mask_pixels, 0, sizeof mask_pixels));
     BAD_MASK(INVALID_MASK, "ignore", memset(mask_pixels, 255, sizeof mask_pixels));
     /* fewer pixels than the samples have patches */
-    BAD_MASK(INVALID_MASK, "one for each patch", (mask.roi_x = 57, mask.roi_y = 9, mask.roi_width = 30, mask.roi_height = 20));
+    BAD_MASK(INVALID_MASK, "one for each patch", (mask.roi_x = 18, mask.roi_y = 3, mask.roi_width = 18, mask.roi_height = 12));
     BAD_MASK(INVALID_STRUCT, "ssl_edge_frame_init", mask.struct_size = 3);
 #undef BAD_MASK
     EXPECT(OK, ssl_edge_job_ignore_mask_size(job, &width, &height));
@@ -123,7 +123,7 @@ static void masks(const ssl_edge_encoder *encoder) {
     CHECK(is_anomalous(job, encoder, 1) == 0 && is_anomalous(job, encoder, 0) == 0);
     EXPECT(OK, ssl_edge_job_ignore_mask_size(job, &width, &height));
     CHECK(width == WIDTH && height == HEIGHT);
-    REFUSED(BUFFER_TOO_SMALL, "6144 are needed", ssl_edge_job_get_ignore_mask(job, read, WIDTH * HEIGHT - 1));
+    REFUSED(BUFFER_TOO_SMALL, "864 are needed", ssl_edge_job_get_ignore_mask(job, read, WIDTH * HEIGHT - 1));
     CHECK(read[0] == 77);
     read[WIDTH * HEIGHT] = 77;
     EXPECT(OK, ssl_edge_job_get_ignore_mask(job, read, WIDTH * HEIGHT));
@@ -132,10 +132,10 @@ static void masks(const ssl_edge_encoder *encoder) {
     }
     CHECK(read[WIDTH * HEIGHT] == 77);
     /* the mask is for frames of its shape, whatever their size */
-    frame.roi_width = 48;
-    frame.roi_height = 48;
+    frame.roi_width = 18;
+    frame.roi_height = 18;
     REFUSED(INVALID_FRAME, "ignore mask", ssl_edge_job_inspect(job, encoder, &frame, &verdict));
-    frame.roi_height = 32;
+    frame.roi_height = 12;
     EXPECT(OK, ssl_edge_job_inspect(job, encoder, &frame, &verdict));
     REFUSED(INVALID_ARGUMENT, "surface", ssl_edge_job_set_surface(job, SSL_EDGE_SURFACE_NONE));
 
