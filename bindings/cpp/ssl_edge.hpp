@@ -147,6 +147,49 @@ private:
     ssl_edge_frame raw_;
 };
 
+/// A switch that ends calls early, from any thread; copies share it. It lives as long as the last copy.
+class CancelToken {
+public:
+    static Result<CancelToken> create() {
+        ssl_edge_cancel *raw = nullptr;
+        const auto status = ssl_edge_cancel_new(&raw);
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        return CancelToken(raw);
+    }
+
+    /// Ends the calls that were given the token, and those that will be, until it is reset.
+    Result<void> cancel() const { return Result<void>(ssl_edge_cancel_trigger(raw_.get())); }
+
+    /// Makes the token as new, for calls that begin from here on.
+    Result<void> reset() const { return Result<void>(ssl_edge_cancel_reset(raw_.get())); }
+
+    const ssl_edge_cancel *raw() const noexcept { return raw_.get(); }
+
+private:
+    explicit CancelToken(ssl_edge_cancel *raw) : raw_(raw, ssl_edge_cancel_free) {}
+
+    std::shared_ptr<ssl_edge_cancel> raw_;
+};
+
+/// When to give a call up; see ssl_edge_call_options. It ends with SSL_EDGE_STATUS_TIMED_OUT or SSL_EDGE_STATUS_CANCELLED.
+struct CallOptions {
+    /// From the beginning of the call; a time below zero is none, no value no limit.
+    std::optional<std::chrono::microseconds> timeout;
+    std::optional<CancelToken> cancel;
+};
+
+namespace detail {
+
+inline ssl_edge_call_options raw(const CallOptions &options) {
+    ssl_edge_call_options raw;
+    ssl_edge_call_options_init(&raw, sizeof raw);
+    if (options.timeout) raw.timeout_us = static_cast<std::uint64_t>(options.timeout->count() > 0 ? options.timeout->count() : 0);
+    if (options.cancel) raw.cancel = options.cancel->raw();
+    return raw;
+}
+
+}  // namespace detail
+
 /// How to open an encoder.
 struct EncoderOptions {
     ssl_edge_engine engine = SSL_EDGE_ENGINE_NATIVE;
@@ -199,26 +242,20 @@ public:
         return info;
     }
 
-    Result<std::vector<float>> embed(const Frame &frame) const {
+    Result<std::vector<float>> embed(const Frame &frame, const CallOptions &call = {}) const {
         std::size_t dim = 0;
         auto status = ssl_edge_encoder_dim(raw_.get(), &dim);
         if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
         std::vector<float> embedding(dim);
-        status = ssl_edge_encoder_embed(raw_.get(), frame.raw(), embedding.data(), embedding.size());
+        const auto raw_call = detail::raw(call);
+        status = ssl_edge_encoder_embed_with_options(raw_.get(), frame.raw(), &raw_call, embedding.data(), embedding.size());
         if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
         return embedding;
     }
 
-    /// As `embed`, but gives up with SSL_EDGE_STATUS_TIMED_OUT when the time is over. A time below zero is none.
+    /// Short for `embed` with this timeout and nothing else.
     Result<std::vector<float>> embed_within(const Frame &frame, std::chrono::microseconds time) const {
-        std::size_t dim = 0;
-        auto status = ssl_edge_encoder_dim(raw_.get(), &dim);
-        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
-        std::vector<float> embedding(dim);
-        const auto us = static_cast<std::uint64_t>(time.count() > 0 ? time.count() : 0);
-        status = ssl_edge_encoder_embed_within(raw_.get(), frame.raw(), us, embedding.data(), embedding.size());
-        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
-        return embedding;
+        return embed(frame, {time, std::nullopt});
     }
 
     const ssl_edge_encoder *raw() const noexcept { return raw_.get(); }
@@ -262,6 +299,9 @@ struct FitReport {
     float unknown_rate;
     std::uint32_t head;
     std::uint32_t needs_more_class_id;
+    /// Copies that the samples were taught with, and whether the head was fitted with them; no value without copies.
+    std::size_t n_copies;
+    std::optional<bool> copies_used;
 };
 
 /// How to fit; see ssl_edge_fit_options.
@@ -269,6 +309,19 @@ struct FitOptions {
     std::uint32_t head = 0;
     bool search = false;
     float unknown_rate = 0.05f;
+};
+
+/// How a frame is taught; see ssl_edge_teach_options.
+struct TeachOptions {
+    ssl_edge_copies copies = SSL_EDGE_COPIES_OFF;
+    CallOptions call;
+};
+
+/// The region of the frame that does not count: row by row, 255 where a pixel does not, 0 where it does.
+struct IgnoreMask {
+    std::uint32_t width;
+    std::uint32_t height;
+    std::vector<std::uint8_t> pixels;
 };
 
 /// Where a surface is unlike good parts; see ssl_edge_job_inspect_heat. A value above SSL_EDGE_HEAT_THRESHOLD is unlike them.
@@ -305,11 +358,12 @@ struct DeviceHead {
 
 namespace detail {
 
-inline ssl_edge_heat_options raw(const HeatOptions &options) {
+inline ssl_edge_heat_options raw(const HeatOptions &options, const ssl_edge_call_options &call) {
     ssl_edge_heat_options raw;
     ssl_edge_heat_options_init(&raw, sizeof raw);
     raw.resolution = options.resolution;
     raw.blur = options.blur;
+    raw.call = &call;
     return raw;
 }
 
@@ -387,10 +441,15 @@ public:
     }
 
     Result<std::uint64_t> add_sample(const Encoder &encoder, std::uint32_t class_id, const Frame &frame,
-                                     const std::string &source = "") {
+                                     const std::string &source = "", const TeachOptions &options = {}) {
+        const auto call = detail::raw(options.call);
+        ssl_edge_teach_options raw_options;
+        ssl_edge_teach_options_init(&raw_options, sizeof raw_options);
+        raw_options.copies = options.copies;
+        raw_options.call = &call;
         std::uint64_t sample_id = 0;
-        const auto status =
-            ssl_edge_job_add_sample(raw_.get(), encoder.raw(), class_id, frame.raw(), source.c_str(), &sample_id);
+        const auto status = ssl_edge_job_add_sample_with_options(raw_.get(), encoder.raw(), class_id, frame.raw(),
+                                                                 source.c_str(), &raw_options, &sample_id);
         if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
         return sample_id;
     }
@@ -414,6 +473,26 @@ public:
 
     /// A value of ssl_edge_surface, to be set before samples are taught.
     Result<void> set_surface(std::uint32_t surface) { return Result<void>(ssl_edge_job_set_surface(raw_.get(), surface)); }
+
+    /// Leaves a region out of the surface of good parts: a grey frame, above 127 where a pixel does not count. The job must be fitted again.
+    Result<void> set_ignore_mask(const Frame &mask) {
+        return Result<void>(ssl_edge_job_set_ignore_mask(raw_.get(), mask.raw()));
+    }
+
+    /// Counts the whole frame again. The job must be fitted again.
+    Result<void> clear_ignore_mask() { return Result<void>(ssl_edge_job_clear_ignore_mask(raw_.get())); }
+
+    /// The mask; no value without one.
+    Result<std::optional<IgnoreMask>> ignore_mask() const {
+        IgnoreMask mask{};
+        auto status = ssl_edge_job_ignore_mask_size(raw_.get(), &mask.width, &mask.height);
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        if (mask.width == 0) return std::optional<IgnoreMask>();
+        mask.pixels.resize(std::size_t{mask.width} * mask.height);
+        status = ssl_edge_job_get_ignore_mask(raw_.get(), mask.pixels.data(), mask.pixels.size());
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        return std::optional<IgnoreMask>(std::move(mask));
+    }
 
     Result<void> rename_class(std::uint32_t class_id, const std::string &name) {
         return Result<void>(ssl_edge_job_rename_class(raw_.get(), class_id, name.c_str()));
@@ -457,33 +536,47 @@ public:
         ssl_edge_fit_report_init(&raw, sizeof raw);
         const auto status = ssl_edge_job_fit_with_options(raw_.get(), &raw_options, &raw);
         if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
-        return FitReport{raw.n_samples,         raw.n_classes,    raw.n_suspects, raw.loo_accuracy, raw.loo_low, raw.loo_high,
-                         raw.calibration_error, raw.unknown_rate, raw.head,       raw.needs_more_class_id};
+        return FitReport{raw.n_samples,
+                         raw.n_classes,
+                         raw.n_suspects,
+                         raw.loo_accuracy,
+                         raw.loo_low,
+                         raw.loo_high,
+                         raw.calibration_error,
+                         raw.unknown_rate,
+                         raw.head,
+                         raw.needs_more_class_id,
+                         raw.n_copies,
+                         raw.copies_used < 0 ? std::nullopt : std::optional<bool>(raw.copies_used == 1)};
     }
 
-    Result<Verdict> inspect(const Encoder &encoder, const Frame &frame) const {
+    Result<Verdict> inspect(const Encoder &encoder, const Frame &frame, const CallOptions &call = {}) const {
+        const auto raw_call = detail::raw(call);
         ssl_edge_verdict raw;
         ssl_edge_verdict_init(&raw, sizeof raw);
-        return verdict(ssl_edge_job_inspect(raw_.get(), encoder.raw(), frame.raw(), &raw), raw);
+        return verdict(ssl_edge_job_inspect_with_options(raw_.get(), encoder.raw(), frame.raw(), &raw_call, &raw), raw);
     }
 
     /// The score of each class, in the order of classes().
-    Result<std::vector<float>> scores(const Encoder &encoder, const Frame &frame) const {
+    Result<std::vector<float>> scores(const Encoder &encoder, const Frame &frame, const CallOptions &call = {}) const {
+        const auto raw_call = detail::raw(call);
         std::size_t count = 0;
         auto status = ssl_edge_job_class_count(raw_.get(), &count);
         if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
         std::vector<float> scores(count);
         ssl_edge_verdict raw;
         ssl_edge_verdict_init(&raw, sizeof raw);
-        status = ssl_edge_job_inspect_scores(raw_.get(), encoder.raw(), frame.raw(), &raw, scores.data(), scores.size());
+        status = ssl_edge_job_inspect_scores_with_options(raw_.get(), encoder.raw(), frame.raw(), &raw_call, &raw,
+                                                          scores.data(), scores.size());
         if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
         return scores;
     }
 
     /// The verdict, and where the surface is unlike good parts.
     Result<std::pair<Verdict, Heat>> inspect_heat(const Encoder &encoder, const Frame &frame,
-                                                  const HeatOptions &options = {}) const {
-        const auto raw_options = detail::raw(options);
+                                                  const HeatOptions &options = {}, const CallOptions &call = {}) const {
+        const auto raw_call = detail::raw(call);
+        const auto raw_options = detail::raw(options, raw_call);
         Heat heat{};
         auto status =
             ssl_edge_job_heat_size(raw_.get(), encoder.raw(), frame.raw(), &raw_options, &heat.rows, &heat.columns);
@@ -583,13 +676,15 @@ struct GoldenVerdict {
 class Golden {
 public:
     static Result<Golden> learn(const std::vector<Frame> &frames, const GoldenOptions &options = {},
-                                const Encoder *encoder = nullptr) {
+                                const Encoder *encoder = nullptr, const CallOptions &call = {}) {
+        const auto raw_call = detail::raw(call);
         const auto pointers = detail::pointers(frames);
         ssl_edge_golden_options raw_options;
         ssl_edge_golden_options_init(&raw_options, sizeof raw_options);
         raw_options.surface = options.surface;
         raw_options.max_shift = options.max_shift;
         raw_options.false_alarm_rate = options.false_alarm_rate;
+        raw_options.call = &raw_call;
         ssl_edge_golden *raw = nullptr;
         const auto status = ssl_edge_golden_learn(pointers.data(), pointers.size(), encoder ? encoder->raw() : nullptr,
                                                   &raw_options, &raw);
@@ -623,18 +718,21 @@ public:
                           detail::known(raw.false_alarm_floor)};
     }
 
-    Result<GoldenVerdict> compare(const Frame &frame, const Encoder *encoder = nullptr) const {
+    Result<GoldenVerdict> compare(const Frame &frame, const Encoder *encoder = nullptr, const CallOptions &call = {}) const {
+        const auto raw_call = detail::raw(call);
         ssl_edge_golden_verdict raw;
         ssl_edge_golden_verdict_init(&raw, sizeof raw);
-        const auto status = ssl_edge_golden_compare(raw_.get(), encoder ? encoder->raw() : nullptr, frame.raw(), &raw);
+        const auto status = ssl_edge_golden_compare_with_options(raw_.get(), encoder ? encoder->raw() : nullptr, frame.raw(),
+                                                                 &raw_call, &raw);
         if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
         return verdict(raw);
     }
 
     /// The comparison, and where the frame differs.
     Result<std::pair<GoldenVerdict, Heat>> compare_heat(const Frame &frame, const Encoder *encoder = nullptr,
-                                                        const HeatOptions &options = {}) const {
-        const auto raw_options = detail::raw(options);
+                                                        const HeatOptions &options = {}, const CallOptions &call = {}) const {
+        const auto raw_call = detail::raw(call);
+        const auto raw_options = detail::raw(options, raw_call);
         Heat heat{};
         auto status = ssl_edge_golden_heat_size(raw_.get(), frame.raw(), &raw_options, &heat.rows, &heat.columns);
         if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
@@ -697,12 +795,14 @@ struct Drift {
 class Monitor {
 public:
     static Result<Monitor> create(const Job &job, const Encoder &encoder, const std::vector<Frame> &reference,
-                                  const MonitorOptions &options = {}) {
+                                  const MonitorOptions &options = {}, const CallOptions &call = {}) {
+        const auto raw_call = detail::raw(call);
         const auto pointers = detail::pointers(reference);
         ssl_edge_monitor_options raw_options;
         ssl_edge_monitor_options_init(&raw_options, sizeof raw_options);
         raw_options.unknown_rate = options.unknown_rate;
         raw_options.run_length = options.run_length;
+        raw_options.call = &raw_call;
         ssl_edge_monitor *raw = nullptr;
         const auto status =
             ssl_edge_monitor_new(job.raw(), encoder.raw(), pointers.data(), pointers.size(), &raw_options, &raw);
@@ -710,13 +810,16 @@ public:
         return Monitor(raw);
     }
 
-    /// Inspects a frame, in place of Job::inspect, and sees it.
-    Result<std::pair<Verdict, Drift>> observe(const Job &job, const Encoder &encoder, const Frame &frame) {
+    /// Inspects a frame, in place of Job::inspect, and sees it, unless it is given up.
+    Result<std::pair<Verdict, Drift>> observe(const Job &job, const Encoder &encoder, const Frame &frame,
+                                              const CallOptions &call = {}) {
+        const auto raw_call = detail::raw(call);
         ssl_edge_verdict raw;
         ssl_edge_verdict_init(&raw, sizeof raw);
         ssl_edge_drift drift;
         ssl_edge_drift_init(&drift, sizeof drift);
-        const auto status = ssl_edge_monitor_observe(raw_.get(), job.raw(), encoder.raw(), frame.raw(), &raw, &drift);
+        const auto status = ssl_edge_monitor_observe_with_options(raw_.get(), job.raw(), encoder.raw(), frame.raw(), &raw_call,
+                                                                  &raw, &drift);
         auto found = job.verdict(status, raw);
         if (!found) return found.error();
         return std::make_pair(std::move(found).value(),

@@ -13,6 +13,8 @@
  * - A pointer that is NULL gives SSL_EDGE_STATUS_NULL_POINTER, unless its parameter says what NULL means; free(NULL) does nothing.
  * - Structs begin with their size: fill them with their _init function before use. All else is opaque.
  * - Texts are UTF-8 and end with NUL.
+ * - Every function that sees frames can be given up, by a time or from another thread: ssl_edge_call_options, in a form of the function
+ *   that ends in _with_options, or as the field call of the options that it has.
  * - The library prints nothing and starts no threads but those of ssl_edge_encoder_options.threads.
  * - Thread safety is described at each opaque type. Functions on different objects never disturb each other.
  *
@@ -142,7 +144,7 @@ enum ssl_edge_status
      */
     SSL_EDGE_STATUS_UNTRUSTED_BUNDLE = 22,
     /**
-     * The job looks at no surfaces, so there is no heat.
+     * The job looks at no surfaces, so there is no heat, and nothing that an ignore mask could leave out.
      */
     SSL_EDGE_STATUS_NO_SURFACE = 23,
     /**
@@ -161,6 +163,14 @@ enum ssl_edge_status
      * The time given for the frame was over before it was done. The error text says how far it came; the encoder is ready for other frames.
      */
     SSL_EDGE_STATUS_TIMED_OUT = 27,
+    /**
+     * The call's ssl_edge_cancel was triggered before it was done. The error text says how far it came; the encoder is ready for other frames.
+     */
+    SSL_EDGE_STATUS_CANCELLED = 28,
+    /**
+     * The ignore mask ignores nothing, or leaves nothing of a frame, or has fewer pixels than a frame has patches.
+     */
+    SSL_EDGE_STATUS_INVALID_MASK = 29,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -415,6 +425,32 @@ typedef uint32_t ssl_edge_surface;
 #endif // __cplusplus
 
 /**
+ * Whether a frame is taught with copies of it; the value of ssl_edge_teach_options.copies.
+ */
+enum ssl_edge_copies
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    /**
+     * Without.
+     */
+    SSL_EDGE_COPIES_OFF = 0,
+    /**
+     * With turned, mirrored, dimmed and brightened copies, as `ssl-edge job teach --augment auto` does: a fit uses them unless samples that are left
+     * out speak against them. Ten times the work of teaching; worth it where parts may lie and be lit otherwise.
+     */
+    SSL_EDGE_COPIES_AUTO = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum ssl_edge_copies ssl_edge_copies;
+#else
+typedef uint32_t ssl_edge_copies;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
  * What a heat map has a value for; the value of ssl_edge_heat_options.resolution.
  */
 enum ssl_edge_heat_resolution
@@ -512,6 +548,18 @@ typedef enum ssl_edge_drift_cause ssl_edge_drift_cause;
 typedef uint32_t ssl_edge_drift_cause;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
+
+/**
+ * A switch that ends calls early, from any thread: those that were given it (ssl_edge_call_options.cancel) and have not ended, and those that begin
+ * while it is triggered.
+ *
+ * Where several threads hold the switch, each takes a handle of its own with ssl_edge_cancel_share and frees it when it is done: none has to know
+ * which is the last, and a handle that is freed disturbs neither the others nor the calls that were given them.
+ *
+ * Thread safety: all functions may be called on one handle from many threads at once, except ssl_edge_cancel_free, which must be the last on that
+ * handle. None of them waits.
+ */
+typedef struct ssl_edge_cancel ssl_edge_cancel;
 
 /**
  * An opened bundle, ready to embed frames.
@@ -614,6 +662,37 @@ typedef struct ssl_edge_frame {
      */
     size_t chroma_stride;
 } ssl_edge_frame;
+
+/**
+ * When to give up a call that sees frames. Fill it with ssl_edge_call_options_init before use.
+ *
+ * A call that is given up returns SSL_EDGE_STATUS_TIMED_OUT or SSL_EDGE_STATUS_CANCELLED. Its outputs are as they were, and so is all that it worked
+ * on: later calls give what they would have given without it. Calls are given up while they wait for calls of other threads or for a change of the
+ * job, and while the engine runs: the native engine looks every few dozen tokens of a block, the onnx engine between operations, the cuda engine
+ * before and after a pass. The comparison of patches and the verdict, the last milliseconds of a call, are not cut short.
+ */
+typedef struct ssl_edge_call_options {
+    /**
+     * Size of this struct in bytes; set by ssl_edge_call_options_init.
+     */
+    uint32_t struct_size;
+    /**
+     * Zero.
+     */
+    uint32_t reserved;
+    /**
+     * Microseconds from the beginning of the call; after init UINT64_MAX, which is no limit. 0 gives up at once.
+     */
+    uint64_t timeout_us;
+    /**
+     * Ends the call when it is triggered; NULL, as after init, for none.
+     */
+    const struct ssl_edge_cancel *cancel;
+    /**
+     * Zero.
+     */
+    size_t reserved_end;
+} ssl_edge_call_options;
 
 /**
  * How to open an encoder.
@@ -803,6 +882,14 @@ typedef struct ssl_edge_fit_report {
      * The class of which more samples would help most; the first class for a job of one class.
      */
     uint32_t needs_more_class_id;
+    /**
+     * Copies that the samples were taught with (ssl_edge_teach_options.copies).
+     */
+    uint32_t n_copies;
+    /**
+     * 1 if the head was fitted with them, 0 if samples that were left out spoke against it, -1 without copies or without a head.
+     */
+    int32_t copies_used;
 } ssl_edge_fit_report;
 
 /**
@@ -905,7 +992,30 @@ typedef struct ssl_edge_heat_options {
      * Zero.
      */
     uint32_t reserved;
+    /**
+     * When to give the call up; NULL, as after init, is never. Does not count where only a size is asked for.
+     */
+    const struct ssl_edge_call_options *call;
 } ssl_edge_heat_options;
+
+/**
+ * How a frame is taught. Fill it with ssl_edge_teach_options_init before use.
+ */
+typedef struct ssl_edge_teach_options {
+    /**
+     * Size of this struct in bytes; set by ssl_edge_teach_options_init.
+     */
+    uint32_t struct_size;
+    /**
+     * A value of ssl_edge_copies; after init SSL_EDGE_COPIES_OFF.
+     */
+    uint32_t copies;
+    /**
+     * When to give the call up; NULL, as after init, is never. A frame that was given up is not taught; one that was seen is, however long the call
+     * then waits for another change of the job.
+     */
+    const struct ssl_edge_call_options *call;
+} ssl_edge_teach_options;
 
 /**
  * How golden parts are learned. Fill it with ssl_edge_golden_options_init before use.
@@ -927,6 +1037,10 @@ typedef struct ssl_edge_golden_options {
      * Share of good parts that may be called different, above 0 and below 1; after init 0.05.
      */
     float false_alarm_rate;
+    /**
+     * When to give the call up; NULL, as after init, is never.
+     */
+    const struct ssl_edge_call_options *call;
 } ssl_edge_golden_options;
 
 /**
@@ -1022,6 +1136,14 @@ typedef struct ssl_edge_monitor_options {
      * Frames between two false alarms, on average at least, 10 to 1e8; after init 10000.
      */
     double run_length;
+    /**
+     * When to give the making of the monitor up; NULL, as after init, is never.
+     */
+    const struct ssl_edge_call_options *call;
+    /**
+     * Zero.
+     */
+    size_t reserved_end;
 } ssl_edge_monitor_options;
 
 /**
@@ -1101,6 +1223,51 @@ const char *ssl_edge_last_error(void);
 ssl_edge_status ssl_edge_frame_init(struct ssl_edge_frame *frame, size_t struct_size);
 
 /**
+ * Fills call options with their defaults: no limit.
+ *
+ * @param options      the struct to fill
+ * @param struct_size  sizeof(ssl_edge_call_options)
+ */
+ssl_edge_status ssl_edge_call_options_init(struct ssl_edge_call_options *options, size_t struct_size);
+
+/**
+ * Makes a switch that is not triggered.
+ *
+ * @param cancel  its handle; free it with ssl_edge_cancel_free
+ */
+ssl_edge_status ssl_edge_cancel_new(struct ssl_edge_cancel **cancel);
+
+/**
+ * Makes one more handle to the same switch, for another thread to keep.
+ *
+ * @param cancel  a switch
+ * @param shared  the new handle; free it with ssl_edge_cancel_free, before or after the other
+ */
+ssl_edge_status ssl_edge_cancel_share(const struct ssl_edge_cancel *cancel, struct ssl_edge_cancel **shared);
+
+/**
+ * Ends the calls that were given the switch, and those that will be, until it is reset.
+ *
+ * @param cancel  a switch
+ */
+ssl_edge_status ssl_edge_cancel_trigger(const struct ssl_edge_cancel *cancel);
+
+/**
+ * Makes the switch as new, for calls that begin from here on. A call that was being ended may go on if it had not noticed yet: reset when all have
+ * returned.
+ *
+ * @param cancel  a switch
+ */
+ssl_edge_status ssl_edge_cancel_reset(const struct ssl_edge_cancel *cancel);
+
+/**
+ * Frees a handle. NULL does nothing. Other handles to the switch stay valid, and calls that have begun can still be ended through them.
+ *
+ * @param cancel  not used by any thread, now or later, and not in call options that will be used
+ */
+void ssl_edge_cancel_free(struct ssl_edge_cancel *cancel);
+
+/**
  * Fills options with defaults: the native engine in f32, one thread.
  *
  * @param options      the struct to fill
@@ -1165,9 +1332,22 @@ ssl_edge_status ssl_edge_encoder_embed(const struct ssl_edge_encoder *encoder,
                                        size_t capacity);
 
 /**
- * As ssl_edge_encoder_embed, but gives up when the time is over, with SSL_EDGE_STATUS_TIMED_OUT: while calls of other threads have their turn,
- * and while the engine runs (the native engine looks at the clock every few dozen tokens of a block, the onnx engine between operations). The
- * buffer is then as it was, and the encoder as if the call had not been.
+ * As ssl_edge_encoder_embed, but can be given up.
+ *
+ * @param encoder    an open encoder
+ * @param frame      the pixels
+ * @param options    filled by ssl_edge_call_options_init before
+ * @param embedding  a buffer
+ * @param capacity   values that fit into the buffer, at least what ssl_edge_encoder_dim says
+ */
+ssl_edge_status ssl_edge_encoder_embed_with_options(const struct ssl_edge_encoder *encoder,
+                                                    const struct ssl_edge_frame *frame,
+                                                    const struct ssl_edge_call_options *options,
+                                                    float *embedding,
+                                                    size_t capacity);
+
+/**
+ * Short for ssl_edge_encoder_embed_with_options with this timeout_us and no cancel.
  *
  * @param encoder     an open encoder
  * @param frame       the pixels
@@ -1252,49 +1432,6 @@ ssl_edge_status ssl_edge_job_fit(struct ssl_edge_job *job,
 ssl_edge_status ssl_edge_job_fit_with_options(struct ssl_edge_job *job,
                                               const struct ssl_edge_fit_options *options,
                                               struct ssl_edge_fit_report *report);
-
-/**
- * The verdict on a frame.
- *
- * @param job      fitted since its last change
- * @param encoder  the job's encoder
- * @param frame    the pixels
- * @param verdict  filled by ssl_edge_verdict_init before
- */
-ssl_edge_status ssl_edge_job_inspect(const struct ssl_edge_job *job,
-                                     const struct ssl_edge_encoder *encoder,
-                                     const struct ssl_edge_frame *frame,
-                                     struct ssl_edge_verdict *verdict);
-
-/**
- * The verdict on a frame, and the score of each class.
- *
- * @param job       fitted since its last change
- * @param encoder   the job's encoder
- * @param frame     the pixels
- * @param verdict   filled by ssl_edge_verdict_init before
- * @param scores    a buffer for one score a class, in the order of ssl_edge_job_class_at; they add up to 1
- * @param capacity  floats of the buffer, at least ssl_edge_job_class_count
- */
-ssl_edge_status ssl_edge_job_inspect_scores(const struct ssl_edge_job *job,
-                                            const struct ssl_edge_encoder *encoder,
-                                            const struct ssl_edge_frame *frame,
-                                            struct ssl_edge_verdict *verdict,
-                                            float *scores,
-                                            size_t capacity);
-
-/**
- * The verdict on an embedding that ssl_edge_encoder_embed gave.
- *
- * @param job        fitted since its last change
- * @param embedding  the values
- * @param length     their number
- * @param verdict    filled by ssl_edge_verdict_init before
- */
-ssl_edge_status ssl_edge_job_inspect_embedding(const struct ssl_edge_job *job,
-                                               const float *embedding,
-                                               size_t length,
-                                               struct ssl_edge_verdict *verdict);
 
 /**
  * Saves the job. Power may fail at any time: the file is the old one or the new one.
@@ -1546,6 +1683,133 @@ ssl_edge_status ssl_edge_job_inspect_heat(const struct ssl_edge_job *job,
                                           size_t capacity);
 
 /**
+ * Leaves a region of the frame out of the surface of good parts from now on, as `ssl-edge calibrate --ignore` and `job edit ignore` do: clamps,
+ * printed numbers, a conveyor behind the part. The head, and whether a frame is unknown, see whole frames. Samples keep all their patches, so that
+ * another mask needs no new teaching. The job must be fitted again.
+ *
+ * @param job   a job that looks at surfaces (ssl_edge_job_set_surface)
+ * @param mask  SSL_EDGE_PIXEL_FORMAT_GRAY8: above 127 where a pixel does not count. Of any size, in the shape of the frames' region of interest (the
+ *              ratios of the sides differ by at most 1 %), with at least one pixel for each patch; frames of another shape are refused from then on.
+ *              Its own region of interest, if it has one, is the mask
+ */
+ssl_edge_status ssl_edge_job_set_ignore_mask(struct ssl_edge_job *job,
+                                             const struct ssl_edge_frame *mask);
+
+/**
+ * Counts the whole frame again. The job must be fitted again.
+ *
+ * @param job  a job, with a mask or without
+ */
+ssl_edge_status ssl_edge_job_clear_ignore_mask(struct ssl_edge_job *job);
+
+/**
+ * The size of the job's mask.
+ *
+ * @param job     a job
+ * @param width   its columns; 0 without a mask
+ * @param height  its rows; 0 without a mask
+ */
+ssl_edge_status ssl_edge_job_ignore_mask_size(const struct ssl_edge_job *job,
+                                              uint32_t *width,
+                                              uint32_t *height);
+
+/**
+ * The job's mask.
+ *
+ * @param job       a job
+ * @param mask      a buffer for it, row by row without gaps: 255 where a pixel does not count, 0 where it does; nothing is written without a mask
+ * @param capacity  bytes of the buffer, at least the width times the height that ssl_edge_job_ignore_mask_size says
+ */
+ssl_edge_status ssl_edge_job_get_ignore_mask(const struct ssl_edge_job *job,
+                                             uint8_t *mask,
+                                             size_t capacity);
+
+/**
+ * The verdict on a frame.
+ *
+ * @param job      fitted since its last change
+ * @param encoder  the job's encoder
+ * @param frame    the pixels
+ * @param verdict  filled by ssl_edge_verdict_init before
+ */
+ssl_edge_status ssl_edge_job_inspect(const struct ssl_edge_job *job,
+                                     const struct ssl_edge_encoder *encoder,
+                                     const struct ssl_edge_frame *frame,
+                                     struct ssl_edge_verdict *verdict);
+
+/**
+ * As ssl_edge_job_inspect, but can be given up.
+ *
+ * @param job      fitted since its last change
+ * @param encoder  the job's encoder
+ * @param frame    the pixels
+ * @param options  filled by ssl_edge_call_options_init before
+ * @param verdict  filled by ssl_edge_verdict_init before
+ */
+ssl_edge_status ssl_edge_job_inspect_with_options(const struct ssl_edge_job *job,
+                                                  const struct ssl_edge_encoder *encoder,
+                                                  const struct ssl_edge_frame *frame,
+                                                  const struct ssl_edge_call_options *options,
+                                                  struct ssl_edge_verdict *verdict);
+
+/**
+ * The verdict on a frame, and the score of each class.
+ *
+ * @param job       fitted since its last change
+ * @param encoder   the job's encoder
+ * @param frame     the pixels
+ * @param verdict   filled by ssl_edge_verdict_init before
+ * @param scores    a buffer for one score a class, in the order of ssl_edge_job_class_at; they add up to 1
+ * @param capacity  floats of the buffer, at least ssl_edge_job_class_count
+ */
+ssl_edge_status ssl_edge_job_inspect_scores(const struct ssl_edge_job *job,
+                                            const struct ssl_edge_encoder *encoder,
+                                            const struct ssl_edge_frame *frame,
+                                            struct ssl_edge_verdict *verdict,
+                                            float *scores,
+                                            size_t capacity);
+
+/**
+ * As ssl_edge_job_inspect_scores, but can be given up.
+ *
+ * @param job       fitted since its last change
+ * @param encoder   the job's encoder
+ * @param frame     the pixels
+ * @param options   filled by ssl_edge_call_options_init before
+ * @param verdict   filled by ssl_edge_verdict_init before
+ * @param scores    a buffer for one score a class, in the order of ssl_edge_job_class_at; they add up to 1
+ * @param capacity  floats of the buffer, at least ssl_edge_job_class_count
+ */
+ssl_edge_status ssl_edge_job_inspect_scores_with_options(const struct ssl_edge_job *job,
+                                                         const struct ssl_edge_encoder *encoder,
+                                                         const struct ssl_edge_frame *frame,
+                                                         const struct ssl_edge_call_options *options,
+                                                         struct ssl_edge_verdict *verdict,
+                                                         float *scores,
+                                                         size_t capacity);
+
+/**
+ * The verdict on an embedding that ssl_edge_encoder_embed gave.
+ *
+ * @param job        fitted since its last change
+ * @param embedding  the values
+ * @param length     their number
+ * @param verdict    filled by ssl_edge_verdict_init before
+ */
+ssl_edge_status ssl_edge_job_inspect_embedding(const struct ssl_edge_job *job,
+                                               const float *embedding,
+                                               size_t length,
+                                               struct ssl_edge_verdict *verdict);
+
+/**
+ * Fills teach options with their defaults: no copies, no limit.
+ *
+ * @param options      the struct to fill
+ * @param struct_size  sizeof(ssl_edge_teach_options)
+ */
+ssl_edge_status ssl_edge_teach_options_init(struct ssl_edge_teach_options *options, size_t struct_size);
+
+/**
  * Teaches a frame. The job keeps its embedding and must be fitted again.
  *
  * @param job        a job
@@ -1561,6 +1825,25 @@ ssl_edge_status ssl_edge_job_add_sample(struct ssl_edge_job *job,
                                         const struct ssl_edge_frame *frame,
                                         const char *source,
                                         uint64_t *sample_id);
+
+/**
+ * As ssl_edge_job_add_sample, with options: with copies of the frame, or so that it can be given up.
+ *
+ * @param job        a job
+ * @param encoder    the job's encoder
+ * @param class_id   what the frame shows
+ * @param frame      the pixels
+ * @param source     where the frame comes from, for records and messages; may be ""
+ * @param options    filled by ssl_edge_teach_options_init before
+ * @param sample_id  names the sample from now on, also in the file
+ */
+ssl_edge_status ssl_edge_job_add_sample_with_options(struct ssl_edge_job *job,
+                                                     const struct ssl_edge_encoder *encoder,
+                                                     uint32_t class_id,
+                                                     const struct ssl_edge_frame *frame,
+                                                     const char *source,
+                                                     const struct ssl_edge_teach_options *options,
+                                                     uint64_t *sample_id);
 
 /**
  * Teaches an embedding that ssl_edge_encoder_embed gave. The job must be fitted again.
@@ -1631,6 +1914,21 @@ ssl_edge_status ssl_edge_golden_compare(const struct ssl_edge_golden *golden,
                                         const struct ssl_edge_encoder *encoder,
                                         const struct ssl_edge_frame *frame,
                                         struct ssl_edge_golden_verdict *verdict);
+
+/**
+ * As ssl_edge_golden_compare, but can be given up.
+ *
+ * @param golden   golden parts
+ * @param encoder  the encoder that they were learned with; may be NULL for SSL_EDGE_SURFACE_PIXELS
+ * @param frame    the pixels, of the golden parts' shape
+ * @param options  filled by ssl_edge_call_options_init before
+ * @param verdict  filled by ssl_edge_golden_verdict_init before
+ */
+ssl_edge_status ssl_edge_golden_compare_with_options(const struct ssl_edge_golden *golden,
+                                                     const struct ssl_edge_encoder *encoder,
+                                                     const struct ssl_edge_frame *frame,
+                                                     const struct ssl_edge_call_options *options,
+                                                     struct ssl_edge_golden_verdict *verdict);
 
 /**
  * The size of the heat map of a comparison.
@@ -1765,6 +2063,25 @@ ssl_edge_status ssl_edge_monitor_observe(struct ssl_edge_monitor *monitor,
                                          const struct ssl_edge_frame *frame,
                                          struct ssl_edge_verdict *verdict,
                                          struct ssl_edge_drift *drift);
+
+/**
+ * As ssl_edge_monitor_observe, but can be given up. The monitor has then not seen the frame.
+ *
+ * @param monitor  made with this job
+ * @param job      unchanged since the monitor was made
+ * @param encoder  the job's encoder
+ * @param frame    the pixels
+ * @param options  filled by ssl_edge_call_options_init before
+ * @param verdict  filled by ssl_edge_verdict_init before
+ * @param drift    filled by ssl_edge_drift_init before
+ */
+ssl_edge_status ssl_edge_monitor_observe_with_options(struct ssl_edge_monitor *monitor,
+                                                      const struct ssl_edge_job *job,
+                                                      const struct ssl_edge_encoder *encoder,
+                                                      const struct ssl_edge_frame *frame,
+                                                      const struct ssl_edge_call_options *options,
+                                                      struct ssl_edge_verdict *verdict,
+                                                      struct ssl_edge_drift *drift);
 
 /**
  * Begins all charts anew, after a cause was dealt with. An alarm does so by itself.

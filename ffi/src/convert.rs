@@ -1,7 +1,7 @@
 //! From the errors of the façade to status codes.
 
 use crate::status::{Failure, ssl_edge_status as Status};
-use sdk::encoder::{BundleError, RuntimeError};
+use sdk::encoder::{BundleError, Interruption, RuntimeError};
 use sdk::job::AdaptError;
 
 impl From<RuntimeError> for Failure {
@@ -24,11 +24,20 @@ impl From<RuntimeError> for Failure {
             | RuntimeError::Load { .. }
             | RuntimeError::Plugin { .. } => Status::EngineUnavailable,
             RuntimeError::SelfTest { .. } => Status::GoldenMismatch,
-            RuntimeError::Interrupted { .. } => Status::TimedOut,
+            RuntimeError::Interrupted { reason, .. } => (*reason).into(),
             RuntimeError::Threads { .. } => Status::InvalidArgument,
             _ => Status::Internal,
         };
         Self::new(status, error.to_string())
+    }
+}
+
+impl From<Interruption> for Status {
+    fn from(reason: Interruption) -> Self {
+        match reason {
+            Interruption::Deadline => Self::TimedOut,
+            Interruption::Cancelled => Self::Cancelled,
+        }
     }
 }
 
@@ -78,6 +87,7 @@ impl From<sdk::Error> for Failure {
             other => {
                 let status = match &other {
                     sdk::Error::Frame(_) => Status::InvalidFrame,
+                    sdk::Error::Interrupted { reason } => (*reason).into(),
                     sdk::Error::OtherEncoder => Status::WrongEncoder,
                     sdk::Error::JobChanged { .. } => Status::JobChanged,
                     sdk::Error::ReferenceTaught { .. } => Status::AlreadyTaught,

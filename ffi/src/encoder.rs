@@ -1,18 +1,12 @@
 //! Encoders: a bundle opened for embedding frames.
 
-use crate::frame::{self, ssl_edge_frame};
 use crate::guard::guard;
-use crate::pointer::{
-    self, Output, OutputBuffer, OutputStruct, Sized32, init_struct, read_struct, reference,
-};
+use crate::pointer::{self, Output, OutputStruct, Sized32, init_struct, read_struct, reference};
 use crate::status::{Failure, ssl_edge_status};
-use sdk::encoder::{
-    Bundle, Encoder, EngineKind, Limit, Options, Precision, PublicKey, RuntimeError,
-};
+use sdk::encoder::{Bundle, Encoder, EngineKind, Options, Precision, PublicKey, RuntimeError};
 use std::ffi::c_char;
 use std::mem::offset_of;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 /// What computes the embeddings; the value of ssl_edge_encoder_options.engine.
 #[repr(u32)]
@@ -380,63 +374,4 @@ fn precision_number(precision: Precision) -> Result<u32, Failure> {
 fn unnumbered(what: &str, name: &str) -> Failure {
     let text = format!("{what} {name} has no number in this library's header; report this");
     Failure::new(ssl_edge_status::Internal, text)
-}
-
-/// Embeds a frame: the vector that jobs learn from and that similar frames share.
-///
-/// @param encoder    an open encoder
-/// @param frame      the pixels
-/// @param embedding  a buffer
-/// @param capacity   values that fit into the buffer, at least what ssl_edge_encoder_dim says
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn ssl_edge_encoder_embed(
-    encoder: *const ssl_edge_encoder,
-    frame: *const ssl_edge_frame,
-    embedding: *mut f32,
-    capacity: usize,
-) -> ssl_edge_status {
-    // SAFETY: by the contract of this function.
-    guard(|| unsafe { embed(encoder, frame, &Limit::default(), embedding, capacity) })
-}
-
-/// As ssl_edge_encoder_embed, but gives up when the time is over, with SSL_EDGE_STATUS_TIMED_OUT: while calls of other threads have their turn,
-/// and while the engine runs (the native engine looks at the clock every few dozen tokens of a block, the onnx engine between operations). The
-/// buffer is then as it was, and the encoder as if the call had not been.
-///
-/// @param encoder     an open encoder
-/// @param frame       the pixels
-/// @param timeout_us  microseconds from this call on
-/// @param embedding   a buffer
-/// @param capacity    values that fit into the buffer, at least what ssl_edge_encoder_dim says
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn ssl_edge_encoder_embed_within(
-    encoder: *const ssl_edge_encoder,
-    frame: *const ssl_edge_frame,
-    timeout_us: u64,
-    embedding: *mut f32,
-    capacity: usize,
-) -> ssl_edge_status {
-    let limit = Limit::within(Duration::from_micros(timeout_us));
-    // SAFETY: by the contract of this function.
-    guard(|| unsafe { embed(encoder, frame, &limit, embedding, capacity) })
-}
-
-/// # Safety
-/// Each pointer is NULL or what its type says, for the time of this call; `embedding` has room for `capacity` values.
-unsafe fn embed(
-    encoder: *const ssl_edge_encoder,
-    frame: *const ssl_edge_frame,
-    limit: &Limit,
-    embedding: *mut f32,
-    capacity: usize,
-) -> Result<(), Failure> {
-    // SAFETY: by the contract of this function.
-    let (encoder, frame) = unsafe { (reference(encoder, "encoder")?, frame::borrow(frame)?) };
-    encoder.with(|encoder| {
-        // SAFETY: as above.
-        let output =
-            unsafe { OutputBuffer::new(embedding, capacity, encoder.feature_dim(), "embedding") }?;
-        output.write(&encoder.feature(&encoder.embed_within(&frame, limit)?));
-        Ok(())
-    })
 }

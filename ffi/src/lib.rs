@@ -7,7 +7,8 @@
 //! - No panic crosses: it becomes `SSL_EDGE_STATUS_PANICKED`, and an object that was being changed refuses to work from then on.
 //! - The library prints nothing and starts no thread beyond those of `ssl_edge_encoder_options`.
 //!
-//! One file for each C object ([`frame`], [`encoder`], [`job`], [`verdict`], [`golden`], [`monitor`]); `guard` and `pointer` hold what all of them need.
+//! One file for each C object ([`frame`], [`call`], [`encoder`], [`job`], [`verdict`], [`golden`], [`monitor`]); `guard` and `pointer` hold what all of
+//! them need.
 //!
 //! Architecture Invariant: this crate converts and checks. It computes nothing that the façade does not offer to Rust users.
 
@@ -18,7 +19,9 @@
     reason = "what a C caller must keep is in the header's preamble and at each function"
 )]
 
+pub mod call;
 mod convert;
+pub mod embed;
 pub mod encoder;
 pub mod fit;
 pub mod frame;

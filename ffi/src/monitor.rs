@@ -1,5 +1,6 @@
 //! Watching a line: what changed, and what is to be done.
 
+use crate::call::{self, ssl_edge_call_options};
 use crate::encoder::ssl_edge_encoder;
 use crate::frame::{self, ssl_edge_frame};
 use crate::guard::guard;
@@ -10,10 +11,10 @@ use crate::verdict::ssl_edge_verdict;
 use sdk::drift::{
     CameraChange, DriftAlarm, DriftCause, LineMonitor, MIN_REFERENCE, OnLine, WatchOptions,
 };
-use sdk::job::{AdaptError, Job, Seen};
-use sdk::vision::Frame;
+use sdk::encoder::Limit;
 use std::ffi::{CString, c_char};
 use std::mem::offset_of;
+use std::ptr;
 use std::sync::{LazyLock, Mutex};
 
 /// What changed on a line; the value of ssl_edge_drift.cause.
@@ -69,9 +70,13 @@ pub struct ssl_edge_monitor_options {
     pub unknown_rate: f32,
     /// Frames between two false alarms, on average at least, 10 to 1e8; after init 10000.
     pub run_length: f64,
+    /// When to give the making of the monitor up; NULL, as after init, is never.
+    pub call: *const ssl_edge_call_options,
+    /// Zero.
+    pub reserved_end: usize,
 }
 
-// SAFETY: repr(C), struct_size first, two 4-byte numbers and one of eight bytes at offset 8: no padding.
+// SAFETY: repr(C), struct_size first, two 4-byte numbers, one of eight bytes at offset 8, a raw pointer and a usize: no padding on 32 and 64 bit.
 unsafe impl Sized32 for ssl_edge_monitor_options {
     const NAME: &'static str = "ssl_edge_monitor_options";
     const FIRST_SIZE: usize = offset_of!(ssl_edge_monitor_options, run_length) + size_of::<f64>();
@@ -85,6 +90,8 @@ unsafe impl Sized32 for ssl_edge_monitor_options {
             struct_size: size_of::<Self>() as u32,
             unknown_rate: unknown_rate as f32,
             run_length,
+            call: ptr::null(),
+            reserved_end: 0,
         }
     }
 }
@@ -188,13 +195,6 @@ impl ssl_edge_monitor {
     }
 }
 
-fn see(job: &ssl_edge_job, encoder: &ssl_edge_encoder, frame: &Frame<'_>) -> Result<Seen, Failure> {
-    job.see(encoder, frame, |job: &Job| {
-        job.report().ok_or(AdaptError::NotFitted)?;
-        Ok(job.needs_tokens())
-    })
-}
-
 /// Fills monitor options with their defaults and their size.
 ///
 /// @param options      the struct to fill
@@ -251,7 +251,16 @@ pub unsafe extern "C" fn ssl_edge_monitor_new(
         let (frames, options) =
             unsafe { (frame::borrow_all(reference, count)?, read_struct(options)?) };
         // SAFETY: as above.
-        let output = unsafe { Output::new(monitor, "monitor") }?;
+        let (output, limit) = unsafe {
+            (
+                Output::new(monitor, "monitor")?,
+                call::optional_limit(options.call)?,
+            )
+        };
+        if options.reserved_end != 0 {
+            let text = "options.reserved_end is not 0; fill the options with ssl_edge_monitor_options_init";
+            return Err(Failure::new(ssl_edge_status::InvalidStruct, text));
+        }
         if frames.len() < MIN_REFERENCE {
             let text = format!("count is {count}; pass at least {MIN_REFERENCE} reference frames");
             return Err(Failure::new(ssl_edge_status::InvalidArgument, text));
@@ -263,7 +272,7 @@ pub unsafe extern "C" fn ssl_edge_monitor_new(
         };
         let seen = frames
             .iter()
-            .map(|frame| see(job, encoder, frame))
+            .map(|frame| job.see_to_judge(encoder, frame, &limit))
             .collect::<Result<Vec<_>, _>>()?;
         let inner = job.read(|job| {
             let on_line = frames
@@ -312,27 +321,76 @@ pub unsafe extern "C" fn ssl_edge_monitor_observe(
     verdict: *mut ssl_edge_verdict,
     drift: *mut ssl_edge_drift,
 ) -> ssl_edge_status {
-    guard(|| {
-        // SAFETY: each pointer is NULL or what its type says, for the time of this call.
-        let (monitor, job) = unsafe { (reference(monitor, "monitor")?, reference(job, "job")?) };
-        // SAFETY: as above.
-        let (encoder, frame) = unsafe { (reference(encoder, "encoder")?, frame::borrow(frame)?) };
-        // SAFETY: as above.
-        let (verdict_out, drift_out) =
-            unsafe { (OutputStruct::new(verdict)?, OutputStruct::new(drift)?) };
-        let seen = see(job, encoder, &frame)?;
-        let (found, state) = job.read(|job| {
-            let on_line = OnLine::of(job, &frame, seen)?;
-            let state = monitor.change(|monitor| {
-                let alarm = monitor.observe(job, &on_line)?;
-                Ok(ssl_edge_drift::of(alarm, monitor.levels()))
-            })?;
-            Ok((on_line.verdict, state))
-        })?;
-        verdict_out.write(&ssl_edge_verdict::from(&found));
-        drift_out.write(&state);
-        Ok(())
+    // SAFETY: by the contract of this function.
+    guard(|| unsafe {
+        observe(
+            monitor,
+            job,
+            encoder,
+            frame,
+            &Limit::default(),
+            verdict,
+            drift,
+        )
     })
+}
+
+/// As ssl_edge_monitor_observe, but can be given up. The monitor has then not seen the frame.
+///
+/// @param monitor  made with this job
+/// @param job      unchanged since the monitor was made
+/// @param encoder  the job's encoder
+/// @param frame    the pixels
+/// @param options  filled by ssl_edge_call_options_init before
+/// @param verdict  filled by ssl_edge_verdict_init before
+/// @param drift    filled by ssl_edge_drift_init before
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ssl_edge_monitor_observe_with_options(
+    monitor: *mut ssl_edge_monitor,
+    job: *const ssl_edge_job,
+    encoder: *const ssl_edge_encoder,
+    frame: *const ssl_edge_frame,
+    options: *const ssl_edge_call_options,
+    verdict: *mut ssl_edge_verdict,
+    drift: *mut ssl_edge_drift,
+) -> ssl_edge_status {
+    // SAFETY: by the contract of this function.
+    guard(|| unsafe {
+        let limit = call::limit(options)?;
+        observe(monitor, job, encoder, frame, &limit, verdict, drift)
+    })
+}
+
+/// # Safety
+/// Each pointer is NULL or what its type says, for the time of this call.
+unsafe fn observe(
+    monitor: *mut ssl_edge_monitor,
+    job: *const ssl_edge_job,
+    encoder: *const ssl_edge_encoder,
+    frame: *const ssl_edge_frame,
+    limit: &Limit,
+    verdict: *mut ssl_edge_verdict,
+    drift: *mut ssl_edge_drift,
+) -> Result<(), Failure> {
+    // SAFETY: by the contract of this function.
+    let (monitor, job) = unsafe { (reference(monitor, "monitor")?, reference(job, "job")?) };
+    // SAFETY: as above.
+    let (encoder, frame) = unsafe { (reference(encoder, "encoder")?, frame::borrow(frame)?) };
+    // SAFETY: as above.
+    let (verdict_out, drift_out) =
+        unsafe { (OutputStruct::new(verdict)?, OutputStruct::new(drift)?) };
+    let seen = job.see_to_judge(encoder, &frame, limit)?;
+    let (found, state) = job.read_within(limit, |job| {
+        let on_line = OnLine::of(job, &frame, seen)?;
+        let state = monitor.change(|monitor| {
+            let alarm = monitor.observe(job, &on_line)?;
+            Ok(ssl_edge_drift::of(alarm, monitor.levels()))
+        })?;
+        Ok((on_line.verdict, state))
+    })?;
+    verdict_out.write(&ssl_edge_verdict::from(&found));
+    drift_out.write(&state);
+    Ok(())
 }
 
 /// Begins all charts anew, after a cause was dealt with. An alarm does so by itself.

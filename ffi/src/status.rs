@@ -53,7 +53,7 @@ pub enum ssl_edge_status {
     AlreadyTaught = 21,
     /// The bundle is not signed by the key that was required, or its signature does not hold.
     UntrustedBundle = 22,
-    /// The job looks at no surfaces, so there is no heat.
+    /// The job looks at no surfaces, so there is no heat, and nothing that an ignore mask could leave out.
     NoSurface = 23,
     /// The job's head cannot run on a device.
     NoDeviceHead = 24,
@@ -63,6 +63,10 @@ pub enum ssl_edge_status {
     JobChanged = 26,
     /// The time given for the frame was over before it was done. The error text says how far it came; the encoder is ready for other frames.
     TimedOut = 27,
+    /// The call's ssl_edge_cancel was triggered before it was done. The error text says how far it came; the encoder is ready for other frames.
+    Cancelled = 28,
+    /// The ignore mask ignores nothing, or leaves nothing of a frame, or has fewer pixels than a frame has patches.
+    InvalidMask = 29,
 }
 
 /// A failed call: the status that it returns and the text that it leaves.

@@ -89,9 +89,13 @@ pub struct ssl_edge_fit_report {
     pub head: u32,
     /// The class of which more samples would help most; the first class for a job of one class.
     pub needs_more_class_id: u32,
+    /// Copies that the samples were taught with (ssl_edge_teach_options.copies).
+    pub n_copies: u32,
+    /// 1 if the head was fitted with them, 0 if samples that were left out spoke against it, -1 without copies or without a head.
+    pub copies_used: i32,
 }
 
-// SAFETY: repr(C), struct_size first, eleven 4-byte numbers: no padding.
+// SAFETY: repr(C), struct_size first, thirteen 4-byte numbers: no padding.
 unsafe impl Sized32 for ssl_edge_fit_report {
     const NAME: &'static str = "ssl_edge_fit_report";
     const FIRST_SIZE: usize = offset_of!(ssl_edge_fit_report, loo_accuracy) + size_of::<f32>();
@@ -109,6 +113,8 @@ unsafe impl Sized32 for ssl_edge_fit_report {
             unknown_rate: -1.0,
             head: 0,
             needs_more_class_id: 0,
+            n_copies: 0,
+            copies_used: -1,
         }
     }
 }
@@ -155,6 +161,8 @@ impl ssl_edge_fit_report {
                 .head
                 .map_or(0, |kind| ssl_edge_head::from(kind) as u32),
             needs_more_class_id: needs_more.map_or(0, |class| class.id.0),
+            n_copies: job.samples().iter().map(|of| of.copies.len() as u32).sum(),
+            copies_used: report.augmentation.map_or(-1, |of| i32::from(of.kept)),
             ..Self::defaults()
         }
     }

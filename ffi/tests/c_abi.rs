@@ -5,8 +5,10 @@ mod common;
 use common::{
     Function, Linkage, bundle, compile, functions, int8_bundle, package, program, read, succeed,
 };
-use sdk::encoder::{Bundle, SecretKey};
-use sdk::job::{DeviceInput, DeviceOptions, Job};
+use sdk::encoder::{Bundle, Encoder, Options, SecretKey};
+use sdk::feature::features_of_copies;
+use sdk::job::{DeviceInput, DeviceOptions, IgnoreMask, Job};
+use sdk::vision::{Image, Pixels};
 use std::fmt::Write;
 
 #[test]
@@ -74,6 +76,25 @@ fn the_heat_example_shows_the_spot_and_writes_the_head() {
         let written = std::fs::read(&head).expect("the head was written");
         assert_eq!(written, expected.expect("a head").image);
     }
+}
+
+#[test]
+fn the_deadline_example_rejects_what_is_late_and_stops() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let path = compile(
+        &package().join("examples/deadline.c"),
+        Linkage::Shared,
+        folder.path(),
+    );
+    let output = succeed(program(&path).arg(bundle(folder.path(), 0)));
+    let lines = [
+        "a part with a minute: OK",
+        "a part with a microsecond: no verdict in time",
+        "the same with no limit: OK",
+        "the line was stopped",
+        "a part after the stop: OK",
+    ];
+    assert_eq!(output.lines().collect::<Vec<_>>(), lines);
 }
 
 #[test]
@@ -146,6 +167,55 @@ fn heat_and_device_heads_are_given_and_misuse_is_refused() {
         folder.path(),
     );
     assert_eq!(succeed(program(&path).args(&bundles)), "ok\n");
+}
+
+#[test]
+fn calls_are_given_up_by_a_time_or_from_another_thread() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let path = compile(
+        &package().join("tests/c/limits.c"),
+        Linkage::Shared,
+        folder.path(),
+    );
+    let bundle = bundle(folder.path(), 0);
+    for engine in ["1", "2"] {
+        assert_eq!(succeed(program(&path).arg(&bundle).arg(engine)), "ok\n");
+    }
+}
+
+#[test]
+fn masks_and_copies_are_those_of_the_program() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let (bundle, job) = (bundle(folder.path(), 0), folder.path().join("station.sslj"));
+    let path = compile(
+        &package().join("tests/c/teach.c"),
+        Linkage::Shared,
+        folder.path(),
+    );
+    assert_eq!(succeed(program(&path).arg(&bundle).arg(&job)), "ok\n");
+
+    let job = Job::load(&job).expect("the job loads");
+    let covered = |at: usize| {
+        let (x, y) = (at % 36, at / 36);
+        (21..33).contains(&x) && (3..15).contains(&y)
+    };
+    let ignored: Vec<bool> = (0..36 * 24).map(covered).collect();
+    let mask = IgnoreMask::new(&ignored, [24, 36]).expect("a mask");
+    assert_eq!(job.ignore(), Some(&mask));
+    // The first of the samples that are left, as the program drew it.
+    let mut random = 5u32;
+    let pixels = (0..36 * 24u32).map(|at| {
+        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (90 + at % 36 / 2 + at / 36 / 4 + (random >> 28)) as u8
+    });
+    let image = Image::new(36, 24, Pixels::Gray8(pixels.collect())).expect("an image");
+    let options = Options {
+        threads: 1,
+        ..Options::default()
+    };
+    let encoder = Encoder::open(&bundle, &options).expect("the bundle opens");
+    let copies = features_of_copies(&encoder, &image, job.layout().parts());
+    assert_eq!(job.samples()[0].copies, copies.expect("features"));
 }
 
 #[test]
@@ -277,6 +347,10 @@ fn valid_argument(function: &Function, idx: usize) -> String {
         ("const ssl_edge_encoder_options *" | "ssl_edge_encoder_options *", _) => "&options",
         ("ssl_edge_encoder_info *", _) => "&info",
         ("const ssl_edge_frame *" | "ssl_edge_frame *", _) => "&frame",
+        ("const ssl_edge_cancel *" | "ssl_edge_cancel *", _) => "cancel",
+        ("ssl_edge_cancel **", _) => "&new_cancel",
+        ("const ssl_edge_call_options *" | "ssl_edge_call_options *", _) => "&call_options",
+        ("const ssl_edge_teach_options *" | "ssl_edge_teach_options *", _) => "&teach_options",
         ("ssl_edge_verdict *", _) => "&verdict",
         ("ssl_edge_fit_report *", _) => "&report",
         ("const ssl_edge_fit_options *" | "ssl_edge_fit_options *", _) => "&fit_options",

@@ -1,55 +1,13 @@
-//! libssl_edge loads where nothing is installed but a C library: no driver, no CUDA, no C++ library.
+//! libssl_edge loads where nothing is installed but a C library.
 
 #![cfg(target_os = "linux")]
 
 mod common;
 
 use common::library_folder;
-use object::Endianness;
-use object::elf::{DT_NEEDED, FileHeader64};
-use object::read::elf::{Dyn, FileHeader};
-use std::path::Path;
-
-/// The C library and its loader, which every Linux with glibc has, under the names that they have had over the years, and the unwinder of GCC.
-const ALLOWED: [&str; 8] = [
-    "libc.so.6",
-    "libm.so.6",
-    "libdl.so.2",
-    "libpthread.so.0",
-    "librt.so.1",
-    "libutil.so.1",
-    "libgcc_s.so.1",
-    "ld-linux-",
-];
-
-/// The libraries that the loader must find before `file` runs.
-fn needed(file: &Path) -> Vec<String> {
-    let data = std::fs::read(file).expect("the file can be read");
-    let header = FileHeader64::<Endianness>::parse(&*data).expect("an ELF file");
-    let endian = header.endian().expect("a byte order");
-    let sections = header.sections(endian, &*data).expect("sections");
-    let (entries, link) = sections
-        .dynamic(endian, &*data)
-        .expect("a dynamic section that can be read")
-        .expect("a dynamic section");
-    let names = sections.strings(endian, &*data, link).expect("strings");
-    entries
-        .iter()
-        .filter(|entry| entry.tag32(endian) == Some(DT_NEEDED))
-        .map(|entry| {
-            let name = entry.string(endian, names).expect("a name");
-            String::from_utf8(name.to_vec()).expect("a name in UTF-8")
-        })
-        .collect()
-}
+use ssl_edge_tests::assert_needs_the_c_library_alone;
 
 #[test]
 fn the_library_needs_the_c_library_alone() {
-    let needed = needed(&library_folder().join("libssl_edge.so"));
-    assert!(needed.iter().any(|name| name == "libc.so.6"), "{needed:?}");
-    let other: Vec<&String> = needed
-        .iter()
-        .filter(|name| !ALLOWED.iter().any(|allowed| name.starts_with(allowed)))
-        .collect();
-    assert!(other.is_empty(), "libssl_edge.so needs {other:?}");
+    assert_needs_the_c_library_alone(&library_folder().join("libssl_edge.so"));
 }

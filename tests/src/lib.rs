@@ -1,5 +1,9 @@
 //! What the suites over the whole workspace share: its root, its sources, its metadata and the tables of ARCHITECTURE.md.
 
+mod elf;
+
+pub use elf::assert_needs_the_c_library_alone;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;

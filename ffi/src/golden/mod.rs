@@ -1,13 +1,14 @@
 //! Golden parts: frames beside them, position by position.
 
+use crate::call::{self, ssl_edge_call_options};
 use crate::encoder::ssl_edge_encoder;
 use crate::frame::{self, ssl_edge_frame};
 use crate::guard::guard;
 use crate::job::heat::ssl_edge_heat_options;
 use crate::pointer::{self, Output, OutputBuffer, OutputStruct, optional, read_struct, reference};
 use crate::status::{Failure, ssl_edge_status};
-use sdk::encoder::Encoder;
-use sdk::golden::{GoldenLearner, GoldenParts, GoldenScore, compare_golden};
+use sdk::encoder::{Encoder, Limit};
+use sdk::golden::{GoldenLearner, GoldenParts, GoldenScore, compare_golden_within};
 use sdk::surface::ENCODER;
 use sdk::vision::Frame;
 use std::ffi::c_char;
@@ -33,9 +34,10 @@ impl ssl_edge_golden {
         &self,
         encoder: Option<&ssl_edge_encoder>,
         frame: &Frame<'_>,
+        limit: &Limit,
     ) -> Result<GoldenScore, Failure> {
         with(encoder, |encoder| {
-            Ok(compare_golden(encoder, &self.inner, frame)?)
+            Ok(compare_golden_within(encoder, &self.inner, frame, limit)?)
         })
     }
 
@@ -97,6 +99,8 @@ pub unsafe extern "C" fn ssl_edge_golden_learn(
                 Output::new(golden, "golden")?,
             )
         };
+        // SAFETY: as above.
+        let limit = unsafe { call::optional_limit(options.call) }?;
         let options = options.resolve()?;
         if options.tokens == ENCODER && encoder.is_none() {
             return Err(needs_encoder());
@@ -104,7 +108,7 @@ pub unsafe extern "C" fn ssl_edge_golden_learn(
         let learned = with(encoder, |encoder| {
             let mut learner = GoldenLearner::new(&options);
             for (index, frame) in frames.iter().enumerate() {
-                learner.add(encoder, frame, &format!("frame {index}"))?;
+                learner.add_within(encoder, frame, &format!("frame {index}"), &limit)?;
             }
             Ok(learner.learn()?)
         })?;
@@ -158,17 +162,50 @@ pub unsafe extern "C" fn ssl_edge_golden_compare(
     frame: *const ssl_edge_frame,
     verdict: *mut ssl_edge_golden_verdict,
 ) -> ssl_edge_status {
-    guard(|| {
-        // SAFETY: each pointer is NULL or what its type says, for the time of this call.
-        let golden = unsafe { reference(golden, "golden") }?;
-        // SAFETY: as above.
-        let encoder = unsafe { golden.encoder(encoder) }?;
-        // SAFETY: as above.
-        let (frame, output) = unsafe { (frame::borrow(frame)?, OutputStruct::new(verdict)?) };
-        let found = golden.compare(encoder, &frame)?;
-        output.write(&ssl_edge_golden_verdict::from(&found));
-        Ok(())
+    // SAFETY: by the contract of this function.
+    guard(|| unsafe { compare(golden, encoder, frame, &Limit::default(), verdict) })
+}
+
+/// As ssl_edge_golden_compare, but can be given up.
+///
+/// @param golden   golden parts
+/// @param encoder  the encoder that they were learned with; may be NULL for SSL_EDGE_SURFACE_PIXELS
+/// @param frame    the pixels, of the golden parts' shape
+/// @param options  filled by ssl_edge_call_options_init before
+/// @param verdict  filled by ssl_edge_golden_verdict_init before
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ssl_edge_golden_compare_with_options(
+    golden: *const ssl_edge_golden,
+    encoder: *const ssl_edge_encoder,
+    frame: *const ssl_edge_frame,
+    options: *const ssl_edge_call_options,
+    verdict: *mut ssl_edge_golden_verdict,
+) -> ssl_edge_status {
+    // SAFETY: by the contract of this function.
+    guard(|| unsafe {
+        let limit = call::limit(options)?;
+        compare(golden, encoder, frame, &limit, verdict)
     })
+}
+
+/// # Safety
+/// Each pointer is NULL or what its type says, for the time of this call.
+unsafe fn compare(
+    golden: *const ssl_edge_golden,
+    encoder: *const ssl_edge_encoder,
+    frame: *const ssl_edge_frame,
+    limit: &Limit,
+    verdict: *mut ssl_edge_golden_verdict,
+) -> Result<(), Failure> {
+    // SAFETY: by the contract of this function.
+    let golden = unsafe { reference(golden, "golden") }?;
+    // SAFETY: as above.
+    let encoder = unsafe { golden.encoder(encoder) }?;
+    // SAFETY: as above.
+    let (frame, output) = unsafe { (frame::borrow(frame)?, OutputStruct::new(verdict)?) };
+    let found = golden.compare(encoder, &frame, limit)?;
+    output.write(&ssl_edge_golden_verdict::from(&found));
+    Ok(())
 }
 
 /// The size of the heat map of a comparison.
@@ -227,6 +264,8 @@ pub unsafe extern "C" fn ssl_edge_golden_compare_heat(
         let encoder = unsafe { golden.encoder(encoder) }?;
         // SAFETY: as above.
         let (frame, options) = unsafe { (frame::borrow(frame)?, read_struct(options)?) };
+        // SAFETY: as above.
+        let limit = unsafe { call::optional_limit(options.call) }?;
         let [rows, columns] = options.size(&frame, || Ok(golden.inner.model.report().size))?;
         // SAFETY: as above; `heat` is NULL or a buffer of `capacity` floats.
         let (output, buffer) = unsafe {
@@ -235,7 +274,7 @@ pub unsafe extern "C" fn ssl_edge_golden_compare_heat(
                 OutputBuffer::new(heat, capacity, rows * columns, "heat")?,
             )
         };
-        let found = golden.compare(encoder, &frame)?;
+        let found = golden.compare(encoder, &frame, &limit)?;
         let values = options.draw(&frame, found.heat.clone())?;
         buffer.write(&values);
         output.write(&ssl_edge_golden_verdict::from(&found));

@@ -1,5 +1,6 @@
 //! How golden parts are learned, what they are, and what is said of a frame beside them.
 
+use crate::call::ssl_edge_call_options;
 use crate::guard::guard;
 use crate::job::change::ssl_edge_surface;
 use crate::pointer::{Sized32, init_struct};
@@ -8,6 +9,7 @@ use sdk::anomaly::{Rates, ThresholdSource};
 use sdk::golden::{GoldenOptions, GoldenParts, GoldenScore, LearnOptions};
 use sdk::surface::{ENCODER, PIXELS};
 use std::mem::offset_of;
+use std::ptr;
 
 const MAX_SHIFT: u32 = 16;
 
@@ -23,9 +25,11 @@ pub struct ssl_edge_golden_options {
     pub max_shift: u32,
     /// Share of good parts that may be called different, above 0 and below 1; after init 0.05.
     pub false_alarm_rate: f32,
+    /// When to give the call up; NULL, as after init, is never.
+    pub call: *const ssl_edge_call_options,
 }
 
-// SAFETY: repr(C), struct_size first, four 4-byte numbers without padding.
+// SAFETY: repr(C), struct_size first, four 4-byte numbers and a raw pointer: no padding on 32 and 64 bit.
 unsafe impl Sized32 for ssl_edge_golden_options {
     const NAME: &'static str = "ssl_edge_golden_options";
     const FIRST_SIZE: usize =
@@ -37,6 +41,7 @@ unsafe impl Sized32 for ssl_edge_golden_options {
             surface: ssl_edge_surface::Pixels as u32,
             max_shift: GoldenOptions::default().max_shift as u32,
             false_alarm_rate: Rates::default().frame as f32,
+            call: ptr::null(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Where a frame's surface is unlike good parts.
 
+use crate::call::{self, ssl_edge_call_options};
 use crate::encoder::ssl_edge_encoder;
 use crate::frame::{self, ssl_edge_frame};
 use crate::guard::guard;
@@ -10,10 +11,12 @@ use crate::pointer::{
 use crate::status::{Failure, ssl_edge_status};
 use crate::verdict::ssl_edge_verdict;
 use sdk::anomaly::{TokenMap, region_heat};
+use sdk::encoder::Limit;
 use sdk::job::{AdaptError, check_encoder};
 use sdk::surface::grid_of_kind;
 use sdk::vision::Frame;
 use std::mem::offset_of;
+use std::ptr;
 
 /// The heat from which a place is unlike good parts. The scale is the same for all frames of a job or of golden parts: heat is never stretched to
 /// the frame at hand. Draw nothing below it, and full colour from twice its value on.
@@ -41,11 +44,13 @@ pub struct ssl_edge_heat_options {
     pub blur: f32,
     /// Zero.
     pub reserved: u32,
+    /// When to give the call up; NULL, as after init, is never. Does not count where only a size is asked for.
+    pub call: *const ssl_edge_call_options,
 }
 
 const MAX_BLUR: f32 = 1000.0;
 
-// SAFETY: repr(C), struct_size first, four 4-byte numbers without padding.
+// SAFETY: repr(C), struct_size first, four 4-byte numbers and a raw pointer: no padding on 32 and 64 bit.
 unsafe impl Sized32 for ssl_edge_heat_options {
     const NAME: &'static str = "ssl_edge_heat_options";
     const FIRST_SIZE: usize = offset_of!(ssl_edge_heat_options, reserved) + size_of::<u32>();
@@ -56,6 +61,7 @@ unsafe impl Sized32 for ssl_edge_heat_options {
             resolution: ssl_edge_heat_resolution::Pixels as u32,
             blur: 4.0,
             reserved: 0,
+            call: ptr::null(),
         }
     }
 }
@@ -123,9 +129,10 @@ impl ssl_edge_job {
         encoder: &ssl_edge_encoder,
         frame: &Frame<'_>,
         options: &ssl_edge_heat_options,
+        limit: &Limit,
     ) -> Result<[usize; 2], Failure> {
         encoder.with(|encoder| {
-            self.read(|job| {
+            self.read_within(limit, |job| {
                 check_encoder(encoder, job)?;
                 job.report().ok_or(AdaptError::NotFitted)?;
                 let kind = job.surface().filter(|_| job.needs_tokens());
@@ -178,7 +185,7 @@ pub unsafe extern "C" fn ssl_edge_job_heat_size(
         let (frame, options) = unsafe { (frame::borrow(frame)?, read_struct(options)?) };
         // SAFETY: as above.
         let outputs = unsafe { (Output::new(rows, "rows")?, Output::new(columns, "columns")?) };
-        let [n_rows, n_columns] = job.heat_size(encoder, &frame, &options)?;
+        let [n_rows, n_columns] = job.heat_size(encoder, &frame, &options, &Limit::default())?;
         outputs.0.write(n_rows);
         outputs.1.write(n_columns);
         Ok(())
@@ -211,11 +218,13 @@ pub unsafe extern "C" fn ssl_edge_job_inspect_heat(
         // SAFETY: as above.
         let (frame, options) = unsafe { (frame::borrow(frame)?, read_struct(options)?) };
         // SAFETY: as above.
+        let limit = unsafe { call::optional_limit(options.call) }?;
+        // SAFETY: as above.
         let (output, _) = unsafe { (OutputStruct::new(verdict)?, Output::new(heat, "heat")?) };
-        let [rows, columns] = job.heat_size(encoder, &frame, &options)?;
+        let [rows, columns] = job.heat_size(encoder, &frame, &options, &limit)?;
         // SAFETY: NULL or a buffer of `capacity` floats.
         let buffer = unsafe { OutputBuffer::new(heat, capacity, rows * columns, "heat") }?;
-        let found = job.inspect(encoder, &frame)?;
+        let found = job.inspect(encoder, &frame, &limit)?;
         let values = match &found.anomaly {
             Some(anomaly) => options.draw(&frame, anomaly.heat.clone())?,
             None => return Err(no_surface()),

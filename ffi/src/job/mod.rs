@@ -2,24 +2,28 @@
 
 use crate::encoder::ssl_edge_encoder;
 use crate::fit::ssl_edge_fit_options;
-use crate::frame::{self, ssl_edge_frame};
 use crate::guard::guard;
-use crate::pointer::{self, Output, OutputBuffer, OutputStruct, read_struct, reference, slice};
+use crate::pointer::{self, Output, OutputStruct, read_struct, reference};
 use crate::status::{Failure, ssl_edge_status};
-use crate::verdict::{ssl_edge_fit_report, ssl_edge_verdict};
-use sdk::job::{
-    AdaptError, FitOptions, Job, Seen, Verdict, check_encoder, job_for, job_for_embeddings, judge,
-    see,
-};
+use crate::verdict::ssl_edge_fit_report;
+use sdk::encoder::Limit;
+use sdk::job::{FitOptions, Job, Look, Seen, check_encoder, job_for, job_for_embeddings, see};
 use sdk::vision::Frame;
 use std::ffi::c_char;
-use std::sync::RwLock;
+use std::sync::{RwLock, TryLockError};
+use std::thread::sleep;
+use std::time::Duration;
 
 pub mod change;
 pub mod classes;
 pub mod device;
 pub mod heat;
+pub mod ignore;
+pub mod inspect;
 pub mod samples;
+
+/// How often a call with a limit looks whether a change of the job is over.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// What an operator teaches (classes, and samples of them) and the classifier that is fitted on it.
 ///
@@ -43,34 +47,46 @@ impl ssl_edge_job {
         body(&*self.inner.read().map_err(|_| poisoned())?)
     }
 
-    /// Sees a frame with the job's own encoder, after `check`, which says whether patch tokens are needed, and without keeping other threads from
-    /// the job meanwhile.
+    /// As [`read`](Self::read), but gives up when `limit` passes before the job can be read.
+    pub(crate) fn read_within<T>(
+        &self,
+        limit: &Limit,
+        body: impl FnOnce(&Job) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        if limit.is_never() {
+            return self.read(body);
+        }
+        loop {
+            if let Some(reason) = limit.passed() {
+                return Err(sdk::Error::Interrupted { reason }.into());
+            }
+            match self.inner.try_read() {
+                Ok(job) => return body(&job),
+                Err(TryLockError::Poisoned(_)) => return Err(poisoned()),
+                Err(TryLockError::WouldBlock) => sleep(LOOK_AGAIN),
+            }
+        }
+    }
+
+    /// Sees a frame with the job's own encoder, after `check`, which says what to look at, and without keeping other threads from the job meanwhile.
     pub(crate) fn see(
         &self,
         encoder: &ssl_edge_encoder,
         frame: &Frame<'_>,
-        check: impl FnOnce(&Job) -> Result<bool, Failure>,
+        limit: &Limit,
+        check: impl FnOnce(&Job) -> Result<Look, Failure>,
     ) -> Result<Seen, Failure> {
         encoder.with(|encoder| {
-            let (empty, tokens) = self.read(|job| {
+            let (empty, look) = self.read_within(limit, |job| {
                 check_encoder(encoder, job)?;
-                let tokens = check(job)?;
-                Ok((job.clone_empty(), tokens))
+                let look = Look {
+                    limit: limit.clone(),
+                    ..check(job)?
+                };
+                Ok((job.clone_empty(), look))
             })?;
-            Ok(see(encoder, &empty, frame, tokens)?)
+            Ok(see(encoder, &empty, frame, &look)?)
         })
-    }
-
-    pub(crate) fn inspect(
-        &self,
-        encoder: &ssl_edge_encoder,
-        frame: &Frame<'_>,
-    ) -> Result<Verdict, Failure> {
-        let seen = self.see(encoder, frame, |job| {
-            job.report().ok_or(AdaptError::NotFitted)?;
-            Ok(job.needs_tokens())
-        })?;
-        self.read(|job| Ok(judge(job, &seen)?))
     }
 
     fn fit(&self, options: &FitOptions) -> Result<ssl_edge_fit_report, Failure> {
@@ -189,95 +205,6 @@ pub unsafe extern "C" fn ssl_edge_job_fit_with_options(
     })
 }
 
-/// The verdict on a frame.
-///
-/// @param job      fitted since its last change
-/// @param encoder  the job's encoder
-/// @param frame    the pixels
-/// @param verdict  filled by ssl_edge_verdict_init before
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn ssl_edge_job_inspect(
-    job: *const ssl_edge_job,
-    encoder: *const ssl_edge_encoder,
-    frame: *const ssl_edge_frame,
-    verdict: *mut ssl_edge_verdict,
-) -> ssl_edge_status {
-    guard(|| {
-        // SAFETY: each pointer is NULL or what its type says, for the time of this call.
-        let (job, encoder) = unsafe { (reference(job, "job")?, reference(encoder, "encoder")?) };
-        // SAFETY: as above.
-        let (frame, output) = unsafe { (frame::borrow(frame)?, OutputStruct::new(verdict)?) };
-        output.write(&ssl_edge_verdict::from(&job.inspect(encoder, &frame)?));
-        Ok(())
-    })
-}
-
-/// The verdict on a frame, and the score of each class.
-///
-/// @param job       fitted since its last change
-/// @param encoder   the job's encoder
-/// @param frame     the pixels
-/// @param verdict   filled by ssl_edge_verdict_init before
-/// @param scores    a buffer for one score a class, in the order of ssl_edge_job_class_at; they add up to 1
-/// @param capacity  floats of the buffer, at least ssl_edge_job_class_count
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn ssl_edge_job_inspect_scores(
-    job: *const ssl_edge_job,
-    encoder: *const ssl_edge_encoder,
-    frame: *const ssl_edge_frame,
-    verdict: *mut ssl_edge_verdict,
-    scores: *mut f32,
-    capacity: usize,
-) -> ssl_edge_status {
-    guard(|| {
-        // SAFETY: each pointer is NULL or what its type says, for the time of this call.
-        let (job, encoder) = unsafe { (reference(job, "job")?, reference(encoder, "encoder")?) };
-        // SAFETY: as above.
-        let (frame, output) = unsafe { (frame::borrow(frame)?, OutputStruct::new(verdict)?) };
-        let count = job.read(|job| Ok(job.classes().len()))?;
-        // SAFETY: NULL or a buffer of `capacity` floats.
-        let buffer = unsafe { OutputBuffer::new(scores, capacity, count, "scores") }?;
-        let found = job.inspect(encoder, &frame)?;
-        if found.scores.len() != count {
-            let text = "the classes changed during the inspection; inspect again";
-            return Err(Failure::new(ssl_edge_status::NotFitted, text));
-        }
-        buffer.write(&found.scores);
-        output.write(&ssl_edge_verdict::from(&found));
-        Ok(())
-    })
-}
-
-/// The verdict on an embedding that ssl_edge_encoder_embed gave.
-///
-/// @param job        fitted since its last change
-/// @param embedding  the values
-/// @param length     their number
-/// @param verdict    filled by ssl_edge_verdict_init before
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn ssl_edge_job_inspect_embedding(
-    job: *const ssl_edge_job,
-    embedding: *const f32,
-    length: usize,
-    verdict: *mut ssl_edge_verdict,
-) -> ssl_edge_status {
-    guard(|| {
-        // SAFETY: each pointer is NULL or what its type says, for the time of this call; `embedding` holds `length` values.
-        let (job, embedding) = unsafe {
-            (
-                reference(job, "job")?,
-                slice(embedding, length, "embedding")?,
-            )
-        };
-        // SAFETY: as above.
-        let output = unsafe { OutputStruct::new(verdict) }?;
-        output.write(&ssl_edge_verdict::from(
-            &job.read(|job| Ok(job.inspect(embedding)?))?,
-        ));
-        Ok(())
-    })
-}
-
 /// Saves the job. Power may fail at any time: the file is the old one or the new one.
 ///
 /// @param job   a job, fitted or not
@@ -314,16 +241,55 @@ pub unsafe extern "C" fn ssl_edge_job_load(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sdk::encoder::CancelToken;
     use sdk::job::EncoderId;
+    use std::sync::mpsc::channel;
 
-    #[test]
-    fn a_job_that_panicked_while_changing_refuses_to_work() {
-        let job = ssl_edge_job {
+    fn job() -> ssl_edge_job {
+        ssl_edge_job {
             inner: RwLock::new(Job::new(EncoderId {
                 hash: [0; 32],
                 dim: 2,
             })),
-        };
+        }
+    }
+
+    #[test]
+    fn a_change_is_waited_for_no_longer_than_the_limit() {
+        let (job, token) = (job(), CancelToken::default());
+        let limits = [
+            (
+                Limit::within(Duration::from_millis(5)),
+                ssl_edge_status::TimedOut,
+            ),
+            (Limit::default().or_when(&token), ssl_edge_status::Cancelled),
+        ];
+        std::thread::scope(|scope| {
+            let (changing, begun) = channel();
+            let (done, wait) = channel::<()>();
+            let (job, limits) = (&job, &limits);
+            scope.spawn(move || {
+                job.change(|_| {
+                    changing.send(()).expect("the test waits");
+                    wait.recv().expect("the test says when");
+                    Ok(())
+                })
+            });
+            begun.recv().expect("the change begins");
+            token.cancel();
+            for (limit, status) in limits {
+                assert_eq!(guard(|| job.read_within(limit, |_| Ok(()))), *status);
+            }
+            done.send(()).expect("the change waits");
+            let hour = Limit::within(Duration::from_secs(3600));
+            let read = guard(|| job.read_within(&hour, |_| Ok(())));
+            assert_eq!(read, ssl_edge_status::Ok);
+        });
+    }
+
+    #[test]
+    fn a_job_that_panicked_while_changing_refuses_to_work() {
+        let job = job();
         assert_eq!(
             guard(|| job.read(|_| panic!("while reading"))),
             ssl_edge_status::Panicked

@@ -28,6 +28,9 @@ int main(int argc, char **argv) {
     ssl_edge_encoder *encoder = NULL, *new_encoder = NULL;
     ssl_edge_job *job = NULL, *new_job = NULL;
     ssl_edge_encoder_options options;
+    ssl_edge_cancel *cancel = NULL, *new_cancel = NULL;
+    ssl_edge_call_options call_options;
+    ssl_edge_teach_options teach_options;
     ssl_edge_encoder_info info;
     ssl_edge_frame frame;
     ssl_edge_verdict verdict;
@@ -55,6 +58,9 @@ int main(int argc, char **argv) {
 
     must(ssl_edge_encoder_options_init(&options, sizeof options));
     must(ssl_edge_encoder_info_init(&info, sizeof info));
+    must(ssl_edge_cancel_new(&cancel));
+    must(ssl_edge_call_options_init(&call_options, sizeof call_options));
+    must(ssl_edge_teach_options_init(&teach_options, sizeof teach_options));
     must(ssl_edge_verdict_init(&verdict, sizeof verdict));
     must(ssl_edge_fit_report_init(&report, sizeof report));
     must(ssl_edge_fit_options_init(&fit_options, sizeof fit_options));

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <string>
+#include <thread>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -24,6 +25,8 @@ static_assert(!std::is_copy_constructible_v<ssl_edge::Job> && std::is_nothrow_mo
 
 static_assert(!std::is_copy_constructible_v<ssl_edge::Golden> && std::is_nothrow_move_constructible_v<ssl_edge::Golden>);
 static_assert(!std::is_copy_constructible_v<ssl_edge::Monitor> && std::is_nothrow_move_constructible_v<ssl_edge::Monitor>);
+
+static_assert(std::is_copy_constructible_v<ssl_edge::CancelToken>);
 
 /// Smooth metal with a little noise; on a bad part a bright square.
 static ssl_edge::Frame part(std::vector<std::uint8_t> &pixels, unsigned seed, bool bad) {
@@ -75,6 +78,54 @@ static void surfaces(const ssl_edge::Encoder &encoder, const std::string &path) 
     CHECK(!one.info().value().threshold.has_value() && one.compare(good[1]).value().nearest_part == 0u);
     CHECK(ssl_edge::Golden::learn(good, {SSL_EDGE_SURFACE_ENCODER}).error().status() == SSL_EDGE_STATUS_NULL_POINTER);
     CHECK(ssl_edge::Golden::learn(good, {SSL_EDGE_SURFACE_ENCODER}, &encoder).value().compare(bad, &encoder).ok());
+}
+
+/// Deadlines, a token that another thread flips, masks and copies.
+static void limits(const ssl_edge::Encoder &encoder) {
+    std::vector<std::vector<std::uint8_t>> pixels(6);
+    std::vector<ssl_edge::Frame> good;
+    for (unsigned seed = 0; seed < 4; ++seed) good.push_back(part(pixels[seed], seed, false));
+    const auto bad = part(pixels[4], 4, true);
+    auto job = ssl_edge::Job::create(encoder).value();
+    job.set_surface(SSL_EDGE_SURFACE_PIXELS).value();
+    const auto fine = job.add_class("good").value(), bright = job.add_class("bright").value();
+    for (const auto &frame : good) job.add_sample(encoder, fine, frame, "", {SSL_EDGE_COPIES_AUTO, {}}).value();
+    CHECK(!job.add_sample(encoder, bright, bad, "", {SSL_EDGE_COPIES_OFF, {std::chrono::seconds(-1), {}}}));
+    job.add_sample(encoder, bright, bad).value();
+    const auto report = job.fit().value();
+    CHECK(report.n_samples == 5 && report.n_copies == 4 * 9 && report.copies_used.has_value());
+
+    const auto verdict = job.inspect(encoder, bad).value();
+    CHECK(verdict.anomalous == true);
+    CHECK(job.inspect(encoder, bad, {std::chrono::microseconds(0), {}}).error().status() == SSL_EDGE_STATUS_TIMED_OUT);
+    auto token = ssl_edge::CancelToken::create().value();
+    const ssl_edge::CallOptions cancellable{std::nullopt, token};
+    std::thread button([token] { token.cancel().value(); });
+    while (job.inspect(encoder, bad, cancellable)) continue;
+    button.join();
+    CHECK(job.inspect(encoder, bad, cancellable).error().status() == SSL_EDGE_STATUS_CANCELLED);
+    CHECK(job.scores(encoder, bad, cancellable).error().status() == SSL_EDGE_STATUS_CANCELLED);
+    CHECK(job.inspect_heat(encoder, bad, {}, cancellable).error().status() == SSL_EDGE_STATUS_CANCELLED);
+    CHECK(encoder.embed(bad, cancellable).error().status() == SSL_EDGE_STATUS_CANCELLED);
+    CHECK(ssl_edge::Golden::learn(good, {}, nullptr, cancellable).error().status() == SSL_EDGE_STATUS_CANCELLED);
+    const auto golden = ssl_edge::Golden::learn(good).value();
+    CHECK(golden.compare(bad, nullptr, cancellable).error().status() == SSL_EDGE_STATUS_CANCELLED);
+    CHECK(golden.compare_heat(bad, nullptr, {}, cancellable).error().status() == SSL_EDGE_STATUS_CANCELLED);
+    token.reset().value();
+    CHECK(job.inspect(encoder, bad, {std::chrono::hours(1), token}).value().score == verdict.score);
+
+    CHECK(!job.ignore_mask().value().has_value());
+    pixels[5].assign(64 * 48, 0);
+    const ssl_edge::Frame mask(SSL_EDGE_PIXEL_FORMAT_GRAY8, pixels[5].data(), pixels[5].size(), 64, 64, 48);
+    CHECK(job.set_ignore_mask(mask).error().status() == SSL_EDGE_STATUS_INVALID_MASK);
+    for (unsigned y = 10; y < 27; ++y) std::fill_n(pixels[5].begin() + y * 64 + 37, 18, 255);
+    job.set_ignore_mask(mask).value();
+    job.fit().value();
+    CHECK(job.ignore_mask().value()->width == 64 && job.ignore_mask().value()->pixels == pixels[5]);
+    CHECK(job.inspect(encoder, bad).value().anomalous == false);
+    job.clear_ignore_mask().value();
+    job.fit().value();
+    CHECK(job.inspect(encoder, bad).value().anomalous == true);
 }
 
 int main(int argc, char **argv) {
@@ -145,6 +196,7 @@ int main(int argc, char **argv) {
     loaded = std::move(job);
     CHECK(loaded.inspect(encoder, frame).ok());
     surfaces(encoder, std::string(argv[2]) + ".sslg");
+    limits(encoder);
     std::puts("ok");
     return 0;
 }

@@ -201,8 +201,7 @@ impl Encoder {
         self.look(limit, 1)?;
         let mut input = vec![0.0; self.preprocess.len()];
         self.preprocess.apply(frame, &mut input)?;
-        self.look(limit, 1)?;
-        let mut embeddings = self.embed_input(&input, 1, limit)?;
+        let mut embeddings = self.embed_preprocessed_within(&input, 1, limit)?;
         Ok(embeddings.remove(0))
     }
 
@@ -225,6 +224,18 @@ impl Encoder {
     /// # Errors
     /// As [`Encoder::embed`]; no embedding is returned if any frame fails.
     pub fn embed_batch(&self, frames: &[Frame<'_>]) -> Result<Vec<Embedding>, RuntimeError> {
+        self.embed_batch_within(frames, &Limit::default())
+    }
+
+    /// As [`Encoder::embed_batch`], but gives up all frames when `limit` passes, as [`Encoder::embed_within`] does.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Interrupted`]; also as [`Encoder::embed_batch`].
+    pub fn embed_batch_within(
+        &self,
+        frames: &[Frame<'_>],
+        limit: &Limit,
+    ) -> Result<Vec<Embedding>, RuntimeError> {
         if frames.is_empty() {
             return Ok(Vec::new());
         }
@@ -233,9 +244,10 @@ impl Encoder {
             .iter()
             .zip(input.chunks_exact_mut(self.preprocess.len()))
         {
+            self.look(limit, frames.len())?;
             self.preprocess.apply(frame, image)?;
         }
-        self.embed_preprocessed(&input, frames.len())
+        self.embed_preprocessed_within(&input, frames.len(), limit)
     }
 
     /// Embeds a batch that [`Preprocess::apply`] has already made, `[B, 3, H, W]`.
@@ -247,15 +259,20 @@ impl Encoder {
         input: &[f32],
         batch: usize,
     ) -> Result<Vec<Embedding>, RuntimeError> {
-        self.embed_input(input, batch, &Limit::default())
+        self.embed_preprocessed_within(input, batch, &Limit::default())
     }
 
-    fn embed_input(
+    /// As [`Encoder::embed_preprocessed`], but gives up when `limit` passes.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Interrupted`]; also as [`Encoder::embed_preprocessed`].
+    pub fn embed_preprocessed_within(
         &self,
         input: &[f32],
         batch: usize,
         limit: &Limit,
     ) -> Result<Vec<Embedding>, RuntimeError> {
+        self.look(limit, batch)?;
         let expected = self.preprocess.len().checked_mul(batch);
         if batch == 0 || expected != Some(input.len()) {
             return Err(RuntimeError::Run {

@@ -78,7 +78,8 @@ pub enum RuntimeError {
     },
     /// The call was given up before it was done; see [`crate::Limit`].
     #[error(
-        "engine {engine} gave up because {reason}: {reached}; the encoder is ready for other frames. Give it more time, more threads, or a smaller encoder"
+        "engine {engine} gave up because {reason}: {reached}; the encoder is ready for other frames{remedy}",
+        remedy = .reason.remedy()
     )]
     Interrupted {
         /// The engine.

@@ -108,6 +108,16 @@ impl Limit {
     }
 }
 
+impl Interruption {
+    /// The end of a sentence that says what can be done about it; empty where it was meant.
+    pub(crate) fn remedy(self) -> &'static str {
+        match self {
+            Self::Deadline => ". Give it more time, more threads, or a smaller encoder",
+            Self::Cancelled => "",
+        }
+    }
+}
+
 impl fmt::Display for Interruption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

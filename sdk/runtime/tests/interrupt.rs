@@ -135,10 +135,18 @@ fn a_time_that_is_over_and_a_token_that_is_flipped_end_the_call_and_nothing_else
     let limit = Limit::within(Duration::from_secs(3600)).or_when(&token);
     assert_eq!(encoder.embed_within(&frame(&bytes), &limit).unwrap(), want);
     token.cancel();
-    let (reason, _) = interruption(encoder.embed_within(&frame(&bytes), &limit));
+    let (reason, text) = interruption(encoder.embed_within(&frame(&bytes), &limit));
     assert_eq!(reason, Interruption::Cancelled);
+    assert!(text.ends_with("ready for other frames"), "{text}");
+    let two = [frame(&bytes), frame(&bytes)];
+    let given_up = encoder.embed_batch_within(&two, &limit).unwrap_err();
+    assert!(given_up.to_string().contains("0 of 2 frames"), "{given_up}");
     token.reset();
     assert_eq!(encoder.embed_within(&frame(&bytes), &limit).unwrap(), want);
+    assert_eq!(
+        encoder.embed_batch_within(&two, &limit).unwrap(),
+        encoder.embed_batch(&two).unwrap()
+    );
 }
 
 #[test]

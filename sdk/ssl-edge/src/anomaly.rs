@@ -26,7 +26,7 @@
 //! ```
 
 use crate::Error;
-use crate::encoder::{Embedding, Encoder};
+use crate::encoder::{Embedding, Encoder, Limit};
 use crate::vision::{Fit, Frame, Roi};
 
 pub use ssl_edge_adapt::anomaly::{
@@ -87,6 +87,16 @@ pub fn frame_tokens(
     frame: &Frame<'_>,
     shorter: usize,
 ) -> Result<FrameTokens, Error> {
+    frame_tokens_within(encoder, frame, shorter, &Limit::default())
+}
+
+/// As [`frame_tokens`], but gives up when `limit` passes.
+pub(crate) fn frame_tokens_within(
+    encoder: &Encoder,
+    frame: &Frame<'_>,
+    shorter: usize,
+    limit: &Limit,
+) -> Result<FrameTokens, Error> {
     let region = frame.region();
     let [down, across] = tile_grid(region.width, region.height, shorter.max(1));
     let mut preprocess = encoder.preprocess().clone();
@@ -105,7 +115,7 @@ pub fn frame_tokens(
             };
             preprocess.apply(&frame.with_roi(roi)?, out)?;
         }
-        tiles.extend(encoder.embed_preprocessed(&input, across)?);
+        tiles.extend(encoder.embed_preprocessed_within(&input, across, limit)?);
     }
     Ok(stitch(&tiles, [down, across], encoder.dim()))
 }

@@ -25,8 +25,8 @@
 
 use crate::Error;
 use crate::anomaly::Conformal;
-use crate::encoder::Encoder;
-use crate::job::{AdaptError, EncoderId, Job, Seen, Verdict, check_encoder, judge, see};
+use crate::encoder::{Encoder, Limit};
+use crate::job::{AdaptError, EncoderId, Job, Seen, Verdict, judge, see_to_judge};
 use crate::vision::{Frame, Quality};
 
 pub use ssl_edge_adapt::drift::{
@@ -87,11 +87,20 @@ impl OnLine {
 /// # Errors
 /// As [`inspect_frame`](crate::job::inspect_frame).
 pub fn inspect_on_line(encoder: &Encoder, job: &Job, frame: &Frame<'_>) -> Result<OnLine, Error> {
-    check_encoder(encoder, job)?;
-    if job.report().is_none() {
-        return Err(AdaptError::NotFitted.into());
-    }
-    OnLine::of(job, frame, see(encoder, job, frame, job.needs_tokens())?)
+    inspect_on_line_within(encoder, job, frame, &Limit::default())
+}
+
+/// As [`inspect_on_line`], but gives up when `limit` passes. A monitor that is not shown the frame stays as it is.
+///
+/// # Errors
+/// As [`inspect_frame_within`](crate::job::inspect_frame_within).
+pub fn inspect_on_line_within(
+    encoder: &Encoder,
+    job: &Job,
+    frame: &Frame<'_>,
+    limit: &Limit,
+) -> Result<OnLine, Error> {
+    OnLine::of(job, frame, see_to_judge(encoder, job, frame, limit)?)
 }
 
 /// Watches what a job says of the frames of a line.

@@ -1,7 +1,7 @@
 //! The error of what spans modules.
 
 use ssl_edge_adapt::AdaptError;
-use ssl_edge_runtime::RuntimeError;
+use ssl_edge_runtime::{Interruption, Limit, RuntimeError};
 use ssl_edge_vision::{DatasetError, DecodeError, FrameError};
 
 /// A failure of a function that uses several modules; those of one module return that module's own error.
@@ -20,6 +20,14 @@ pub enum Error {
     /// A bundle cannot be opened, or a frame not embedded.
     #[error(transparent)]
     Encoder(#[from] RuntimeError),
+    /// A frame was given up outside the engine, which says so itself ([`RuntimeError::Interrupted`]).
+    #[error(
+        "the frame was given up because {reason}; all that worked on it is ready for other frames"
+    )]
+    Interrupted {
+        /// Why.
+        reason: Interruption,
+    },
     /// A job refuses.
     #[error(transparent)]
     Job(#[from] AdaptError),
@@ -86,4 +94,12 @@ pub enum Error {
         /// What is wrong with the first of them.
         first: String,
     },
+}
+
+/// Gives up if `limit` has passed.
+pub(crate) fn look(limit: &Limit) -> Result<(), Error> {
+    match limit.passed() {
+        None => Ok(()),
+        Some(reason) => Err(Error::Interrupted { reason }),
+    }
 }

@@ -10,7 +10,7 @@
 //! Each part has norm 1 (or is zero), so that parts side by side weigh the same.
 
 use crate::Error;
-use crate::encoder::{Embedding, Encoder, Pooling, l2_normalize};
+use crate::encoder::{Embedding, Encoder, Limit, Pooling, l2_normalize};
 use crate::vision::{Frame, HOG_LBP_LEN, Image, texture};
 use ssl_edge_adapt::{Layout, Part};
 
@@ -71,13 +71,24 @@ pub fn features_of_copies(
     image: &Image,
     parts: &[Part],
 ) -> Result<Vec<Vec<f32>>, Error> {
+    each_copy(encoder, image, &Limit::default(), |embedding, frame| {
+        feature_of_parts(embedding, frame, parts)
+    })
+}
+
+/// What `make` makes of each of the [`copies`](crate::augment::copies) of a frame.
+pub(crate) fn each_copy<T>(
+    encoder: &Encoder,
+    image: &Image,
+    limit: &Limit,
+    make: impl Fn(&Embedding, &Frame<'_>) -> Result<T, Error>,
+) -> Result<Vec<T>, Error> {
     let copies = crate::augment::copies(image);
     let frames: Vec<Frame<'_>> = copies.iter().map(Image::frame).collect();
-    let embeddings = encoder.embed_batch(&frames)?;
-    embeddings
-        .iter()
-        .zip(&frames)
-        .map(|(embedding, frame)| feature_of_parts(embedding, frame, parts))
+    let embeddings = encoder.embed_batch_within(&frames, limit)?;
+    let pairs = embeddings.iter().zip(&frames);
+    pairs
+        .map(|(embedding, frame)| make(embedding, frame))
         .collect()
 }
 

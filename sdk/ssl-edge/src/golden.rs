@@ -21,9 +21,10 @@
 
 use crate::Error;
 use crate::anomaly::{FrameTokens, Rates};
-use crate::encoder::Encoder;
+use crate::encoder::{Encoder, Limit};
+use crate::error::look;
 use crate::job::{AdaptError, EncoderId};
-use crate::surface::{ENCODER, PIXELS, tokens_of_kind};
+use crate::surface::{ENCODER, PIXELS, tokens_of_kind_within};
 use crate::vision::Frame;
 
 pub use ssl_edge_adapt::golden::{
@@ -85,7 +86,7 @@ impl GoldenLearner {
     /// Takes the frame of a golden part, which comes from `source`. The encoder is not looked at for tokens of [`PIXELS`].
     ///
     /// # Errors
-    /// As [`tokens_of_kind`]; another encoder than before; a frame of another shape than the first; [`AdaptError::SameGolden`]. What was taken
+    /// As [`tokens_of_kind`](crate::surface::tokens_of_kind); another encoder than before; a frame of another shape than the first; [`AdaptError::SameGolden`]. What was taken
     /// before stays.
     pub fn add(
         &mut self,
@@ -93,7 +94,21 @@ impl GoldenLearner {
         frame: &Frame<'_>,
         source: &str,
     ) -> Result<(), Error> {
-        let tokens = tokens_of_kind(&self.options.tokens, encoder, frame)?;
+        self.add_within(encoder, frame, source, &Limit::default())
+    }
+
+    /// As [`GoldenLearner::add`], but gives the frame up when `limit` passes.
+    ///
+    /// # Errors
+    /// As [`GoldenLearner::add`]; [`Error::Interrupted`], or the engine's.
+    pub fn add_within(
+        &mut self,
+        encoder: Option<&Encoder>,
+        frame: &Frame<'_>,
+        source: &str,
+        limit: &Limit,
+    ) -> Result<(), Error> {
+        let tokens = tokens_of_kind_within(&self.options.tokens, encoder, frame, limit)?;
         let own = encoder_of_tokens(&self.options.tokens, encoder);
         if let Some(first) = self.parts.first() {
             check_fits(&tokens, first)?;
@@ -149,14 +164,28 @@ impl GoldenLearner {
 ///
 /// # Errors
 /// [`AdaptError::EncoderMismatch`] for golden parts of another encoder, or of one where none is given; a frame of another shape than the golden
-/// parts; as [`tokens_of_kind`].
+/// parts; as [`tokens_of_kind`](crate::surface::tokens_of_kind).
 pub fn compare_golden(
     encoder: Option<&Encoder>,
     golden: &GoldenParts,
     frame: &Frame<'_>,
 ) -> Result<GoldenScore, Error> {
+    compare_golden_within(encoder, golden, frame, &Limit::default())
+}
+
+/// As [`compare_golden`], but gives up when `limit` passes: while the encoder runs, and before the comparison.
+///
+/// # Errors
+/// As [`compare_golden`]; [`Error::Interrupted`], or the engine's.
+pub fn compare_golden_within(
+    encoder: Option<&Encoder>,
+    golden: &GoldenParts,
+    frame: &Frame<'_>,
+    limit: &Limit,
+) -> Result<GoldenScore, Error> {
     golden.check_encoder(encoder_of_tokens(ENCODER, encoder).as_ref())?;
-    let tokens = tokens_of_kind(&golden.tokens, encoder, frame)?;
+    let tokens = tokens_of_kind_within(&golden.tokens, encoder, frame, limit)?;
+    look(limit)?;
     Ok(golden.model.inspect(&tokens.grid()?)?)
 }
 

@@ -16,9 +16,10 @@
 
 use crate::Error;
 use crate::anomaly::FrameTokens;
-use crate::encoder::{Embedding, Encoder, embed_files};
-use crate::feature::{feature_of_parts, features_of_copies, layout};
-use crate::surface::surface_tokens;
+use crate::encoder::{Embedding, Encoder, Limit, embed_files};
+use crate::error::look;
+use crate::feature::{each_copy, feature_of_parts, layout};
+use crate::surface::{surface_tokens, surface_tokens_within};
 use crate::vision::{ClassFolder, Frame, Image, Skipped, encode_png};
 use std::path::PathBuf;
 
@@ -112,32 +113,67 @@ pub fn feature_for(
 }
 
 /// What a job is shown of a frame.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Seen {
     /// Its feature.
     pub feature: Vec<f32>,
     /// Its patch tokens, for a job that looks at surfaces.
     pub tokens: Option<FrameTokens>,
+    /// Features of its [`copies`](crate::augment::copies), if it is taught with them.
+    pub copies: Vec<Vec<f32>>,
 }
 
-/// Embeds a frame and makes all that `job` is shown of it: patch tokens only if `tokens` asks for them.
+/// What to look at in a frame, and for how long.
+#[derive(Clone, Debug, Default)]
+pub struct Look {
+    /// Its patch tokens, if the job looks at surfaces.
+    pub tokens: bool,
+    /// Its [`copies`](crate::augment::copies), ten times the work.
+    pub copies: bool,
+    /// When to give it up.
+    pub limit: Limit,
+}
+
+/// Embeds a frame and makes all that `job` is shown of it.
 ///
 /// # Errors
-/// As [`feature_for`], and a frame that cannot be embedded.
-pub fn see(encoder: &Encoder, job: &Job, frame: &Frame<'_>, tokens: bool) -> Result<Seen, Error> {
-    let feature = feature_for(encoder, job, &encoder.embed(frame)?, frame)?;
-    let tokens = if tokens {
-        surface_tokens(encoder, job, frame)?
-    } else {
-        None
+/// As [`feature_for`]; a frame that cannot be embedded, or was given up ([`RuntimeError::Interrupted`](crate::encoder::RuntimeError::Interrupted) or
+/// [`Error::Interrupted`]): encoder and job are then as if the call had not been.
+pub fn see(encoder: &Encoder, job: &Job, frame: &Frame<'_>, look: &Look) -> Result<Seen, Error> {
+    let limit = &look.limit;
+    let embedding = encoder.embed_within(frame, limit)?;
+    let feature = feature_for(encoder, job, &embedding, frame)?;
+    let tokens = match look.tokens {
+        true => surface_tokens_within(encoder, job, frame, limit)?,
+        false => None,
     };
-    Ok(Seen { feature, tokens })
+    let copies = match look.copies {
+        true => copies_for(encoder, job, &frame.to_image(), limit)?,
+        false => Vec::new(),
+    };
+    Ok(Seen {
+        feature,
+        tokens,
+        copies,
+    })
 }
 
-/// Teaches what was seen of a frame. Patch tokens are kept with samples of good classes.
+/// What the job sees of each of the copies of a frame.
+fn copies_for(
+    encoder: &Encoder,
+    job: &Job,
+    image: &Image,
+    limit: &Limit,
+) -> Result<Vec<Vec<f32>>, Error> {
+    each_copy(encoder, image, limit, |embedding, frame| {
+        feature_for(encoder, job, embedding, frame)
+    })
+}
+
+/// Teaches what was seen of a frame. Patch tokens are kept with samples of good classes, copies with all.
 ///
 /// # Errors
-/// As [`Job::add_sample`] and [`Job::set_sample_tokens`]; the job is then as before.
+/// As [`Job::add_sample`], [`Job::set_sample_tokens`] and [`Job::set_sample_copies`]; the job is then as before.
 pub fn teach_seen(
     job: &mut Job,
     class: ClassId,
@@ -148,9 +184,15 @@ pub fn teach_seen(
     let grid = seen.tokens.as_ref().map(FrameTokens::grid).transpose()?;
     let good = job.class(class)?.good;
     let id = job.add_sample_with_thumbnail(class, &seen.feature, meta, thumbnail)?;
-    if let Some(grid) = grid.filter(|_| good)
-        && let Err(error) = job.set_sample_tokens(id, &grid)
-    {
+    let kept = match grid.filter(|_| good) {
+        Some(grid) => job.set_sample_tokens(id, &grid),
+        None => Ok(()),
+    };
+    let kept = kept.and_then(|()| match seen.copies.is_empty() {
+        true => Ok(()),
+        false => job.set_sample_copies(id, seen.copies.clone()),
+    });
+    if let Err(error) = kept {
         job.undo();
         return Err(error.into());
     }
@@ -182,8 +224,11 @@ pub fn sample_frame(
     meta: SampleMeta,
 ) -> Result<SampleId, Error> {
     check_encoder(encoder, job)?;
-    let good = job.class(class)?.good;
-    let seen = see(encoder, job, frame, good)?;
+    let look = Look {
+        tokens: job.class(class)?.good,
+        ..Look::default()
+    };
+    let seen = see(encoder, job, frame, &look)?;
     teach_seen(job, class, &seen, meta, Vec::new())
 }
 
@@ -192,11 +237,42 @@ pub fn sample_frame(
 /// # Errors
 /// A job of another encoder, a job that is not fitted, or a frame that cannot be embedded.
 pub fn inspect_frame(encoder: &Encoder, job: &Job, frame: &Frame<'_>) -> Result<Verdict, Error> {
+    inspect_frame_within(encoder, job, frame, &Limit::default())
+}
+
+/// As [`inspect_frame`], but gives up when `limit` passes: as [`Encoder::embed_within`], between what is made of the frame, and before it is judged.
+///
+/// # Errors
+/// As [`inspect_frame`] and [`see`]. A frame that was given up leaves nothing behind.
+pub fn inspect_frame_within(
+    encoder: &Encoder,
+    job: &Job,
+    frame: &Frame<'_>,
+    limit: &Limit,
+) -> Result<Verdict, Error> {
+    let seen = see_to_judge(encoder, job, frame, limit)?;
+    judge(job, &seen)
+}
+
+/// What a fitted job must be shown of a frame for its verdict.
+pub(crate) fn see_to_judge(
+    encoder: &Encoder,
+    job: &Job,
+    frame: &Frame<'_>,
+    limit: &Limit,
+) -> Result<Seen, Error> {
     check_encoder(encoder, job)?;
     if job.report().is_none() {
         return Err(AdaptError::NotFitted.into());
     }
-    judge(job, &see(encoder, job, frame, job.needs_tokens())?)
+    let what = Look {
+        tokens: job.needs_tokens(),
+        copies: false,
+        limit: limit.clone(),
+    };
+    let seen = see(encoder, job, frame, &what)?;
+    look(limit)?;
+    Ok(seen)
 }
 
 /// Teaches a new job all images of `folder`, a class for each of its folders, and fits it. Images that cannot be decoded, and those that are
@@ -260,6 +336,7 @@ pub fn teach(
                 true => surface_tokens(encoder, job, &frame)?,
                 false => None,
             },
+            copies: Vec::new(),
         };
         let meta = SampleMeta {
             source: path.display().to_string(),
@@ -269,8 +346,9 @@ pub fn teach(
         match teach_seen(job, classes[*class], &seen, meta, thumbnail) {
             Ok(id) => {
                 taught[*class] += 1;
-                if options.augment && !takes_embeddings(job) {
-                    let copies = features_of_copies(encoder, image, job.layout().parts())?;
+                // After the sample, so that frames that were taught already cost no copies.
+                if options.augment {
+                    let copies = copies_for(encoder, job, image, &Limit::default())?;
                     job.set_sample_copies(id, copies)?;
                 }
             }

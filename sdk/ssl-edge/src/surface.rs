@@ -4,10 +4,11 @@
 //! encoder's own patch tokens ([`ENCODER`]). `eval anomaly` measures both, and which is better depends on the encoder and the parts.
 
 use crate::Error;
-use crate::anomaly::{FrameTokens, TILES, frame_tokens, tile_grid};
-use crate::encoder::Encoder;
+use crate::anomaly::{FrameTokens, TILES, frame_tokens_within, tile_grid};
+use crate::encoder::{Encoder, Limit};
+use crate::error::look;
 use crate::job::Job;
-use crate::vision::{Frame, Pixels, decode_file, raw_grid};
+use crate::vision::{Frame, Image, Pixels, decode_file, raw_grid};
 use std::path::Path;
 
 pub use ssl_edge_adapt::IgnoreMask;
@@ -27,7 +28,14 @@ const SIDE: usize = 8;
 /// # Errors
 /// A picture that cannot be decoded; as [`IgnoreMask::new`].
 pub fn read_ignore_mask(file: &Path) -> Result<IgnoreMask, Error> {
-    let picture = decode_file(file)?;
+    ignore_mask_of(&decode_file(file)?)
+}
+
+/// The same from a picture in memory.
+///
+/// # Errors
+/// As [`IgnoreMask::new`].
+pub fn ignore_mask_of(picture: &Image) -> Result<IgnoreMask, Error> {
     let channels = picture.channels();
     let ignored: Vec<bool> = match picture.pixels() {
         Pixels::Gray8(v) | Pixels::Rgb8(v) => bright(v, channels, u32::from(u8::MAX)),
@@ -53,27 +61,50 @@ pub fn surface_tokens(
     job: &Job,
     frame: &Frame<'_>,
 ) -> Result<Option<FrameTokens>, Error> {
+    surface_tokens_within(encoder, job, frame, &Limit::default())
+}
+
+/// As [`surface_tokens`], but gives up when `limit` passes.
+pub(crate) fn surface_tokens_within(
+    encoder: &Encoder,
+    job: &Job,
+    frame: &Frame<'_>,
+    limit: &Limit,
+) -> Result<Option<FrameTokens>, Error> {
     if let Some(mask) = job.ignore() {
         let region = frame.region();
         mask.check_frame([region.height as usize, region.width as usize])?;
     }
     let kind = job.surface();
-    kind.map(|kind| tokens_of_kind(kind, Some(encoder), frame))
+    kind.map(|kind| tokens_of_kind_within(kind, Some(encoder), frame, limit))
         .transpose()
 }
 
 /// Patch tokens of a frame's region of interest, of the kind [`PIXELS`] or [`ENCODER`].
 ///
 /// # Errors
-/// [`Error::UnknownPart`] for a kind that this program does not make; [`Error::NoEncoder`]; as [`frame_tokens`].
+/// [`Error::UnknownPart`] for a kind that this program does not make; [`Error::NoEncoder`]; as [`frame_tokens`](crate::anomaly::frame_tokens).
 pub fn tokens_of_kind(
     kind: &str,
     encoder: Option<&Encoder>,
     frame: &Frame<'_>,
 ) -> Result<FrameTokens, Error> {
+    tokens_of_kind_within(kind, encoder, frame, &Limit::default())
+}
+
+/// As [`tokens_of_kind`], but gives up when `limit` passes.
+pub(crate) fn tokens_of_kind_within(
+    kind: &str,
+    encoder: Option<&Encoder>,
+    frame: &Frame<'_>,
+    limit: &Limit,
+) -> Result<FrameTokens, Error> {
     match kind {
-        PIXELS => pixels(frame),
-        ENCODER => frame_tokens(encoder.ok_or(Error::NoEncoder)?, frame, TILES),
+        PIXELS => {
+            look(limit)?;
+            pixels(frame)
+        }
+        ENCODER => frame_tokens_within(encoder.ok_or(Error::NoEncoder)?, frame, TILES, limit),
         other => Err(Error::UnknownPart { name: other.into() }),
     }
 }

@@ -83,6 +83,17 @@ impl IgnoreMask {
         }
     }
 
+    /// The pixels that [`Self::new`] was given.
+    pub fn ignored(&self) -> Vec<bool> {
+        let [height, width] = self.size();
+        let mut pixels = vec![false; height * width];
+        for span in &self.spans {
+            let row = &mut pixels[span.row as usize * width..][..width];
+            row[span.start as usize..span.end as usize].fill(true);
+        }
+        pixels
+    }
+
     /// Height and width in pixels.
     pub fn size(&self) -> [usize; 2] {
         self.size.map(|side| side as usize)

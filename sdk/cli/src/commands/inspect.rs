@@ -69,6 +69,7 @@ pub(crate) fn run(args: &InspectArgs, format: Format) -> Result<()> {
                     true => surface_tokens(&encoder, &job, &frame)?,
                     false => None,
                 },
+                copies: Vec::new(),
             };
             printed = print_verdict(&job, &seen, &files[index], format)
                 .and_then(|verdict| args.draw(&verdict, image, &files[index]));

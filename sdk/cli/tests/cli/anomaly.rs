@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::support::{Shared, call, fail, json, text};
+use crate::support::{Shared, call, fail, json, succeed, text};
 
 const SIDE: usize = 48;
 
@@ -123,6 +123,71 @@ fn every_method_is_reported_with_the_agreed_keys() {
     assert!(raw["aupro"].as_f64().unwrap() > 0.7, "{raw}");
     assert!(call(&args).stderr.contains("no mask for"));
     assert_eq!(without_times(&report), without_times(&json(&args)));
+}
+
+/// Teaching a folder and inspecting the others by hand gives the same counts.
+#[test]
+fn a_job_passes_and_finds_what_one_of_calibrate_does() {
+    let dir = tempfile::tempdir().unwrap();
+    folders(dir.path());
+    let at = |name: &str| text(&dir.path().join(name)).to_owned();
+    // A part that differs a little, so that not every count is all or nothing.
+    for part in 0..3 {
+        let mut bytes = format!("P5 {SIDE} {SIDE} 255\n").into_bytes();
+        bytes.extend(
+            (0..SIDE * SIDE).map(|at| 100 + ((at % 7) * (part + 3) + at / SIDE) as u8 % 29),
+        );
+        write(
+            &dir.path().join(format!("test/good/other{part}.pgm")),
+            &bytes,
+        );
+    }
+    let bundle = Shared::get().bundle();
+    let (train, good, bad) = (at("train"), at("test/good"), at("test/dent"));
+    let mut args = arguments(text(&bundle), &train, &good, &bad);
+    args.extend(["--shots", "2,6", "--draws", "3", "--no-baselines"]);
+    let report = json(&args);
+    let rows = report["job"].as_array().unwrap();
+    assert_eq!(rows.len(), 2);
+    assert_eq!(
+        (&rows[0]["draws"], &rows[1]["draws"]),
+        (&3.into(), &1.into())
+    );
+    assert_eq!(rows[0]["good_tested"], 3 * 7);
+    assert_eq!(rows[1]["false_alarm_allowed"], 0.05);
+    assert_eq!(rows[1]["extrapolated"], true);
+
+    let job = at("good.sslj");
+    fs::create_dir(dir.path().join("samples")).unwrap();
+    fs::rename(dir.path().join("train"), dir.path().join("samples/good")).unwrap();
+    let samples = at("samples");
+    let bundle = text(&bundle);
+    json(&[
+        "calibrate",
+        "--bundle",
+        bundle,
+        "--samples",
+        &samples,
+        "--out",
+        &job,
+    ]);
+    let passed = |folder: &str| {
+        let done = succeed(&[
+            "inspect", "--bundle", bundle, "--job", &job, folder, "--json",
+        ]);
+        let lines = done.stdout.lines();
+        let verdicts: Vec<Value> = lines.map(|l| serde_json::from_str(l).unwrap()).collect();
+        let passed = verdicts.iter().filter(|verdict| verdict["ok"] == true);
+        (verdicts.len(), passed.count())
+    };
+    let count = |key: &str| rows[1][key].as_u64().unwrap() as usize;
+    assert_eq!(passed(&good), (count("good_tested"), count("good_passed")));
+    let (tested, missed) = passed(&bad);
+    assert_eq!(
+        (tested, tested - missed),
+        (count("defects_tested"), count("defects_found"))
+    );
+    assert!(count("defects_found") > 0 && count("good_passed") > 0);
 }
 
 fn without_times(report: &Value) -> Value {

@@ -2,6 +2,7 @@
 
 mod alarms;
 mod images;
+mod job;
 mod score;
 
 use crate::data::EncoderArgs;
@@ -65,7 +66,7 @@ pub(crate) struct AnomalyArgs {
     /// Blur of heat maps before pixels are scored, in pixels
     #[arg(long, default_value_t = 4.0, value_name = "PIXELS")]
     sigma: f64,
-    /// Share of good parts that may be called anomalous, from which the thresholds follow
+    /// Share of good parts that may be called anomalous, from which the thresholds follow, also those of a job
     #[arg(long, default_value_t = 0.05, value_name = "SHARE")]
     alarm_rate: f64,
     /// Leave out the baselines
@@ -82,6 +83,7 @@ struct Report {
     tiles: usize,
     alarm_rate: f64,
     results: Vec<Row>,
+    job: Vec<job::JobRow>,
 }
 
 /// One method at one number of shots.
@@ -117,12 +119,13 @@ pub(crate) fn run(args: &AnomalyArgs, format: Format) -> Result<()> {
     }
     let mut images = Images::scan(args)?;
     let encoder = args.encoder.open()?;
-    images.embed(&encoder, args.tiles, !args.no_baselines)?;
+    let empty = job::empty_job(&encoder)?;
+    images.embed(&encoder, &empty, args.tiles, !args.no_baselines)?;
     let kinds = match args.no_baselines {
         true => &Kind::ALL[..1],
         false => &Kind::ALL[..],
     };
-    let mut results = Vec::new();
+    let (mut results, mut jobs) = (Vec::new(), Vec::new());
     for &shots in &args.shots {
         let groups: Vec<u64> = images.pool.iter().map(|&i| images.items[i].group).collect();
         let splits = anomaly_splits(&groups, shots, args.draws, args.seed).with_context(|| {
@@ -153,6 +156,13 @@ pub(crate) fn run(args: &AnomalyArgs, format: Format) -> Result<()> {
                 results.push(row.named(name, shots));
             }
         }
+        jobs.push(job::score(
+            &images,
+            &empty,
+            &splits,
+            shots,
+            args.alarm_rate,
+        )?);
     }
     let report = Report {
         good: images.pool.len(),
@@ -166,6 +176,7 @@ pub(crate) fn run(args: &AnomalyArgs, format: Format) -> Result<()> {
         tiles: args.tiles,
         alarm_rate: args.alarm_rate,
         results,
+        job: jobs,
     };
     format.print(&report, human)
 }
@@ -212,16 +223,27 @@ fn human(report: &Report) -> String {
             format!("{:.2}", row.score_ms),
         ]);
     }
+    let mut jobs = Table::new(&[
+        "a job of good parts alone",
+        "draws",
+        "good passed",
+        "defects found",
+    ]);
+    for row in &report.job {
+        jobs.row(row.cells());
+    }
     format!(
         "{}\n{} good images to draw from; tested on {} good and {} defective ones ({} with masks), {} tiles along the shorter side; areas in %, \
          ± 1.96 standard errors over draws and test images\nfalse alarms: share of good test images above the threshold for {:.1} %, with what chance \
-         leaves open for as many parts; `!` where more were called anomalous, (e) where the threshold is extrapolated",
+         leaves open for as many parts; `!` where more were called anomalous, (e) where the threshold is extrapolated\n\n{}\nimages over all draws, at the thresholds of the job for {:.1} %",
         table.render(),
         report.good,
         report.test_good,
         report.test_bad,
         report.masks,
         report.tiles,
+        100.0 * report.alarm_rate,
+        jobs.render(),
         100.0 * report.alarm_rate
     )
 }

@@ -1,12 +1,13 @@
 //! The images of `eval anomaly`: which are good, which part they show, their masks and their tokens.
 
-use super::AnomalyArgs;
+use super::{AnomalyArgs, job};
 use crate::data::{check_any_left, scan_images};
 use crate::output::note;
 use anyhow::{Context, Result, bail};
 use rayon::prelude::*;
-use ssl_edge::anomaly::{FrameTokens, frame_tokens};
+use ssl_edge::anomaly::{AnomalySplit, FrameTokens, frame_tokens};
 use ssl_edge::encoder::{Encoder, EngineKind, Options, l2_normalize};
+use ssl_edge::job::{Job, Seen};
 use ssl_edge::vision::{Image, Pixels, decode_all, decode_file, raw_grid, texture_grid};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -61,6 +62,8 @@ pub(super) struct Item {
     pub(super) size: [usize; 2],
     /// Of each [`Kind`].
     pub(super) tokens: Vec<FrameTokens>,
+    /// What a job is shown of it.
+    pub(super) seen: Seen,
     pub(super) mask: Option<Vec<bool>>,
 }
 
@@ -101,6 +104,7 @@ impl Images {
                             group,
                             size: [0; 2],
                             tokens: Vec::new(),
+                            seen: Seen::default(),
                             mask: None,
                         });
                         index.insert(key, items.len() - 1);
@@ -140,7 +144,13 @@ impl Images {
     }
 
     /// Decodes each image once and makes its tokens; images that cannot be decoded are named and left out. Reads the masks.
-    pub(super) fn embed(&mut self, encoder: &Encoder, tiles: usize, baselines: bool) -> Result<()> {
+    pub(super) fn embed(
+        &mut self,
+        encoder: &Encoder,
+        empty: &Job,
+        tiles: usize,
+        baselines: bool,
+    ) -> Result<()> {
         let random = if baselines {
             Some(random_encoder(encoder)?)
         } else {
@@ -151,14 +161,17 @@ impl Images {
         for (chunk, files) in files.chunks(FILES_AT_ONCE).enumerate() {
             let (images, broken) = decode_all(files, None);
             skipped.extend(broken);
-            let tokens: Vec<Vec<FrameTokens>> = images
+            let shown: Vec<(Vec<FrameTokens>, Seen)> = images
                 .par_iter()
-                .map(|(_, image)| all_tokens(encoder, random.as_ref(), image, tiles))
+                .map(|(_, image)| {
+                    let tokens = all_tokens(encoder, random.as_ref(), image, tiles)?;
+                    Ok((tokens, job::seen(encoder, empty, &image.frame())?))
+                })
                 .collect::<Result<_>>()?;
-            for ((index, image), tokens) in images.iter().zip(tokens) {
+            for ((index, image), (tokens, seen)) in images.iter().zip(shown) {
                 let item = &mut self.items[chunk * FILES_AT_ONCE + index];
                 item.size = [image.height() as usize, image.width() as usize];
-                item.tokens = tokens;
+                (item.tokens, item.seen) = (tokens, seen);
             }
         }
         check_any_left(files.len(), &skipped)?;
@@ -175,6 +188,14 @@ impl Images {
             }
         }
         self.read_masks()
+    }
+
+    /// Those of `list` that show no part that `split` learns.
+    pub(super) fn tested(&self, list: &[usize], split: &AnomalySplit) -> Vec<usize> {
+        list.iter()
+            .copied()
+            .filter(|&i| !split.groups.contains(&self.items[i].group))
+            .collect()
     }
 
     fn read_masks(&mut self) -> Result<()> {

@@ -114,13 +114,10 @@ fn one(
     let start = Instant::now();
     let model = NormalModel::fit(&learned, options)?;
     let fit_ms = start.elapsed().as_secs_f64() * 1e3;
-    let tested = |list: &[usize]| -> Vec<usize> {
-        list.iter()
-            .copied()
-            .filter(|&i| !split.groups.contains(&item(i).group))
-            .collect()
-    };
-    let (good, bad) = (tested(&images.good), tested(&images.bad));
+    let (good, bad) = (
+        images.tested(&images.good, split),
+        images.tested(&images.bad, split),
+    );
     if good.is_empty() || bad.is_empty() {
         bail!(
             "no good or no defective image is left to test when {} good parts are learned; add images or lower --shots",
