@@ -1,16 +1,24 @@
 #!/usr/bin/env bash
-# Builds for 64-bit Arm Linux and runs the test suites under qemu-user, on an x86 Debian 12 with its packages
+# Builds for 64-bit Arm Linux and runs the test suites under qemu-user, on an x86 Debian 12 with
+#
+#     apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
+#
+# and a toolchain that has the target: rustup's (`rustup target add aarch64-unknown-linux-gnu`), which is taken where it is there, Debian's
 #
 #     dpkg --add-architecture arm64 && apt-get update
-#     apt-get install rustc-web cargo-web libstd-rust-web-dev:arm64 gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
+#     apt-get install rustc-web cargo-web libstd-rust-web-dev:arm64
 #
-# or with any toolchain that has the target: RUSTC=... CARGO=... tests/arm64.sh [package ...]
+# or any other: RUSTC=... CARGO=... tests/arm64.sh [package ...]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 target=aarch64-unknown-linux-gnu
-export RUSTC="${RUSTC:-/usr/bin/rustc}"
-cargo="${CARGO:-/usr/bin/cargo}"
+if [[ -z "${RUSTC:-}" ]]; then
+    RUSTC="$(command -v rustc || true)"
+    [[ -n "$RUSTC" && -d "$("$RUSTC" --print sysroot)/lib/rustlib/$target" ]] || RUSTC=/usr/bin/rustc
+fi
+export RUSTC
+cargo="${CARGO:-$(dirname "$RUSTC")/cargo}"
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/ssl-edge/target-arm64}"
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER="${LINKER:-aarch64-linux-gnu-gcc}"
 # The path of libraries is said twice, since a libc of Debian's arm64 packages may be on this machine as well, and two that are mixed hang.

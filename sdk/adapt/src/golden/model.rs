@@ -136,6 +136,8 @@ impl GoldenModel {
 
     /// Whether all sizes and numbers fit together; if not, what does not.
     pub(super) fn check(&self) -> Result<(), String> {
+        let options = self.golden.options.check();
+        options.map_err(|error| error.to_string())?;
         if !self.golden.is_whole() {
             return Err("the golden parts are no grids of finite numbers".into());
         }
@@ -149,7 +151,10 @@ impl GoldenModel {
         };
         let threshold = match &report.frame {
             None => parts == 1,
-            Some(frame) => parts > 1 && frame.value.is_finite(),
+            Some(frame) => {
+                let rate = frame.rate > 0.0 && frame.rate < 1.0;
+                parts > 1 && frame.value.is_finite() && rate
+            }
         };
         let floor = report.floor == self.good.as_ref().map(Conformal::floor);
         let unit = report.unit.is_finite() && report.unit >= LEAST_UNIT;
@@ -346,6 +351,34 @@ mod tests {
             model.inspect(&other),
             Err(AdaptError::GridShape { .. })
         ));
+    }
+
+    /// As they may be in a file: an endless search, and a promise that is none.
+    #[test]
+    fn options_and_rates_out_of_range_do_not_pass() {
+        let good = fit(&parts(1, 3), 0.1);
+        assert_eq!(good.check(), Ok(()));
+        let mut shift = good.clone();
+        shift.golden.options.max_shift = 17;
+        assert!(
+            shift
+                .check()
+                .is_err_and(|why| why.contains("largest shift"))
+        );
+        let mut window = good.clone();
+        window.golden.options.prepare.window = 2;
+        assert!(window.check().is_err_and(|why| why.contains("window")));
+        for rate in [0.0, 1.0, f64::NAN] {
+            let mut other = good.clone();
+            other.report.frame.as_mut().unwrap().rate = rate;
+            assert!(other.check().is_err_and(|why| why.contains("threshold")));
+        }
+        let options = GoldenOptions {
+            max_shift: 17,
+            ..GoldenOptions::default()
+        };
+        let parts = parts(1, 1);
+        assert!(Golden::fit(&[grid(&parts[0])], &options).is_err());
     }
 
     #[test]
