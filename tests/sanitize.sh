@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs under a sanitizer what its kind of mistake could hide in. Both by default, or one: tests/sanitize.sh [address] [thread]
 #
-#   address   AddressSanitizer and LeakSanitizer, with debug assertions: the packed encoder's kernels, frames read through strides, mapped bundles
+#   address   AddressSanitizer and LeakSanitizer, with debug assertions: the packed encoder's kernels, and both sides of the plug-ins
 #   thread    ThreadSanitizer: the packed encoder with its team and its turns, calls that are given up, several threads over one encoder
 #
 # Takes rustup's nightly toolchain with Rust's sources, since ThreadSanitizer must see the locks of the standard library as well:
@@ -52,8 +52,7 @@ tests() {
 address() {
     RUSTFLAGS="$(flags address asan | tr '\n' ' ')"
     export RUSTFLAGS CARGO_TARGET_DIR="$targets/address" CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true
-    tests -p ssl-edge-bundle --lib --tests
-    tests -p ssl-edge-vision --lib --tests
+    tests -p ssl-edge-plugin -p ssl-edge-gpu -p ssl-edge-cuda --lib --tests
     tests -p ssl-edge-nn --lib -- infer:: ops::simd
     tests -p ssl-edge-runtime --lib --tests
 }
