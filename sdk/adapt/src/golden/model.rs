@@ -121,14 +121,11 @@ impl GoldenModel {
     pub fn inspect(&self, frame: &TokenGrid<'_>) -> Result<GoldenScore, AdaptError> {
         let found = self.golden.compare(frame)?;
         let score = score_of(&found);
-        let mut heat = found.differences;
-        let scale = (1.0 / self.report.unit) as f32;
-        heat.values.iter_mut().for_each(|value| *value *= scale);
         Ok(GoldenScore {
             score,
             p_value: self.good.as_ref().map(|good| good.p_value(score)),
             differs: self.report.frame.map(|frame| score > frame.value),
-            heat,
+            heat: found.differences.scaled(1.0 / self.report.unit),
             shift: found.shift,
             nearest: found.nearest,
         })
@@ -379,6 +376,18 @@ mod tests {
         };
         let parts = parts(1, 1);
         assert!(Golden::fit(&[grid(&parts[0])], &options).is_err());
+    }
+
+    /// A unit beyond f32, which only a file can have, leaves what is infinitely different so.
+    #[test]
+    fn heat_is_a_number_for_any_unit() {
+        let mut model = fit(&[vec![1.0; SIZE[0] * SIZE[1] * DIM]], 0.1);
+        model.golden.options.prepare.unit_norm = false;
+        model.report.unit = 1e231;
+        assert_eq!(model.check(), Ok(()));
+        let far = vec![f32::MAX; SIZE[0] * SIZE[1] * DIM];
+        let found = model.inspect(&grid(&far)).unwrap();
+        assert!(found.heat.kept().all(|heat| heat == f32::INFINITY));
     }
 
     #[test]
