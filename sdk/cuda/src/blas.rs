@@ -5,7 +5,7 @@ use std::ffi::{c_int, c_void};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use libloading::Library;
-use ssl_edge_gpu::{ColumnMajor, Error, Kind, Product, Result, View};
+use ssl_edge_gpu::{Error, Kind, Layout, PlanKey, Product, Result, View};
 use ssl_edge_plugin::Refusal;
 use ssl_edge_plugin::guest::Failure;
 
@@ -41,9 +41,6 @@ const EPILOGUE_BIAS: u32 = 4;
 const PREF_WORKSPACE_BYTES: c_int = 1;
 /// Of a, b, c and the result.
 const PREF_ALIGNMENTS: [c_int; 4] = [5, 6, 7, 8];
-
-/// Alignment in bytes beyond which it makes no difference.
-const ALIGNED: u64 = 256;
 
 /// `cublasLtMatmulHeuristicResult_t`.
 #[repr(C)]
@@ -96,18 +93,6 @@ functions! {
     );
 }
 
-/// What a plan depends on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    shape: ColumnMajor,
-    read: Kind,
-    written: Kind,
-    has_summand: bool,
-    has_bias: bool,
-    /// Of a, b, c and the result.
-    alignment: [u32; 4],
-}
-
 /// A product that cuBLAS is ready for. What it made lives until the library is closed with it.
 #[derive(Clone, Copy)]
 struct Plan {
@@ -126,7 +111,7 @@ unsafe impl Send for Plan {}
 pub(crate) struct Blas {
     functions: Functions,
     handle: Handle,
-    plans: Mutex<HashMap<Key, Plan>>,
+    plans: Mutex<HashMap<PlanKey, Plan>>,
     session: Arc<Session>,
 }
 
@@ -156,10 +141,6 @@ fn cuda_type(kind: Kind) -> Result<c_int> {
         Kind::Bf16 => Ok(R_16BF),
         Kind::U32 | Kind::U8 => Err(Error::machine("matrices are f32, bf16 or f16")),
     }
-}
-
-fn alignment(view: View) -> u32 {
-    (1u64 << view.address.trailing_zeros().min(8)).min(ALIGNED) as u32
 }
 
 /// A value as the attribute functions take it.
@@ -210,14 +191,7 @@ impl Blas {
     /// All views are alive and hold the product's matrices; the workspace is used by this stream alone.
     pub(crate) unsafe fn run(&self, product: &Product, at: Place) -> Result<bool> {
         let c = product.c.unwrap_or(product.out);
-        let key = Key {
-            shape: product.column_major(),
-            read: product.a.kind,
-            written: product.out.kind,
-            has_summand: product.c.is_some(),
-            has_bias: product.bias.is_some(),
-            alignment: [product.b, product.a, c, product.out].map(alignment),
-        };
+        let key = PlanKey::of(product);
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         let plan = match plans.get(&key) {
             Some(plan) => *plan,
@@ -257,7 +231,7 @@ impl Blas {
         Ok(plan.adds_bias)
     }
 
-    fn plan(&self, key: &Key, workspace: usize) -> Result<Plan> {
+    fn plan(&self, key: &PlanKey, workspace: usize) -> Result<Plan> {
         match self.plan_with(key, key.has_bias, workspace) {
             // Not every combination of types is known to take a bias; it is then added by a kernel.
             Err(_) if key.has_bias => self.plan_with(key, false, workspace),
@@ -265,7 +239,7 @@ impl Blas {
         }
     }
 
-    fn plan_with(&self, key: &Key, adds_bias: bool, workspace: usize) -> Result<Plan> {
+    fn plan_with(&self, key: &PlanKey, adds_bias: bool, workspace: usize) -> Result<Plan> {
         let mut plan = Plan {
             desc: std::ptr::null_mut(),
             layouts: [std::ptr::null_mut(); 3],
@@ -279,42 +253,31 @@ impl Blas {
         filled.map(|()| plan)
     }
 
-    fn fill(&self, plan: &mut Plan, key: &Key, workspace: usize) -> Result<()> {
-        let ColumnMajor {
-            m,
-            n,
-            k,
-            a_transposed,
-            b_transposed,
-            lda,
-            ldb,
-            ldc,
-        } = key.shape;
+    fn fill(&self, plan: &mut Plan, key: &PlanKey, workspace: usize) -> Result<()> {
         // SAFETY: the pointer can be written.
         let status =
             unsafe { (self.functions.create_desc)(&raw mut plan.desc, COMPUTE_32F, R_32F) };
         check("describing a product", status)?;
-        let stored = |transposed: bool, rows: usize, columns: usize| {
-            if transposed {
-                (columns, rows)
-            } else {
-                (rows, columns)
-            }
-        };
-        let matrices = [
-            (key.read, stored(a_transposed, m, k), lda),
-            (key.read, stored(b_transposed, k, n), ldb),
-            (key.written, (m, n), ldc),
-        ];
-        for (layout, (kind, (rows, columns), ld)) in plan.layouts.iter_mut().zip(matrices) {
-            let kind = cuda_type(kind)?;
+        for (layout, matrix) in plan.layouts.iter_mut().zip(key.layouts()) {
+            let Layout {
+                rows, columns, ld, ..
+            } = matrix;
+            let kind = cuda_type(matrix.kind)?;
             let create = self.functions.create_layout;
             // SAFETY: the pointer can be written.
             let status = unsafe { create(layout, kind, rows as u64, columns as u64, ld as i64) };
             check("describing a matrix", status)?;
         }
-        self.set(plan.desc, DESC_TRANS_A, &c_int::from(a_transposed))?;
-        self.set(plan.desc, DESC_TRANS_B, &c_int::from(b_transposed))?;
+        self.set(
+            plan.desc,
+            DESC_TRANS_A,
+            &c_int::from(key.shape.a_transposed),
+        )?;
+        self.set(
+            plan.desc,
+            DESC_TRANS_B,
+            &c_int::from(key.shape.b_transposed),
+        )?;
         if plan.adds_bias {
             self.set(plan.desc, DESC_EPILOGUE, &EPILOGUE_BIAS)?;
         }

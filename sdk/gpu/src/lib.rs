@@ -22,12 +22,14 @@ pub mod linear;
 pub mod losses;
 mod machine;
 pub mod multi;
+mod plan;
 
 use error::bail;
 pub use error::{Error, Result};
 pub use machine::{
     Arg, ColumnMajor, Kind, Launch, Machine, Memory, Product, View, bytes_of, expect, int, multiply,
 };
+pub use plan::{Layout, PlanKey};
 
 /// Which of the two common definitions of GELU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Frames that are given up, and several threads over one encoder while it happens. Run under ThreadSanitizer by tests/tsan.sh.
+//! Frames that are given up, and several threads over one encoder while it happens. Run under ThreadSanitizer by tests/sanitize.sh.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -6,19 +6,13 @@ use std::fs;
 
 use libfuzzer_sys::fuzz_target;
 use ssl_edge_adapt::{FitOptions, Job};
+use ssl_edge_fuzz::with_length_and_crc;
 
 fuzz_target!(|bytes: &[u8]| {
     read(bytes);
-    if bytes.len() < 24 {
-        return;
+    if let Some(whole) = with_length_and_crc(bytes) {
+        read(&whole);
     }
-    let mut whole = bytes.to_vec();
-    let end = whole.len() - 4;
-    let length = (end - 20) as u64;
-    whole[12..20].copy_from_slice(&length.to_le_bytes());
-    let crc = crc32fast::hash(&whole[..end]);
-    whole[end..].copy_from_slice(&crc.to_le_bytes());
-    read(&whole);
 });
 
 fn read(bytes: &[u8]) {

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use ssl_edge_adapt::anomaly::{Rates, TokenGrid};
+use ssl_edge_adapt::golden::{GoldenModel, GoldenOptions, GoldenParts};
 use ssl_edge_adapt::{EncoderId, FitOptions, Job, SampleMeta};
 use ssl_edge_bundle::{
     ArchSpec, Bundle, BundleWriter, ClsSource, EncoderSpec, GoldenSpec, GraphSpec, PatchSource,
@@ -15,11 +17,12 @@ type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 fn main() -> Outcome {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
-    for target in ["bundle", "job", "frame", "wire", "head"] {
+    for target in ["bundle", "job", "golden", "frame", "wire", "head"] {
         fs::create_dir_all(corpus.join(target))?;
     }
     bundles(&corpus.join("bundle"))?;
     jobs(&corpus.join("job"))?;
+    golden_parts(&corpus.join("golden"))?;
     frames(&corpus.join("frame"))?;
     lines(&corpus.join("wire"))?;
     heads(&corpus.join("head"))
@@ -101,6 +104,37 @@ fn jobs(folder: &Path) -> Outcome {
     job.save(&folder.join("taught"))?;
     job.fit(&FitOptions::default())?;
     job.save(&folder.join("fitted"))?;
+    Ok(())
+}
+
+/// One golden part without an encoder, two of which one has a mask, and four that are summed up in statistics.
+fn golden_parts(folder: &Path) -> Outcome {
+    const SIZE: [usize; 2] = [3, 4];
+    let keep: Vec<bool> = (0..12).map(|at| at != 5).collect();
+    for (name, n, masked) in [("one", 1, 9), ("two", 2, 1), ("four", 4, 9)] {
+        let tokens = |part: usize| (0..24).map(move |i| ((i * (7 + part)) as f32).sin());
+        let parts: Vec<Vec<f32>> = (0..n).map(|part| tokens(part).collect()).collect();
+        let mut grids = Vec::new();
+        for (part, tokens) in parts.iter().enumerate() {
+            let grid = TokenGrid::new(tokens, SIZE, 2)?;
+            grids.push(if part == masked {
+                grid.with_mask(&keep)?
+            } else {
+                grid
+            });
+        }
+        let encoder = EncoderId {
+            hash: [3; 32],
+            dim: 2,
+        };
+        let golden = GoldenParts {
+            tokens: "encoder".to_owned(),
+            encoder: (n > 1).then_some(encoder),
+            sources: (0..n).map(|part| format!("{part}.png")).collect(),
+            model: GoldenModel::fit(&grids, &GoldenOptions::default(), &Rates::default())?,
+        };
+        golden.save(&folder.join(name))?;
+    }
     Ok(())
 }
 

@@ -145,8 +145,7 @@ impl Default for Prepare {
 }
 
 impl Prepare {
-    /// The kept tokens, prepared, `[n, dim]`, in the order of the grid.
-    pub(crate) fn apply(&self, grid: &TokenGrid<'_>) -> Result<Matrix<f32>, AdaptError> {
+    pub(crate) fn check(&self) -> Result<(), AdaptError> {
         if self.window.is_multiple_of(2) || self.window > 15 {
             return Err(AdaptError::BadOption {
                 name: "window",
@@ -154,6 +153,12 @@ impl Prepare {
                 range: "odd, from 1 to 15",
             });
         }
+        Ok(())
+    }
+
+    /// The kept tokens, prepared, `[n, dim]`, in the order of the grid.
+    pub(crate) fn apply(&self, grid: &TokenGrid<'_>) -> Result<Matrix<f32>, AdaptError> {
+        self.check()?;
         let kept: Vec<usize> = (0..grid.len()).filter(|&i| grid.keeps(i)).collect();
         let mut out = Matrix::zeros(kept.len(), grid.dim());
         for (i, &index) in kept.iter().enumerate() {

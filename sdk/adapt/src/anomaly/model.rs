@@ -198,7 +198,7 @@ impl NormalModel {
             Memory::Pca(pca) => pca.is_whole(),
             Memory::Neighbours(bank) => bank.is_whole(),
         };
-        fits && check_share(&self.options).is_ok()
+        fits && check_share(&self.options).is_ok() && self.options.prepare.check().is_ok()
     }
 
     pub(super) fn score_prepared(&self, tokens: &Matrix<f32>) -> Vec<f32> {

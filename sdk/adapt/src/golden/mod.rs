@@ -22,12 +22,15 @@ const STATISTICS_FROM: usize = 3;
 /// Observations that the variance over all positions is worth beside those of one position.
 const PRIOR: f64 = 4.0;
 
+/// Largest shift that may be searched for: the search takes time with its square.
+const MOST_SHIFT: usize = 16;
+
 /// How frames are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GoldenOptions {
     /// What is done to tokens first.
     pub prepare: Prepare,
-    /// Largest shift in tokens that is searched for, in each direction.
+    /// Largest shift in tokens that is searched for, in each direction; at most 16.
     pub max_shift: usize,
 }
 
@@ -37,6 +40,19 @@ impl Default for GoldenOptions {
             prepare: Prepare::default(),
             max_shift: 2,
         }
+    }
+}
+
+impl GoldenOptions {
+    fn check(&self) -> Result<(), AdaptError> {
+        if self.max_shift > MOST_SHIFT {
+            return Err(AdaptError::BadOption {
+                name: "largest shift",
+                value: self.max_shift.to_string(),
+                range: "from 0 to 16",
+            });
+        }
+        self.prepare.check()
     }
 }
 
@@ -240,6 +256,7 @@ struct Learned {
 
 impl Learned {
     fn of(parts: &[TokenGrid<'_>], options: &GoldenOptions) -> Result<Self, AdaptError> {
+        options.check()?;
         let first = parts.first().ok_or(AdaptError::NoGoodFrame)?;
         let (size, dim) = ([first.rows(), first.cols()], first.dim());
         let planes = parts

@@ -121,14 +121,11 @@ impl GoldenModel {
     pub fn inspect(&self, frame: &TokenGrid<'_>) -> Result<GoldenScore, AdaptError> {
         let found = self.golden.compare(frame)?;
         let score = score_of(&found);
-        let mut heat = found.differences;
-        let scale = (1.0 / self.report.unit) as f32;
-        heat.values.iter_mut().for_each(|value| *value *= scale);
         Ok(GoldenScore {
             score,
             p_value: self.good.as_ref().map(|good| good.p_value(score)),
             differs: self.report.frame.map(|frame| score > frame.value),
-            heat,
+            heat: found.differences.scaled(1.0 / self.report.unit),
             shift: found.shift,
             nearest: found.nearest,
         })
@@ -136,6 +133,8 @@ impl GoldenModel {
 
     /// Whether all sizes and numbers fit together; if not, what does not.
     pub(super) fn check(&self) -> Result<(), String> {
+        let options = self.golden.options.check();
+        options.map_err(|error| error.to_string())?;
         if !self.golden.is_whole() {
             return Err("the golden parts are no grids of finite numbers".into());
         }
@@ -149,7 +148,10 @@ impl GoldenModel {
         };
         let threshold = match &report.frame {
             None => parts == 1,
-            Some(frame) => parts > 1 && frame.value.is_finite(),
+            Some(frame) => {
+                let rate = frame.rate > 0.0 && frame.rate < 1.0;
+                parts > 1 && frame.value.is_finite() && rate
+            }
         };
         let floor = report.floor == self.good.as_ref().map(Conformal::floor);
         let unit = report.unit.is_finite() && report.unit >= LEAST_UNIT;
@@ -346,6 +348,46 @@ mod tests {
             model.inspect(&other),
             Err(AdaptError::GridShape { .. })
         ));
+    }
+
+    /// As they may be in a file: an endless search, and a promise that is none.
+    #[test]
+    fn options_and_rates_out_of_range_do_not_pass() {
+        let good = fit(&parts(1, 3), 0.1);
+        assert_eq!(good.check(), Ok(()));
+        let mut shift = good.clone();
+        shift.golden.options.max_shift = 17;
+        assert!(
+            shift
+                .check()
+                .is_err_and(|why| why.contains("largest shift"))
+        );
+        let mut window = good.clone();
+        window.golden.options.prepare.window = 2;
+        assert!(window.check().is_err_and(|why| why.contains("window")));
+        for rate in [0.0, 1.0, f64::NAN] {
+            let mut other = good.clone();
+            other.report.frame.as_mut().unwrap().rate = rate;
+            assert!(other.check().is_err_and(|why| why.contains("threshold")));
+        }
+        let options = GoldenOptions {
+            max_shift: 17,
+            ..GoldenOptions::default()
+        };
+        let parts = parts(1, 1);
+        assert!(Golden::fit(&[grid(&parts[0])], &options).is_err());
+    }
+
+    /// A unit beyond f32, which only a file can have, leaves what is infinitely different so.
+    #[test]
+    fn heat_is_a_number_for_any_unit() {
+        let mut model = fit(&[vec![1.0; SIZE[0] * SIZE[1] * DIM]], 0.1);
+        model.golden.options.prepare.unit_norm = false;
+        model.report.unit = 1e231;
+        assert_eq!(model.check(), Ok(()));
+        let far = vec![f32::MAX; SIZE[0] * SIZE[1] * DIM];
+        let found = model.inspect(&grid(&far)).unwrap();
+        assert!(found.heat.kept().all(|heat| heat == f32::INFINITY));
     }
 
     #[test]

@@ -9,25 +9,10 @@ use candle_core::cuda_backend::cudarc::cublaslt::{result, sys};
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaStream, DevicePtr};
 use candle_core::{Error, Result, bail};
 
-use super::{ColumnMajor, Kind, Product, View};
+use super::{Kind, Layout, PlanKey, Product};
 
 /// Scratch of cuBLAS: what NVIDIA recommends for Hopper.
 const WORKSPACE: usize = 32 << 20;
-
-/// Alignment in bytes beyond which it makes no difference.
-const ALIGNED: u64 = 256;
-
-/// What a plan depends on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    shape: ColumnMajor,
-    read: Kind,
-    written: Kind,
-    has_summand: bool,
-    has_bias: bool,
-    /// Of a, b, c and the result.
-    alignment: [u32; 4],
-}
 
 /// A product that cuBLAS is ready for.
 struct Plan {
@@ -58,7 +43,7 @@ pub(super) struct Matmul {
     handle: Handle,
     workspace: CudaSlice<u8>,
     stream: Arc<CudaStream>,
-    plans: Mutex<HashMap<Key, Plan>>,
+    plans: Mutex<HashMap<PlanKey, Plan>>,
 }
 
 struct Handle(sys::cublasLtHandle_t);
@@ -88,15 +73,6 @@ fn failed(error: result::CublasError) -> Error {
     Error::Cuda(format!("cuBLAS: {error}").into()).bt()
 }
 
-fn alignment(view: View) -> u32 {
-    let bytes = if view.address == 0 {
-        ALIGNED
-    } else {
-        1 << view.address.trailing_zeros().min(8)
-    };
-    bytes.min(ALIGNED) as u32
-}
-
 /// A value as the attribute functions take it.
 fn bytes<T>(value: &T) -> (*const c_void, usize) {
     (std::ptr::from_ref(value).cast(), size_of::<T>())
@@ -122,14 +98,7 @@ impl Matmul {
     /// All views are alive and hold the product's matrices.
     pub(super) unsafe fn run(&self, product: &Product) -> Result<bool> {
         let c = product.c.unwrap_or(product.out);
-        let key = Key {
-            shape: product.column_major(),
-            read: product.a.kind,
-            written: product.out.kind,
-            has_summand: product.c.is_some(),
-            has_bias: product.bias.is_some(),
-            alignment: [product.b, product.a, c, product.out].map(alignment),
-        };
+        let key = PlanKey::of(product);
         self.stream.context().bind_to_thread().w()?;
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         let plan = match plans.entry(key) {
@@ -172,7 +141,7 @@ impl Matmul {
         Ok(plan.adds_bias)
     }
 
-    fn plan(&self, key: &Key) -> Result<Plan> {
+    fn plan(&self, key: &PlanKey) -> Result<Plan> {
         match self.plan_with(key, key.has_bias) {
             // Not every combination of types is known to take a bias; it is then added by a kernel.
             Err(_) if key.has_bias => self.plan_with(key, false),
@@ -180,37 +149,18 @@ impl Matmul {
         }
     }
 
-    fn plan_with(&self, key: &Key, adds_bias: bool) -> Result<Plan> {
+    fn plan_with(&self, key: &PlanKey, adds_bias: bool) -> Result<Plan> {
         use sys::cublasLtMatmulDescAttributes_t as Attribute;
-        let ColumnMajor {
-            m,
-            n,
-            k,
-            a_transposed,
-            b_transposed,
-            lda,
-            ldb,
-            ldc,
-        } = key.shape;
         let compute = sys::cublasComputeType_t::CUBLAS_COMPUTE_32F;
         let product =
             result::create_matmul_desc(compute, sys::cudaDataType::CUDA_R_32F).map_err(failed)?;
-        let stored = |transposed: bool, rows: usize, columns: usize| {
-            if transposed {
-                (columns, rows)
-            } else {
-                (rows, columns)
-            }
+        let layout = |matrix: Layout| {
+            let (rows, columns) = (matrix.rows as u64, matrix.columns as u64);
+            let kind = cuda_type(matrix.kind)?;
+            result::create_matrix_layout(kind, rows, columns, matrix.ld as i64).map_err(failed)
         };
-        let layout = |kind: Kind, (rows, columns): (usize, usize), ld: usize| {
-            result::create_matrix_layout(cuda_type(kind)?, rows as u64, columns as u64, ld as i64)
-                .map_err(failed)
-        };
-        let layouts = [
-            layout(key.read, stored(a_transposed, m, k), lda)?,
-            layout(key.read, stored(b_transposed, k, n), ldb)?,
-            layout(key.written, (m, n), ldc)?,
-        ];
+        let [a, b, out] = key.layouts();
+        let layouts = [layout(a)?, layout(b)?, layout(out)?];
         let mut plan = Plan {
             product,
             layouts,
@@ -220,12 +170,12 @@ impl Matmul {
         set(
             product,
             Attribute::CUBLASLT_MATMUL_DESC_TRANSA,
-            &i32::from(a_transposed),
+            &i32::from(key.shape.a_transposed),
         )?;
         set(
             product,
             Attribute::CUBLASLT_MATMUL_DESC_TRANSB,
-            &i32::from(b_transposed),
+            &i32::from(key.shape.b_transposed),
         )?;
         if adds_bias {
             set(

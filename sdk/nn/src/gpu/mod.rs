@@ -23,7 +23,7 @@ pub(crate) mod update;
 pub(crate) use cuda::{Cuda, machine_of, open};
 #[cfg(feature = "cuda")]
 pub(crate) use ssl_edge_gpu::{
-    Arg, ColumnMajor, Kind, Launch, Machine, Memory, Product, View, attention, block, kernels,
+    Arg, Kind, Launch, Layout, Machine, Memory, PlanKey, Product, View, attention, block, kernels,
     linear, losses, multi,
 };
 
