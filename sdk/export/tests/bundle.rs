@@ -5,7 +5,9 @@ mod support;
 use std::fs;
 use std::path::Path;
 
-use ssl_edge_bundle::{Bundle, BundleWriter, EncoderSpec, GOLDEN, ONNX, Pooling, WEIGHTS};
+use ssl_edge_bundle::{
+    Bundle, BundleError, BundleWriter, EncoderSpec, GOLDEN, ONNX, Pooling, WEIGHTS,
+};
 use ssl_edge_export::{ExportError, export_encoder, random_bundle};
 use ssl_edge_nn::candle::{Device, Tensor};
 use ssl_edge_nn::{Gelu, tensors_from_bytes, tensors_to_bytes};
@@ -187,14 +189,45 @@ fn members_that_cannot_be_decoded_are_named_errors() {
     for (index, (engine, word, change)) in cases.into_iter().enumerate() {
         let error = open(&rewritten(&bundle, change), engine).unwrap_err();
         let message = error.to_string();
+        let golden = matches!(word, GOLDEN | "patch_mean");
         assert!(
-            matches!(error, RuntimeError::Load { .. }),
+            match &error {
+                RuntimeError::Load { .. } => !golden,
+                RuntimeError::Bundle(BundleError::Member { member, .. }) =>
+                    golden && member == GOLDEN,
+                _ => false,
+            },
             "case {index}: {message}"
         );
         assert!(
             message.contains("b.sslb") && message.contains(word),
             "case {index}: {message}"
         );
+    }
+}
+
+/// A byte of a member is changed in the file: whoever needs the member names it, and whoever does not runs.
+#[test]
+fn a_damaged_member_is_named_by_the_engines_that_read_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("b.sslb");
+    let whole = random().to_bytes().unwrap().into_owned();
+    for damaged in [WEIGHTS, ONNX, GOLDEN] {
+        let contents = random().member(damaged).unwrap().into_owned();
+        let mut bytes = whole.clone();
+        let at = bytes.windows(64).position(|part| part == &contents[..64]);
+        bytes[at.unwrap() + contents.len() - 1] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let bundle = Bundle::open(&path).unwrap();
+        for (engine, reads) in [(EngineKind::Native, WEIGHTS), (EngineKind::Onnx, ONNX)] {
+            match open(&bundle, engine) {
+                Ok(()) => assert!(damaged != reads && damaged != GOLDEN),
+                Err(RuntimeError::Bundle(BundleError::Member { member, .. })) => {
+                    assert!(member == damaged && (damaged == reads || damaged == GOLDEN));
+                }
+                Err(other) => panic!("{damaged}, {engine}: {other}"),
+            }
+        }
     }
 }
 

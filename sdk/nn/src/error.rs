@@ -78,6 +78,12 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// Weights whose reader fails.
+    #[error("weights cannot be read: {source}")]
+    Read {
+        /// What the reader says.
+        source: std::io::Error,
+    },
     /// Memory that the system refuses.
     #[error(
         "the system refuses {:.2} GiB of memory for the encoder; lower the batch or the image size, or leave it more memory",

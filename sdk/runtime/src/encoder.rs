@@ -134,7 +134,7 @@ impl Encoder {
         let manifest = bundle.manifest().clone();
         let preprocess = preprocess(&manifest.preprocess).map_err(load)?;
         let engine = build(bundle, options, place)?;
-        let golden = GoldenVectors::read(bundle, options.precision).map_err(load)?;
+        let golden = GoldenVectors::read(bundle, options.precision)?;
         let mut self_test = golden.run(engine.as_ref(), &manifest)?;
         let rounding = match place.precision {
             _ if options.precision.is_blocks() && place != Place::default() => BLOCKS_TOLERANCE,

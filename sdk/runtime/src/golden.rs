@@ -1,7 +1,7 @@
 //! Golden vectors: inputs with the embeddings that every engine must give.
 
 use safetensors::{Dtype, SafeTensors};
-use ssl_edge_bundle::{Bundle, GOLDEN, Manifest};
+use ssl_edge_bundle::{Bundle, BundleError, GOLDEN, Manifest};
 
 use crate::embedding::{l2_normalize, mean_rows};
 use crate::{Engine, Precision, RuntimeError};
@@ -34,8 +34,8 @@ impl GoldenVectors {
     /// Decodes the golden vectors of a bundle and checks their shapes against its manifest.
     ///
     /// # Errors
-    /// What is missing or of another shape.
-    pub fn read(bundle: &Bundle, precision: Precision) -> Result<Self, String> {
+    /// A member that is missing, damaged or of another shape.
+    pub fn read(bundle: &Bundle, precision: Precision) -> Result<Self, BundleError> {
         let manifest = bundle.manifest();
         let (count, dim) = (manifest.golden.count, manifest.dim());
         let [height, width] = manifest.input_size();
@@ -46,10 +46,14 @@ impl GoldenVectors {
             _ => (GOLDEN, manifest.golden.tolerance),
         };
         let read = |member: &str, name: &str, shape: &[usize]| {
-            let bytes = bundle.member(member).map_err(|error| error.to_string())?;
-            let tensors = SafeTensors::deserialize(&bytes)
-                .map_err(|error| format!("{member} cannot be decoded: {error}"))?;
-            values(member, &tensors, name, shape)
+            let bytes = bundle.member(member)?;
+            let tensors = SafeTensors::deserialize(&bytes).map_err(|error| error.to_string());
+            let read = tensors.and_then(|tensors| values(&tensors, name, shape));
+            read.map_err(|reason| BundleError::Member {
+                path: bundle.path().to_owned(),
+                member: member.to_owned(),
+                reason,
+            })
         };
         Ok(Self {
             count,
@@ -117,18 +121,13 @@ fn nan_max(a: f32, b: f32) -> f32 {
     }
 }
 
-fn values(
-    member: &str,
-    tensors: &SafeTensors<'_>,
-    name: &str,
-    shape: &[usize],
-) -> Result<Vec<f32>, String> {
+fn values(tensors: &SafeTensors<'_>, name: &str, shape: &[usize]) -> Result<Vec<f32>, String> {
     let view = tensors
         .tensor(name)
-        .map_err(|_| format!("{member} has no tensor {name}"))?;
+        .map_err(|_| format!("it has no tensor {name}"))?;
     if view.dtype() != Dtype::F32 || view.shape() != shape {
         return Err(format!(
-            "{member}: {name} is {:?} {:?} instead of F32 {shape:?}",
+            "{name} is {:?} {:?} instead of F32 {shape:?}",
             view.dtype(),
             view.shape()
         ));

@@ -34,7 +34,9 @@ mod report;
 
 pub use embedding::{Embedding, l2_normalize};
 pub use encoder::{Encoder, Options, Place};
-pub use engines::{Engine, EngineKind, PluginReport, Precision, Tokens, inspect_plugin};
+pub use engines::{
+    Engine, EngineKind, PluginReport, Precision, Tokens, inspect_plugin, vit_config,
+};
 pub use error::RuntimeError;
 pub use golden::{GoldenVectors, SelfTest};
 pub use graph::{GraphChoice, GraphError, GraphPort, ReadGraph, graph_tokens, read_graph};

@@ -54,11 +54,7 @@ impl Bench<'_> {
         bundle: &Bundle,
         weights: &EncoderWeights,
     ) -> Result<Vec<u8>, QuantizeError> {
-        let read = GoldenVectors::read(bundle, Precision::F32);
-        let golden = read.map_err(|reason| QuantizeError::Manifest {
-            path: bundle.path().to_owned(),
-            reason,
-        })?;
+        let golden = GoldenVectors::read(bundle, Precision::F32)?;
         let encoder = self.pack(weights)?;
         let (mut cls, mut means) = (Vec::new(), Vec::new());
         for input in golden.input.chunks_exact(self.preprocess.len()) {

@@ -29,9 +29,9 @@ mod yardstick;
 use std::path::{Path, PathBuf};
 
 use ssl_edge_bundle::{Bundle, BundleWriter, Variant, VariantFigures, VariantSpec, WEIGHTS, save};
+use ssl_edge_nn::VitConfig;
 use ssl_edge_nn::infer::EncoderWeights;
-use ssl_edge_nn::{Gelu, VitConfig};
-use ssl_edge_runtime::{Encoder, Options};
+use ssl_edge_runtime::{Encoder, Options, vit_config};
 
 pub use error::{GateFailure, QuantizeError};
 pub use gates::{Gate, GateMetric};
@@ -251,19 +251,5 @@ fn config(bundle: &Bundle) -> Result<VitConfig, QuantizeError> {
             reason: "it is an imported graph; quantise the graph before it is imported".to_owned(),
         });
     };
-    Ok(VitConfig {
-        dim: arch.dim,
-        depth: arch.depth,
-        heads: arch.heads,
-        patch: arch.patch,
-        registers: arch.registers,
-        mlp_ratio: arch.mlp_ratio,
-        image_size: arch.image_size,
-        gelu: if arch.gelu == "erf" {
-            Gelu::Erf
-        } else {
-            Gelu::Tanh
-        },
-        eps: arch.eps,
-    })
+    Ok(vit_config(arch))
 }

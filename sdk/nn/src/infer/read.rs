@@ -82,8 +82,8 @@ fn reject(reason: String) -> Error {
     Error::Config { reason }
 }
 
-fn unreadable(error: io::Error) -> Error {
-    reject(format!("weights that cannot be read: {error}"))
+fn unreadable(source: io::Error) -> Error {
+    Error::Read { source }
 }
 
 /// The list of tensors, which lie one behind the other and fill the rest of the file.

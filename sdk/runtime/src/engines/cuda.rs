@@ -9,8 +9,7 @@ use ssl_edge_plugin::{
     Device, Encoder, Options as OpenOptions, Plugin, PluginError, Precision, Shape as Sizes,
 };
 
-use super::native::config;
-use super::{Engine, EngineKind, Shape, arch};
+use super::{Engine, EngineKind, Shape, arch, vit_config};
 use crate::{Options, Place, RuntimeError};
 
 /// Name of the engine in the file name of its plug-in.
@@ -82,7 +81,7 @@ impl Cuda {
         let plugin = Plugin::find(NAME, options.plugin.as_deref()).map_err(unusable)?;
         let manifest = bundle.manifest();
         let shape = Shape::of(manifest);
-        let config = config(arch(manifest).map_err(load)?);
+        let config = vit_config(arch(manifest).map_err(load)?);
         let bytes = bundle.member(WEIGHTS)?;
         let weights =
             EncoderWeights::from_bytes(&bytes).map_err(|error| load(error.to_string()))?;

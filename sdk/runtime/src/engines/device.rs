@@ -6,8 +6,7 @@ use ssl_edge_nn::compute::{Precision as Products, pooled};
 use ssl_edge_nn::infer::EncoderWeights;
 use ssl_edge_nn::{Error, QuantisedVit, Vit, VitConfig, tensors_from_bytes};
 
-use super::native::config;
-use super::{Engine, EngineKind, Shape, arch, check_lengths, weights};
+use super::{Engine, EngineKind, Shape, Unfit, arch, check_lengths, vit_config, weights};
 use crate::{Precision, RuntimeError};
 
 /// `ssl-edge-nn` on a device.
@@ -31,11 +30,10 @@ impl OnDevice {
         precision: Precision,
         device: &Device,
         products: Products,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, Unfit> {
         let manifest = bundle.manifest();
-        let config = config(arch(manifest)?);
-        let bytes = bundle.member(weights(manifest, precision)?);
-        let bytes = &*bytes.map_err(|error| error.to_string())?;
+        let config = vit_config(arch(manifest)?);
+        let bytes = &*bundle.member(weights(manifest, precision)?)?;
         let dense = match products {
             Products::F16 => DType::F16,
             Products::F32 | Products::Bf16 => DType::F32,
@@ -47,7 +45,7 @@ impl OnDevice {
             false => dense_vit(&config, bytes, device, dense).map(Model::Dense),
         };
         Ok(Self {
-            model: model.map_err(|error| error.to_string())?,
+            model: model?,
             precision,
             n_prefix: config.n_prefix(),
             shape: Shape::of(manifest),

@@ -7,15 +7,19 @@ use std::sync::Arc;
 
 #[cfg(feature = "onnx")]
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use ssl_edge_bundle::{ArchSpec, Bundle, Manifest, WEIGHTS};
+use ssl_edge_bundle::{ArchSpec, Bundle, Manifest};
 use ssl_edge_nn::infer::{BlockFormat, Isa};
 
 pub use cuda::{PluginReport, inspect_plugin};
+pub use load::vit_config;
+
+use load::{Unfit, weights};
 
 use crate::{Limit, Options, Place, Reached, RuntimeError};
 
 mod cuda;
 mod device;
+mod load;
 mod native;
 #[cfg(feature = "onnx")]
 pub(crate) mod onnx;
@@ -244,11 +248,7 @@ pub(crate) fn build(
     options: &Options,
     place: Place,
 ) -> Result<Box<dyn Engine>, RuntimeError> {
-    let load = |reason: String| RuntimeError::Load {
-        path: bundle.path().to_owned(),
-        engine: options.engine,
-        reason,
-    };
+    let load = |unfit: Unfit| unfit.of(bundle, options.engine);
     check_precision(bundle, options)?;
     if options.engine != EngineKind::Cuda && place != Place::default() {
         return on_device(bundle, options, place);
@@ -290,11 +290,7 @@ fn on_device(
         reason: error.to_string(),
     })?;
     let loaded = device::OnDevice::load(bundle, precision, &opened, place.precision);
-    let engine = loaded.map_err(|reason| RuntimeError::Load {
-        path: bundle.path().to_owned(),
-        engine,
-        reason,
-    })?;
+    let engine = loaded.map_err(|unfit| unfit.of(bundle, engine))?;
     Ok(Box::new(engine))
 }
 
@@ -337,17 +333,6 @@ fn check_precision(bundle: &Bundle, options: &Options) -> Result<(), RuntimeErro
         EngineKind::Cuda => refuse(format!(
             "engine {engine} runs the f32 variant, in f16 or f32; open it in f32, or choose engine native"
         )),
-    }
-}
-
-/// Name of the member with the weights of a precision.
-fn weights(manifest: &Manifest, precision: Precision) -> Result<&str, String> {
-    match precision {
-        Precision::F32 => Ok(WEIGHTS),
-        _ => match manifest.variants.get(precision.name()) {
-            Some(variant) => Ok(&variant.weights),
-            None => Err(format!("it has no {precision} variant")),
-        },
     }
 }
 

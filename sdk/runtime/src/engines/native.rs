@@ -1,10 +1,10 @@
 //! The encoder on our own kernels, packed and planned when the bundle is opened.
 
-use ssl_edge_bundle::{ArchSpec, Bundle};
+use ssl_edge_bundle::Bundle;
+use ssl_edge_nn::VitConfig;
 use ssl_edge_nn::infer::{EncoderWeights, Isa, PackedOptions, PackedVit, Progress};
-use ssl_edge_nn::{Gelu, VitConfig};
 
-use super::{Engine, EngineKind, Shape, arch, weights};
+use super::{Engine, EngineKind, Shape, Unfit, arch, vit_config, weights};
 use crate::{Interruption, Limit, Precision, Reached, RuntimeError};
 
 /// Work memory that images which go through the blocks together may take, where they are several.
@@ -24,9 +24,9 @@ impl Native {
         bundle: &Bundle,
         precision: Precision,
         threads: usize,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, Unfit> {
         let manifest = bundle.manifest();
-        let config = config(arch(manifest)?);
+        let config = vit_config(arch(manifest)?);
         let member = weights(manifest, precision)?;
         let shape = Shape::of(manifest);
         // Tokens, queries, and two each of keys and values.
@@ -51,17 +51,14 @@ fn pack(
     precision: Precision,
     config: &VitConfig,
     options: &PackedOptions,
-) -> Result<PackedVit, String> {
-    let encoder = if precision.is_blocks() {
-        let bytes = bundle.member(member).map_err(|error| error.to_string())?;
-        EncoderWeights::from_bytes(&bytes)
-            .and_then(|weights| PackedVit::new(config, weights, options))
-    } else {
-        let reader = bundle.reader(member).map_err(|error| error.to_string())?;
-        let len = bundle.member_size(member).unwrap_or_default();
-        PackedVit::read(config, reader, len, options)
-    };
-    encoder.map_err(|error| error.to_string())
+) -> Result<PackedVit, Unfit> {
+    if precision.is_blocks() {
+        let weights = EncoderWeights::from_bytes(&bundle.member(member)?)?;
+        return Ok(PackedVit::new(config, weights, options)?);
+    }
+    let reader = bundle.reader(member)?;
+    let len = bundle.member_size(member).unwrap_or_default();
+    Ok(PackedVit::read(config, reader, len, options)?)
 }
 
 impl Engine for Native {
@@ -134,23 +131,5 @@ fn failed(error: &ssl_edge_nn::Error) -> RuntimeError {
     RuntimeError::Run {
         engine: EngineKind::Native,
         reason: error.to_string(),
-    }
-}
-
-pub(super) fn config(arch: &ArchSpec) -> VitConfig {
-    VitConfig {
-        dim: arch.dim,
-        depth: arch.depth,
-        heads: arch.heads,
-        patch: arch.patch,
-        registers: arch.registers,
-        mlp_ratio: arch.mlp_ratio,
-        image_size: arch.image_size,
-        gelu: if arch.gelu == "erf" {
-            Gelu::Erf
-        } else {
-            Gelu::Tanh
-        },
-        eps: arch.eps,
     }
 }

@@ -8,7 +8,7 @@ use tract_onnx::prelude::multithread::{Executor, multithread_tract_scope};
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::plan;
 
-use super::{Engine, EngineKind, check_lengths};
+use super::{Engine, EngineKind, Unfit, check_lengths};
 use crate::embedding::mean_rows;
 use crate::graph::checked::{Checked, guarded};
 use crate::{GraphError, Interruption, Limit, Reached, RuntimeError};
@@ -151,16 +151,16 @@ fn short(name: &str, values: &[f32], len: usize) -> TractError {
 }
 
 impl Onnx {
-    pub(super) fn load(bundle: &Bundle, pool: Arc<ThreadPool>) -> Result<Self, String> {
-        let graph = bundle.member(ONNX).map_err(|error| error.to_string())?;
-        let graph = Checked::read(&graph).map_err(|error| error.to_string())?;
+    pub(super) fn load(bundle: &Bundle, pool: Arc<ThreadPool>) -> Result<Self, Unfit> {
+        let graph = Checked::read(&bundle.member(ONNX)?).map_err(|error| error.to_string())?;
         let threads = pool.current_num_threads();
         let executor = match threads {
             1 => Executor::SingleThread,
             _ => Executor::MultiThread(pool),
         };
         let wiring = Wiring::of(bundle.manifest());
-        Self::new(&graph, wiring, executor, threads).map_err(|error| error.to_string())
+        let engine = Self::new(&graph, wiring, executor, threads);
+        engine.map_err(|error| error.to_string().into())
     }
 
     /// On the caller's thread, outside any bundle.

@@ -195,11 +195,7 @@ fn size(bundle: &Bundle, encoder: &Encoder) -> u64 {
 fn cosine(args: &EncodeArgs, bundle: &Bundle, encoder: &Encoder) -> Result<f64> {
     let reference = args.reference.as_deref().map(Bundle::open).transpose()?;
     let reference = reference.as_ref().unwrap_or(bundle);
-    let golden = GoldenVectors::read(reference, Precision::F32);
-    let golden = golden.map_err(|reason| {
-        let path = reference.path().display();
-        anyhow::anyhow!("the golden vectors of {path} cannot be read: {reason}")
-    })?;
+    let golden = GoldenVectors::read(reference, Precision::F32)?;
     let (one, dim) = (encoder.preprocess().len(), encoder.dim());
     if golden.input.len() != golden.count * one || golden.cls.len() != golden.count * dim {
         let path = reference.path().display();
