@@ -1,7 +1,8 @@
 //! Few-shot jobs: teach classes with a handful of frames, fit in milliseconds, inspect.
 //!
 //! A [`Job`] holds features, not images, and belongs to the encoder that made them: [`calibrate`], [`sample_frame`] and
-//! [`inspect_frame`] check that before they do anything else.
+//! [`inspect_frame`] check that before they do anything else. A frame that must not take longer than the line allows goes through
+//! [`inspect_frame_within`].
 //!
 //! ```no_run
 //! use ssl_edge::encoder::{Encoder, EngineKind, Options};
