@@ -1,8 +1,9 @@
-//! Layers in blocks on candle's CPU device, beside the same weights in f32.
+//! Layers in blocks on candle's CPU device, and on GPUs where there are any, beside the same weights in f32.
 
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 
 use super::*;
+use crate::compute::{Precision, Processor};
 use crate::ops::check::random;
 use crate::{Init, Params};
 
@@ -60,6 +61,18 @@ fn dequantised(config: &VitConfig, weights: &EncoderWeights) -> Vit {
 
 fn flat(x: &Tensor) -> Vec<f32> {
     x.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// The GPUs of this machine that this build can use.
+fn gpus() -> Vec<Device> {
+    let all = [Processor::Cuda(0), Processor::Metal].into_iter();
+    let opened = all.map(|gpu| gpu.open(Precision::F32, false));
+    let told = opened.inspect(|gpu| {
+        if let Err(error) = gpu {
+            eprintln!("not run: {error}");
+        }
+    });
+    told.flatten().collect()
 }
 
 fn cosine(a: &[f32], b: &[f32]) -> f64 {
@@ -126,10 +139,17 @@ fn the_encoder_is_near_the_one_with_dequantised_weights_also_as_metal_composes_i
         let vit = QuantisedVit::load(&config, &weights, &Device::Cpu, DType::F32).unwrap();
         let found = vit.forward(&images).unwrap();
         assert_eq!(found.dims(), want.dims());
+        let mut all = vec![("kernels", found)];
+        for gpu in gpus() {
+            let vit = QuantisedVit::load(&config, &weights, &gpu, DType::F32).unwrap();
+            let found = vit.forward(&images.to_device(&gpu).unwrap()).unwrap();
+            all.push(("GPU", found.to_device(&Device::Cpu).unwrap()));
+        }
         let composed = ops::composed(|| vit.forward(&images)).unwrap();
         let half = QuantisedVit::load(&config, &weights, &Device::Cpu, DType::F16).unwrap();
         let half = ops::composed(|| half.forward(&images)).unwrap();
-        for (what, found) in [("kernels", found), ("composed", composed), ("f16", half)] {
+        all.extend([("composed", composed), ("f16", half)]);
+        for (what, found) in all {
             assert_eq!(found.dtype(), DType::F32);
             let (found, want) = (flat(&found), flat(&want));
             for (found, want) in found.chunks(config.dim).zip(want.chunks(config.dim)) {
