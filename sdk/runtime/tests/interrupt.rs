@@ -157,7 +157,7 @@ fn an_error_says_how_far_the_call_came() {
     let (mut cls, mut patches) = (vec![0.0; batch * 64], vec![0.0; batch * 64 * 64]);
     let mut seen = 0;
     // Long enough for some frames and too short for all; how many is the machine's affair.
-    for micros in std::iter::successors(Some(100), |micros| Some(micros * 5 / 4)) {
+    for micros in std::iter::successors(Some(100), |micros| Some(2 * micros)) {
         let limit = Limit::within(Duration::from_micros(micros));
         match encoder.tokens_until(&input, batch, &mut cls, &mut patches, &limit) {
             Ok(()) => break,

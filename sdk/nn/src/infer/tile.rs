@@ -131,6 +131,10 @@ pub(super) enum Form {
     )]
     Signed2,
     /// Activations as i16, two values of k together: `vpmaddwd`.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        allow(dead_code, reason = "only kernels for x86-64 take it")
+    )]
     Wide2,
 }
 
