@@ -2,6 +2,7 @@
 
 use crate::bad_input::Kept;
 use crate::support::{Shared, fail, succeed, text};
+use ssl_edge::encoder::Bundle;
 use std::fs;
 
 #[test]
@@ -39,24 +40,51 @@ fn a_bundle_cut_anywhere() {
         fail(&args, &["cut.sslb", "ssl-edge export"]);
         kept.assert_unchanged();
     }
-    let mut flipped = whole.clone();
-    flipped[n / 2] ^= 1;
-    fs::write(&cut, flipped).unwrap();
-    let samples = shared.samples();
-    let out = folder.path().join("e.safetensors");
-    fail(
-        &[
-            "embed",
-            "--bundle",
-            text(&cut),
-            "--images",
-            text(&samples),
-            "--out",
-            text(&out),
-        ],
-        &["cut.sslb", "damaged"],
+}
+
+/// A changed byte is found by whoever reads the member that it is in, and by `bundle verify` wherever it is.
+#[test]
+fn a_bundle_changed_anywhere() {
+    let shared = Shared::get();
+    let whole = fs::read(shared.bundle()).unwrap();
+    let bundle = Bundle::open(&shared.bundle()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (changed, out) = (
+        folder.path().join("cut.sslb"),
+        folder.path().join("e.safetensors"),
     );
-    assert!(!out.exists());
+    let samples = shared.samples();
+    let embed = [
+        "embed",
+        "--bundle",
+        text(&changed),
+        "--images",
+        text(&samples),
+        "--out",
+        text(&out),
+    ];
+    let verify = ["bundle", "verify", text(&changed)];
+    for member in [
+        "manifest.json",
+        "weights.safetensors",
+        "encoder.onnx",
+        "golden.safetensors",
+    ] {
+        let contents = bundle.member(member).unwrap();
+        let at = whole.windows(64).position(|part| part == &contents[..64]);
+        let mut bytes = whole.clone();
+        bytes[at.unwrap() + contents.len() / 2] ^= 1;
+        fs::write(&changed, bytes).unwrap();
+        fail(&verify, &["cut.sslb", "ssl-edge export"]);
+        if member == "encoder.onnx" {
+            // The native engine does not read the graph.
+            succeed(&embed);
+            fs::remove_file(&out).unwrap();
+        } else {
+            fail(&embed, &["cut.sslb", "ssl-edge export"]);
+            assert!(!out.exists());
+        }
+    }
 }
 
 #[test]
