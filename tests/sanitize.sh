@@ -31,6 +31,9 @@ done
 }
 targets="${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/ssl-edge/target-sanitize}"
 
+# Memory that cannot be had is refused, as it is without a sanitizer: tests ask for it.
+refuse="allocator_may_return_null=1"
+
 # What rustc is told, for the sanitizer `$1` with the runtime `$2`.
 flags() {
     echo "-Zsanitizer=$1"
@@ -52,14 +55,17 @@ tests() {
 address() {
     RUSTFLAGS="$(flags address asan | tr '\n' ' ')"
     export RUSTFLAGS CARGO_TARGET_DIR="$targets/address" CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true
-    tests -p ssl-edge-plugin -p ssl-edge-gpu -p ssl-edge-cuda --lib --tests
+    export ASAN_OPTIONS="$refuse"
+    tests -p ssl-edge-plugin -p ssl-edge-gpu --lib --tests
+    # Not its integration tests: a program cannot open a library that was built for AddressSanitizer as well.
+    tests -p ssl-edge-cuda --lib
     tests -p ssl-edge-nn --lib -- infer:: ops::simd
     tests -p ssl-edge-runtime --lib --tests
 }
 
 thread() {
     RUSTFLAGS="$(flags thread tsan | tr '\n' ' ')"
-    export RUSTFLAGS CARGO_TARGET_DIR="$targets/thread" TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1"
+    export RUSTFLAGS CARGO_TARGET_DIR="$targets/thread" TSAN_OPTIONS="$refuse halt_on_error=1 second_deadlock_stack=1"
     tests -Zbuild-std -p ssl-edge-nn --lib -- infer::
     tests -Zbuild-std -p ssl-edge-runtime --test interrupt
 }

@@ -174,8 +174,10 @@ unsafe fn guard(error: *mut Text, body: impl FnOnce() -> Result<(), Failure>) ->
         Ok(Err(failure)) => failure,
         Err(panic) => {
             let reason = format!("the plug-in panicked: {}", message(&*panic));
-            // What the panic carries may panic when it is dropped.
-            std::mem::forget(panic);
+            // What the panic carries may panic when it is dropped; what that carries is left alone.
+            if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
+                std::mem::forget(second);
+            }
             Failure::new(Refusal::Panicked, reason)
         }
     };
