@@ -5,8 +5,8 @@
     cargo build --release -p ssl-edge-cli
     encode_table.py --ssl-edge target/release/ssl-edge --out docs/encoders.md [--rounds 5] [--threads 1,2] [--archs vit_n16,...]
 
-Keep the machine quiet meanwhile. Each round runs every program once, one after the other, each in a process of its own, batch 1; a figure is the
-median over rounds. `--peer` names another Python that has onnxruntime. With `--soak MINUTES` the native engine then runs for so long in f32 and in
+Keep the machine quiet meanwhile. Each round runs every program once, one after the other, each in a process of its own, batch 1, and without tract a
+batch of `--batch` as well; a figure is the median over rounds. `--peer` names another Python that has onnxruntime. With `--soak MINUTES` the native engine then runs for so long in f32 and in
 int8, and must keep its memory flat. The JSON behind the tables is written beside the document with `--json FILE`.
 """
 import argparse, datetime, json, os, platform, statistics, struct, subprocess, sys, tempfile, time, zipfile
@@ -46,9 +46,9 @@ def prepare(a, arch, folder):
     return base, graphs, int8
 
 
-def command(a, files, engine, precision, threads):
+def command(a, files, engine, precision, threads, batch):
     base, graphs, int8 = files
-    runs = ["--threads", str(threads), "--runs", str(a.runs)]
+    runs = ["--threads", str(threads), "--runs", str(a.runs), "--batch", str(batch)]
     if engine == "ONNX Runtime":
         return [a.peer, os.path.abspath(__file__), "--peer-graph", graphs[precision], "--reference", base, *runs]
     ours = [a.ssl_edge, "bench", "encode", "--json", *runs]
@@ -62,16 +62,17 @@ def measure(a):
     with tempfile.TemporaryDirectory() as folder:
         for arch in a.archs:
             files = prepare(a, arch, folder)
-            cases = [(e, p, t) for t in a.threads for p in ("f32", "int8") for e in ENGINES]
+            cases = [(e, p, t, 1) for t in a.threads for p in ("f32", "int8") for e in ENGINES]
+            cases += [(e, p, max(a.threads), a.batch) for p in ("f32", "int8") for e in ("native", "ONNX Runtime")]
             rounds = {case: [] for case in cases}
             for _ in range(a.rounds):
                 for case in cases:
                     rounds[case].append(measured(command(a, files, *case)))
-            for (engine, precision, threads), runs in rounds.items():
+            for (engine, precision, threads, batch), runs in rounds.items():
                 middle = lambda key: statistics.median(run[key] for run in runs)
-                result = {"arch": arch, "engine": engine, "precision": precision, "threads": threads, "rounds": [run["ms"] for run in runs],
+                result = {"arch": arch, "engine": engine, "precision": precision, "threads": threads, "batch": batch, "rounds": [run["ms"] for run in runs],
                           **{key: middle(key) for key in ("ms", "peak_mib", "cosine", "bytes", "start_ms")}}
-                peers = rounds["ONNX Runtime", precision, threads]
+                peers = rounds["ONNX Runtime", precision, threads, batch]
                 result["faster_by"] = statistics.median(peer["ms"] / run["ms"] for peer, run in zip(peers, runs))
                 results.append(result)
                 print(json.dumps(result), file=sys.stderr, flush=True)
@@ -89,7 +90,7 @@ def table(head, rows):
 
 
 def times(results, threads):
-    rows = []
+    results, rows = [r for r in results if r["batch"] == 1], []
     for arch, precision in dict.fromkeys((r["arch"], r["precision"]) for r in results):
         found = {r["engine"]: r for r in results if (r["arch"], r["precision"], r["threads"]) == (arch, precision, threads)}
         ms = [f"{found[engine]['ms']:.1f}" for engine in ENGINES]
@@ -97,9 +98,18 @@ def times(results, threads):
     return table(["encoder", "precision", *(f"{engine} ms" for engine in ENGINES), "native is faster by", "tract is faster by"], rows)
 
 
+def batches(results, batch):
+    rows = []
+    for r in results:
+        if (r["engine"], r["batch"]) == ("native", batch):
+            peer = next(p for p in results if p["engine"] != "native" and all(p[key] == r[key] for key in ("arch", "precision", "threads", "batch")))
+            rows.append([r["arch"], r["precision"], f"{r['ms']:.1f}", f"{peer['ms']:.1f}", f"{r['faster_by']:.2f}"])
+    return table(["encoder", "precision", "native ms", "ONNX Runtime ms", "native is faster by"], rows)
+
+
 def costs(results, threads):
     rows = [[r["arch"], r["precision"], r["engine"], f"{r['peak_mib']:.0f}", f"{r['bytes'] / 1e6:.1f}", f"{r['start_ms']:.0f}", f"{r['cosine']:.6f}"]
-            for r in results if r["threads"] == threads]
+            for r in results if (r["threads"], r["batch"]) == (threads, 1)]
     return table(["encoder", "precision", "engine", "peak MiB", "MB on disk", "start-up ms", "cosine to f32"], rows)
 
 
@@ -152,7 +162,7 @@ def peer(a):
     for image, want in zip(images, expected):
         found = run(image[None])[0]
         cosines.append(float(found @ want / (np.linalg.norm(found) * np.linalg.norm(want))))
-    image = np.random.default_rng(1).uniform(-2, 2, images[:1].shape).astype(np.float32)
+    image = np.random.default_rng(1).uniform(-2, 2, (a.batch, *images.shape[1:])).astype(np.float32)
     taken = []
     for i in range(3 + a.runs):
         begin = time.perf_counter()
@@ -167,7 +177,7 @@ def document(a, results, soaks):
     fill = {"machine": cpu(), "date": datetime.date.today().isoformat(), "onnxruntime": version, "rounds": a.rounds, "runs": a.runs, "size": a.size,
             "archs": ",".join(a.archs), "threads": ",".join(map(str, a.threads)), "soak": a.soak or 10,
             "times": "\n\n".join(f"{t} thread{'s' if t > 1 else ''}:\n\n{times(results, t)}" for t in a.threads),
-            "costs": costs(results, a.threads[-1]), "costs_threads": a.threads[-1], "soaked": soaked(soaks)}
+            "batch": a.batch, "batches": batches(results, a.batch), "most_threads": max(a.threads), "costs": costs(results, a.threads[-1]), "costs_threads": a.threads[-1], "soaked": soaked(soaks)}
     text = open(os.path.join(HERE, "encode_table.template.md")).read()
     for key, value in fill.items():
         text = text.replace("{{" + key + "}}", str(value))
@@ -184,6 +194,7 @@ def main():
     p.add_argument("--threads", default="1,2", type=lambda text: [int(n) for n in text.split(",")])
     p.add_argument("--archs", default=",".join(ARCHS), type=lambda text: text.split(","))
     p.add_argument("--size", type=int, default=224)
+    p.add_argument("--batch", type=int, default=8)
     p.add_argument("--soak", type=float, default=0, metavar="MINUTES")
     p.add_argument("--peer", default=sys.executable, metavar="PYTHON")
     p.add_argument("--peer-graph", help=argparse.SUPPRESS)
