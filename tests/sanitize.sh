@@ -60,7 +60,6 @@ address() {
     # Not its integration tests: a program cannot open a library that was built for AddressSanitizer as well.
     tests -p ssl-edge-cuda --lib
     tests -p ssl-edge-nn --lib -- infer:: ops::simd
-    tests -p ssl-edge-runtime --lib --tests
 }
 
 thread() {
