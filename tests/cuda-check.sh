@@ -33,4 +33,9 @@ for package in "${packages[@]}"; do
     cargo check --features cuda -p "$package"
 done
 cargo check --features kernels -p ssl-edge-cuda
+if command -v mpicc >/dev/null; then
+    cargo check --features nccl -p ssl-edge-cli
+else
+    echo "cuda-check.sh: feature nccl is left out, there is no MPI (Debian: libopenmpi-dev libclang-dev)" >&2
+fi
 echo "type-checked with features cuda and kernels: ${packages[*]}"
