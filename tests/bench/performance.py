@@ -11,7 +11,7 @@ with `--features mpi`; else the document says that they were not.
 Keep the machine quiet meanwhile: it takes about twenty minutes on two cores. Each round runs both programs once, one after the other;
 a figure is the median over rounds, a ratio the median of the rounds' ratios. A ratio above 1 means that ssl-edge is faster.
 """
-import argparse, datetime, json, os, platform, shutil, statistics, subprocess, sys
+import argparse, datetime, json, os, platform, shutil, statistics, subprocess, sys, time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ARCHS = {"vit_t16": "vit_ti16", "vit_s16": "vit_s16", "vit_b16": "vit_b16"}
@@ -45,7 +45,7 @@ def table(head, rows):
 
 
 def beside(a):
-    steps, parts = [], []
+    steps, parts, products = [], [], []
     for method in ("mae", "dino"):
         for arch in ARCHS:
             batch = BATCH[method]
@@ -57,9 +57,10 @@ def beside(a):
                           f"{own['peak_mib']:,.0f}", f"{rounds[0][1]['peak_mib']:,.0f}"])
             parts.append([method.upper(), arch, f"{own['forward_ms']:,.0f}", f"{own['backward_ms']:,.0f}", f"{own['update_ms']:,.0f}",
                           f"{own['gflops']:.0f}", f"{100 * own['gflops'] / own['product_gflops']:.0f} %"])
+            products.append(middle(lambda r: r[0]["product_gflops"]))
             print(json.dumps({"method": method, "arch": arch, "rounds": rounds}), file=sys.stderr, flush=True)
     return (table(["step", "encoder", "batch", "ssl-edge ms", "img/s", "PyTorch ms", "ratio", "ssl-edge MiB", "PyTorch MiB"], steps),
-            table(["step", "encoder", "forward ms", "backward ms", "update ms", "GFLOP/s", "of a product"], parts))
+            (table(["step", "encoder", "forward ms", "backward ms", "update ms", "GFLOP/s", "of a product"], parts), statistics.median(products)))
 
 
 def scaling(a):
@@ -111,6 +112,20 @@ def machine():
     return f"{os.cpu_count()} cores of {model} ({wide}), {gib:.0f} GiB, {platform.system()} {platform.machine()}"
 
 
+def torch_product(threads):
+    """GFLOP/s of one product of two 2048 x 2048 matrices by PyTorch, median of nine."""
+    import torch
+
+    torch.set_num_threads(threads)
+    x, y = torch.randn(2048, 2048), torch.randn(2048, 2048)
+    seconds = []
+    for _ in range(12):
+        start = time.perf_counter()
+        x @ y
+        seconds.append(time.perf_counter() - start)
+    return 2 * 2048**3 / statistics.median(seconds[3:]) / 1e9
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--ssl-edge", required=True)
@@ -124,7 +139,7 @@ def main():
     batch, size, threads = scaling(a)
     text = open(os.path.join(HERE, "performance.template.md")).read()
     fill = {"machine": machine(), "date": datetime.date.today().isoformat(), "torch": torch.__version__.split("+")[0], "threads": a.threads,
-            "rounds": a.rounds, "steps": steps, "parts": parts, "processes": processes(a), "by_batch": batch, "by_size": size, "by_threads": threads}
+            "rounds": a.rounds, "products": f"{parts[1]:.0f} GFLOP/s by our code, {torch_product(a.threads):.0f} by PyTorch", "steps": steps, "parts": parts[0], "processes": processes(a), "by_batch": batch, "by_size": size, "by_threads": threads}
     for key, value in fill.items():
         text = text.replace("{{" + key + "}}", str(value))
     with open(a.out, "w") as f:
