@@ -62,14 +62,15 @@ impl Bundle {
     }
 
     fn of(path: &Path, source: Source, members: Members) -> Result<Self, BundleError> {
+        let text = manifest_text(path, &source, &members)?.into_owned();
         let mut bundle = Self {
             path: path.to_owned(),
-            manifest: parse_manifest(path, &source, &members)?,
+            manifest: parse_manifest(path, &text)?,
             source,
             members,
             signer: None,
         };
-        bundle.signer = bundle.check_signature()?;
+        bundle.signer = bundle.check_signature(&text)?;
         bundle.check_list()?;
         Ok(bundle)
     }
@@ -140,7 +141,8 @@ impl Bundle {
             bundle: self,
             name: name.to_owned(),
             left: range,
-            hash: Some(Sha256::new()),
+            // What is in memory was checked when the bundle was made of it.
+            hash: matches!(self.source, Source::File { .. }).then(Sha256::new),
         })
     }
 
@@ -181,7 +183,8 @@ impl Bundle {
         self.mismatch(member, "its SHA-256 differs".to_owned())
     }
 
-    fn check_signature(&self) -> Result<Option<PublicKey>, BundleError> {
+    /// Whose signature of `manifest` there is. It is of the bytes that were parsed: the file may have changed since.
+    fn check_signature(&self, manifest: &[u8]) -> Result<Option<PublicKey>, BundleError> {
         let Some(range) = self.members.get(SIGNATURE) else {
             return Ok(None);
         };
@@ -189,7 +192,7 @@ impl Bundle {
             return Err(damaged(&self.path, "its signature is larger than 4 KiB"));
         }
         let signature = self.member(SIGNATURE)?;
-        let signer = signature::verify(&self.member(MANIFEST)?, &signature);
+        let signer = signature::verify(manifest, &signature);
         signer.map(Some).map_err(|reason| BundleError::Signature {
             path: self.path.clone(),
             reason,
@@ -232,7 +235,7 @@ pub struct MemberReader<'a> {
     bundle: &'a Bundle,
     name: String,
     left: Range<u64>,
-    /// Taken when the end is reached.
+    /// Of a file; taken when the end is reached.
     hash: Option<Sha256>,
 }
 
@@ -260,11 +263,11 @@ impl Read for MemberReader<'_> {
     }
 }
 
-fn parse_manifest(
+fn manifest_text<'a>(
     path: &Path,
-    source: &Source,
+    source: &'a Source,
     members: &Members,
-) -> Result<Manifest, BundleError> {
+) -> Result<Cow<'a, [u8]>, BundleError> {
     let text = match members.get(MANIFEST) {
         Some(range) if range.end - range.start <= MAX_MANIFEST => source.bytes(range),
         Some(_) => return Err(damaged(path, "its manifest is larger than 1 MiB")),
@@ -275,14 +278,17 @@ fn parse_manifest(
             });
         }
     };
-    let text = text.map_err(|error| refused(path, error.into()))?;
+    text.map_err(|error| refused(path, error.into()))
+}
+
+fn parse_manifest(path: &Path, text: &[u8]) -> Result<Manifest, BundleError> {
     let invalid = |field: &str, reason: String| BundleError::Manifest {
         path: path.to_owned(),
         field: field.to_owned(),
         reason,
     };
     let versions: Versions =
-        serde_json::from_slice(&text).map_err(|error| invalid("schema", error.to_string()))?;
+        serde_json::from_slice(text).map_err(|error| invalid("schema", error.to_string()))?;
     if versions.schema > SCHEMA {
         return Err(BundleError::NewerSchema {
             path: path.to_owned(),
@@ -292,7 +298,7 @@ fn parse_manifest(
         });
     }
     let manifest: Manifest =
-        serde_json::from_slice(&text).map_err(|error| invalid("JSON", error.to_string()))?;
+        serde_json::from_slice(text).map_err(|error| invalid("JSON", error.to_string()))?;
     manifest
         .validate()
         .map_err(|(field, reason)| invalid(field, reason))?;

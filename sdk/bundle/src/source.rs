@@ -89,7 +89,7 @@ impl Source {
     /// # Errors
     /// As [`Source::read_at`].
     pub(crate) fn hash_into(&self, range: Range<u64>, hash: &mut Sha256) -> io::Result<()> {
-        let mut piece = vec![0; PIECE.min((range.end - range.start) as usize)];
+        let mut piece = vec![0; (range.end - range.start).min(PIECE as u64) as usize];
         let mut at = range.start;
         while at < range.end {
             let len = (range.end - at).min(PIECE as u64) as usize;
