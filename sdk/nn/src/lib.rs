@@ -15,6 +15,7 @@ mod error;
 mod gpu;
 mod grads;
 pub mod infer;
+mod kernels;
 pub mod ops;
 pub mod optim;
 mod params;

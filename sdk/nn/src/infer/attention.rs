@@ -1,7 +1,7 @@
 //! Attention of some query rows of one image: `softmax(Q Kᵀ / √d) V` per head, in f32.
 
 use super::layer::{Target, each_panel};
-use super::tile::{Ahead, COLUMNS, FloatTile, Kernels};
+use crate::kernels::{Ahead, COLUMNS, FloatTile, Kernels};
 use crate::ops::simd::{self, vectorised};
 
 /// Sizes of the attention over one image.

@@ -2,9 +2,9 @@
 
 use super::buffer::Aligned;
 use super::quantise::{Quantised, pack_int};
-use super::tile::{Ahead, COLUMNS, Cut, FloatTile, IntTile, Kernels};
 use super::weights::Stored;
 use crate::Error;
+use crate::kernels::{Ahead, COLUMNS, Cut, FloatTile, IntTile, Kernels};
 
 /// Largest K of an integer layer: `127 · 127 · K` fits into 31 bits.
 const MAX_INT_K: usize = 1 << 16;

@@ -9,30 +9,21 @@
 //! number of threads nor on the batch.
 
 mod attention;
-#[cfg(target_arch = "x86_64")]
-mod avx2;
-#[cfg(target_arch = "x86_64")]
-mod avx512;
 mod blocks;
 mod buffer;
 mod gguf;
-mod isa;
 mod layer;
-#[cfg(target_arch = "aarch64")]
-mod neon;
 mod parts;
 mod plan;
-mod portable;
 mod quantise;
 mod read;
 mod team;
-mod tile;
 mod turn;
 mod vit;
 mod weights;
 
+pub use crate::kernels::Isa;
 pub use blocks::{BLOCK, BlockFormat};
-pub use isa::Isa;
 pub use vit::{PackedOptions, PackedVit, Progress};
 pub use weights::{EncoderWeights, LINEAR_LAYERS, Stored};
 

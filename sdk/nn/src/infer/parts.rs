@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use super::attention::Heads;
 use super::layer::{Layer, Packed};
-use super::tile::Kernels;
 use super::vit::{Block, Model, Norm, PackedOptions};
 use super::weights::{EncoderWeights, Stored};
+use crate::kernels::Kernels;
 use crate::{Error, VitConfig};
 
 /// The tensors of an encoder: weights of linear layers packed, all else as it was stored.

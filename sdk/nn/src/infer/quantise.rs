@@ -2,8 +2,8 @@
 
 use super::buffer::Aligned;
 use super::layer::{IntPanels, Rows};
-use super::tile::{COLUMNS, Form};
 use crate::Error;
+use crate::kernels::{COLUMNS, Form};
 use crate::ops::simd::vectorised;
 
 /// Largest magnitude of a quantised value; -128 is not used, so that ranges are symmetric.

@@ -6,8 +6,8 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::layer::{Layer, Packed, Rows, Target};
 use super::quantise::Quantised;
-use super::tile::Kernels;
 use super::*;
+use crate::kernels::Kernels;
 use crate::{Gelu, Params, Vit, VitConfig};
 
 fn available() -> Vec<Isa> {

@@ -5,15 +5,15 @@ use std::sync::{Mutex, PoisonError};
 
 use super::Stop;
 use super::attention::Heads;
-use super::isa::Isa;
 use super::layer::Layer;
 use super::parts::Parts;
 use super::plan::{Outputs, Workspace};
 use super::read::each_tensor;
 use super::team::Team;
-use super::tile::Kernels;
 use super::turn::Turns;
 use super::weights::EncoderWeights;
+use crate::kernels::Isa;
+use crate::kernels::Kernels;
 use crate::{Error, Gelu, VitConfig};
 
 /// How to run a packed encoder.

@@ -6,7 +6,7 @@
 use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::product::{product, rows, rows_mut};
+use super::product::{Matrix, MatrixMut, product, rows, rows_mut};
 use super::scratch::scratch;
 use super::simd::{self, vectorised};
 use super::{has_kernel, slice, with_slice};
@@ -134,12 +134,12 @@ impl Sizes {
     }
 
     /// Columns of Q (0), K (1) or V (2) of one head in an image's `[N, 3·D]`.
-    fn part<'a>(&self, qkv: &'a [f32], which: usize, head: usize) -> faer::MatRef<'a, f32> {
+    fn part<'a>(&self, qkv: &'a [f32], which: usize, head: usize) -> Matrix<'a> {
         let start = which * self.dim + head * self.head_dim;
         rows(&qkv[start..], self.tokens, self.head_dim, 3 * self.dim)
     }
 
-    fn part_mut<'a>(&self, qkv: &'a mut [f32], which: usize, head: usize) -> faer::MatMut<'a, f32> {
+    fn part_mut<'a>(&self, qkv: &'a mut [f32], which: usize, head: usize) -> MatrixMut<'a> {
         let start = which * self.dim + head * self.head_dim;
         rows_mut(&mut qkv[start..], self.tokens, self.head_dim, 3 * self.dim)
     }
@@ -159,7 +159,6 @@ impl Sizes {
             rows_mut(probs, count, n, n),
             q,
             self.part(qkv, 1, head).transpose(),
-            1.0,
         );
         softmax_rows(&mut *probs, n, self.scale());
     }
@@ -174,7 +173,6 @@ impl Sizes {
                 rows_mut(&mut out[start..], count, self.head_dim, self.dim),
                 rows(probs, count, self.tokens, self.tokens),
                 self.part(qkv, 2, head),
-                1.0,
             );
         }
     }
@@ -189,27 +187,19 @@ impl Sizes {
                 self.part_mut(dqkv, 2, head),
                 rows(p, n, n, n).transpose(),
                 g,
-                1.0,
             );
             product(
                 rows_mut(dp, n, n, n),
                 g,
                 self.part(qkv, 2, head).transpose(),
-                1.0,
             );
             softmax_rows_grad(&*p, &mut *dp, n, self.scale());
             let ds = rows(dp, n, n, n);
-            product(
-                self.part_mut(dqkv, 0, head),
-                ds,
-                self.part(qkv, 1, head),
-                1.0,
-            );
+            product(self.part_mut(dqkv, 0, head), ds, self.part(qkv, 1, head));
             product(
                 self.part_mut(dqkv, 1, head),
                 ds.transpose(),
                 self.part(qkv, 0, head),
-                1.0,
             );
         }
     }

@@ -1,10 +1,9 @@
 //! `y = x Wᵀ + b`, with `W [N, K]` as in PyTorch.
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Tensor, bail};
-use faer::Accum;
 use rayon::prelude::*;
 
-use super::product::{product_parallel, rows, rows_mut};
+use super::product::{Accum, product_parallel, rows, rows_mut};
 use super::simd::vectorised;
 use super::{ROWS_PER_SUM, has_kernel, slice, with_slice};
 

@@ -1,65 +1,512 @@
-//! Matrix products on row-major slices, through faer.
+//! Matrix products, as Goto and van de Geijn lay them out (<https://doi.org/10.1145/1356052.1356053>): both factors are packed for the kernels, B once
+//! for all threads, A by every task for its own rows.
+//!
+//! The sum of an element runs over k in order, in blocks of [`DEPTH`] that are added to the result one after the other. So its bits do not depend on
+//! how rows and columns are cut into tasks, and the cut may depend on the number of threads.
 
-use faer::linalg::matmul::matmul;
-use faer::{Accum, MatMut, MatRef, Par};
 use rayon::prelude::*;
 
-/// Tasks that one product is cut into.
-const TASKS: usize = 16;
+use super::scratch::{Scratch, scratch};
+use crate::kernels::{Ahead, COLUMNS, FloatTile, Isa, Kernels, transpose};
 
-/// Rows or columns of a task are a multiple of this, the height of faer's widest micro-kernel.
-const TILE: usize = 96;
+/// Steps along K between two visits of the result: a panel of B is then 64 KiB.
+const DEPTH: usize = 512;
+
+/// Rows that are multiples of so many values apart (4 KiB) share one set of a first-level cache, which holds eight of them.
+const SAME_SET: usize = 1024;
+
+/// Distance between packed rows of A.
+const STRIDE: usize = DEPTH + 16;
+
+/// Rows of a task: packed, they fit in half of a second-level cache of 512 KiB.
+const TASK_ROWS: usize = 120;
 
 /// Products of fewer multiplications stay on the calling thread.
 const SMALL: usize = 1 << 18;
 
-/// A row-major matrix inside a slice; `stride` is the distance between rows.
-pub(crate) fn rows(data: &[f32], n_rows: usize, n_cols: usize, stride: usize) -> MatRef<'_, f32> {
-    MatRef::from_row_major_slice_with_stride(data, n_rows, n_cols, stride).as_dyn_stride()
+/// Values of a cache line.
+const LINE: usize = 16;
+
+/// A matrix inside a slice.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix<'a> {
+    data: &'a [f32],
+    rows: usize,
+    columns: usize,
+    stride: usize,
+    /// Whether neighbours in memory are in a column, and `stride` is between columns.
+    transposed: bool,
+}
+
+/// A row-major matrix inside a slice, to be written to.
+pub(crate) struct MatrixMut<'a> {
+    data: &'a mut [f32],
+    rows: usize,
+    columns: usize,
+    stride: usize,
+}
+
+/// Whether a product takes the place of what is there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Accum {
+    Replace,
+    Add,
+}
+
+/// A row-major matrix; `stride` is the distance between rows.
+pub(crate) fn rows(data: &[f32], n_rows: usize, n_columns: usize, stride: usize) -> Matrix<'_> {
+    assert!(fits(data.len(), n_rows, n_columns, stride));
+    Matrix {
+        data,
+        rows: n_rows,
+        columns: n_columns,
+        stride,
+        transposed: false,
+    }
 }
 
 /// The same, to be written to.
 pub(crate) fn rows_mut(
     data: &mut [f32],
     n_rows: usize,
-    n_cols: usize,
+    n_columns: usize,
     stride: usize,
-) -> MatMut<'_, f32> {
-    // faer 0.24.4's own row-major constructor for mutable slices mixes up its strides.
-    MatMut::from_column_major_slice_with_stride_mut(data, n_cols, n_rows, stride)
-        .transpose_mut()
-        .as_dyn_stride_mut()
+) -> MatrixMut<'_> {
+    assert!(fits(data.len(), n_rows, n_columns, stride));
+    MatrixMut {
+        data,
+        rows: n_rows,
+        columns: n_columns,
+        stride,
+    }
 }
 
-/// `dst = alpha * a * b` on the calling thread.
-pub(crate) fn product(dst: MatMut<'_, f32>, a: MatRef<'_, f32>, b: MatRef<'_, f32>, alpha: f32) {
-    matmul(dst, Accum::Replace, a, b, alpha, Par::Seq);
+fn fits(len: usize, rows: usize, columns: usize, stride: usize) -> bool {
+    rows == 0 || columns == 0 || stride >= columns && len >= (rows - 1) * stride + columns
+}
+
+impl<'a> Matrix<'a> {
+    pub(crate) fn transpose(self) -> Self {
+        Self {
+            rows: self.columns,
+            columns: self.rows,
+            transposed: !self.transposed,
+            ..self
+        }
+    }
+
+    /// `count` rows of a row-major matrix.
+    pub(crate) fn subrows(self, first: usize, count: usize) -> Self {
+        debug_assert!(!self.transposed);
+        rows(
+            &self.data[first * self.stride..],
+            count,
+            self.columns,
+            self.stride,
+        )
+    }
+
+    /// Columns `k..k + depth` of rows `first..first + count`, row-major, with the distance between rows: where they are, or packed into `to`.
+    fn row_block<'t>(
+        &self,
+        to: &'t mut Scratch,
+        [first, count]: [usize; 2],
+        [k, depth]: [usize; 2],
+    ) -> (&'t [f32], usize)
+    where
+        'a: 't,
+    {
+        if self.transposed {
+            let from = &self.data[k * self.stride + first..];
+            transpose((to, STRIDE), (from, self.stride), [depth, count]);
+            return (to, STRIDE);
+        }
+        if !self.stride.is_multiple_of(SAME_SET) {
+            return (&self.data[first * self.stride + k..], self.stride);
+        }
+        for (row, to) in to.chunks_exact_mut(STRIDE).take(count).enumerate() {
+            let from = &self.data[(first + row) * self.stride + k..][..depth];
+            to[..depth].copy_from_slice(from);
+        }
+        (to, STRIDE)
+    }
+
+    /// Rows `k..` of as many as fill `to [depth, 32]`, of the panel's columns; zeros where there is none.
+    fn pack_panel(&self, to: &mut [f32], panel: usize, k: usize) {
+        let depth = to.len() / COLUMNS;
+        let first = panel * COLUMNS;
+        let width = COLUMNS.min(self.columns - first);
+        if width < COLUMNS {
+            to.fill(0.0);
+        }
+        if self.transposed {
+            let from = &self.data[first * self.stride + k..];
+            return transpose((to, COLUMNS), (from, self.stride), [width, depth]);
+        }
+        let (rows, _) = to.as_chunks_mut::<COLUMNS>();
+        for (row, to) in rows.iter_mut().enumerate() {
+            let from = &self.data[(k + row) * self.stride + first..];
+            match from.first_chunk::<COLUMNS>() {
+                Some(whole) if width == COLUMNS => *to = *whole,
+                _ => to[..width].copy_from_slice(&from[..width]),
+            }
+        }
+    }
+}
+
+/// `[K / DEPTH][panel][depth][32]` of B, on cache lines.
+struct Panels {
+    memory: Scratch,
+    start: usize,
+    k: usize,
+    count: usize,
+}
+
+impl Panels {
+    fn new(k: usize, columns: usize) -> Self {
+        let count = columns.div_ceil(COLUMNS);
+        let memory = scratch(k * count * COLUMNS + LINE);
+        // A pointer to f32 can always be aligned so.
+        let start = memory.as_ptr().align_offset(LINE * size_of::<f32>());
+        Self {
+            memory,
+            start,
+            k,
+            count,
+        }
+    }
+
+    fn blocks(&mut self) -> &mut [f32] {
+        let len = self.k * self.count * COLUMNS;
+        &mut self.memory[self.start..][..len]
+    }
+
+    fn pack(&mut self, b: &Matrix) {
+        let block_len = DEPTH * self.count * COLUMNS;
+        let count = self.count;
+        for (block, values) in self.blocks().chunks_mut(block_len).enumerate() {
+            let panel_len = values.len() / count;
+            let panels = values.chunks_exact_mut(panel_len).enumerate();
+            panels.for_each(|(panel, to)| b.pack_panel(to, panel, block * DEPTH));
+        }
+    }
+
+    fn pack_parallel(&mut self, b: &Matrix) {
+        let block_len = DEPTH * self.count * COLUMNS;
+        let count = self.count;
+        let blocks = self.blocks().par_chunks_mut(block_len).enumerate();
+        blocks.for_each(|(block, values)| {
+            let panel_len = values.len() / count;
+            let panels = values.par_chunks_exact_mut(panel_len).enumerate();
+            panels.for_each(|(panel, to)| b.pack_panel(to, panel, block * DEPTH));
+        });
+    }
+
+    /// One panel of the block that begins at `k`.
+    fn panel(&self, k: usize, panel: usize) -> &[f32] {
+        let depth = DEPTH.min(self.k - k);
+        let start = self.start + (k * self.count + panel * depth) * COLUMNS;
+        &self.memory[start..][..depth * COLUMNS]
+    }
+}
+
+/// Where a task writes.
+#[derive(Clone, Copy)]
+struct Out {
+    data: *mut f32,
+    stride: usize,
+    columns: usize,
+    add: bool,
+}
+
+// SAFETY: tasks write to rows and panels of their own.
+unsafe impl Send for Out {}
+// SAFETY: as above.
+unsafe impl Sync for Out {}
+
+/// Rows and panels of one task.
+struct Part {
+    rows: [usize; 2],
+    panels: [usize; 2],
+}
+
+impl Part {
+    /// The part of `out` that these rows of A and panels of B make.
+    ///
+    /// # Safety
+    /// `out` has as many rows as A and as many columns as B, and nobody else uses this part meanwhile.
+    unsafe fn multiply(&self, kernels: &Kernels, out: Out, a: &Matrix, b: &Panels) {
+        let [first, end] = self.rows;
+        let mut packed = scratch((end - first) * STRIDE);
+        for k in (0..b.k).step_by(DEPTH) {
+            let depth = DEPTH.min(b.k - k);
+            let (rows, lda) = a.row_block(&mut packed, [first, end - first], [k, depth]);
+            let add = out.add || k > 0;
+            for panel in self.panels[0]..self.panels[1] {
+                let values = b.panel(k, panel);
+                for cut in kernels.cuts(end - first) {
+                    let row = first + cut.first;
+                    let tile = FloatTile {
+                        rows: cut.rows,
+                        k: depth,
+                        a: rows[cut.first * lda..].as_ptr(),
+                        lda,
+                        b: values.as_ptr(),
+                        ldb: COLUMNS,
+                        bias: std::ptr::null(),
+                        c: std::ptr::null_mut(),
+                        ldc: COLUMNS,
+                        add,
+                        ahead: Ahead::behind(values, depth, &cut),
+                    };
+                    // SAFETY: the tile's rows of A and its panel of B are packed, and the caller answers for C.
+                    unsafe { out.write(kernels, tile, row, panel * COLUMNS) }
+                }
+            }
+        }
+    }
+}
+
+impl Out {
+    /// Runs a kernel whose result goes to `row` and `column`; a panel that is not whole goes through a buffer.
+    ///
+    /// # Safety
+    /// A and B of the tile reach as far as it says, and nobody else uses its part of C.
+    #[inline]
+    unsafe fn write(&self, kernels: &Kernels, mut tile: FloatTile, row: usize, column: usize) {
+        // SAFETY: inside the matrix, for which the caller answers.
+        let c = unsafe { self.data.add(row * self.stride + column) };
+        let width = COLUMNS.min(self.columns - column);
+        if width == COLUMNS {
+            (tile.c, tile.ldc) = (c, self.stride);
+            // SAFETY: the caller's.
+            return unsafe { kernels.float(&tile) };
+        }
+        let mut whole = [[0.0f32; COLUMNS]; Kernels::MOST_ROWS];
+        let add = std::mem::replace(&mut tile.add, false);
+        tile.c = whole.as_mut_ptr().cast();
+        // SAFETY: the buffer has room for the largest tile.
+        unsafe { kernels.float(&tile) };
+        for (r, values) in whole.iter().take(tile.rows).enumerate() {
+            // SAFETY: the caller's, `width` columns of this row.
+            let to = unsafe { std::slice::from_raw_parts_mut(c.add(r * self.stride), width) };
+            for (to, value) in to.iter_mut().zip(values) {
+                *to = if add { *to + value } else { *value };
+            }
+        }
+    }
+}
+
+impl MatrixMut<'_> {
+    fn out(&mut self, accum: Accum) -> Out {
+        Out {
+            data: self.data.as_mut_ptr(),
+            stride: self.stride,
+            columns: self.columns,
+            add: accum == Accum::Add,
+        }
+    }
+
+    /// Whether there is nothing to sum; what is there has been replaced then.
+    fn is_done(&mut self, accum: Accum, a: &Matrix, b: &Matrix) -> bool {
+        assert!(a.columns == b.rows && self.rows == a.rows && self.columns == b.columns);
+        if self.rows > 0 && self.columns > 0 && a.columns > 0 {
+            return false;
+        }
+        if accum == Accum::Replace {
+            let rows = self.data.chunks_mut(self.stride.max(1)).take(self.rows);
+            rows.for_each(|row| row[..self.columns].fill(0.0));
+        }
+        true
+    }
+}
+
+/// `dst = a * b` on the calling thread.
+pub(crate) fn product(dst: MatrixMut<'_>, a: Matrix<'_>, b: Matrix<'_>) {
+    sequential(dst, Accum::Replace, a, b);
+}
+
+fn sequential(mut dst: MatrixMut<'_>, accum: Accum, a: Matrix<'_>, b: Matrix<'_>) {
+    if dst.is_done(accum, &a, &b) {
+        return;
+    }
+    let kernels = Kernels::of(Isa::detect());
+    let mut panels = Panels::new(b.rows, b.columns);
+    panels.pack(&b);
+    let out = dst.out(accum);
+    for rows in cut(a.rows, a.rows.div_ceil(TASK_ROWS), kernels.rows) {
+        let part = Part {
+            rows,
+            panels: [0, panels.count],
+        };
+        // SAFETY: the sizes were compared, and `dst` is ours.
+        unsafe { part.multiply(&kernels, out, &a, &panels) };
+    }
 }
 
 /// `dst = a * b`, or `dst += a * b`, over all threads of the current rayon pool.
-///
-/// The longer side of `dst` is cut into tasks of their own. faer's parallel product meets at spinning barriers, which cost
-/// many times the product as soon as another program wants a core. The cut depends on the shape alone, and so do the bits.
-pub(crate) fn product_parallel(
-    dst: MatMut<'_, f32>,
-    accum: Accum,
-    a: MatRef<'_, f32>,
-    b: MatRef<'_, f32>,
-) {
-    let (m, n) = dst.shape();
-    if m * n * a.ncols() < SMALL {
-        return matmul(dst, accum, a, b, 1.0, Par::Seq);
+pub(crate) fn product_parallel(mut dst: MatrixMut<'_>, accum: Accum, a: Matrix<'_>, b: Matrix<'_>) {
+    let threads = rayon::current_num_threads();
+    if threads == 1 || a.rows * b.columns * b.rows < SMALL {
+        return sequential(dst, accum, a, b);
     }
-    let chunk = |side: usize| side.div_ceil(TASKS).next_multiple_of(TILE);
-    if m >= n {
-        let rows = chunk(m);
-        dst.par_row_chunks_mut(rows)
-            .zip(a.par_row_chunks(rows))
-            .for_each(|(dst, a)| matmul(dst, accum, a, b, 1.0, Par::Seq));
-    } else {
-        let columns = chunk(n);
-        dst.par_col_chunks_mut(columns)
-            .zip(b.par_col_chunks(columns))
-            .for_each(|(dst, b)| matmul(dst, accum, a, b, 1.0, Par::Seq));
+    if dst.is_done(accum, &a, &b) {
+        return;
+    }
+    let kernels = Kernels::of(Isa::detect());
+    let mut panels = Panels::new(b.rows, b.columns);
+    panels.pack_parallel(&b);
+    let out = dst.out(accum);
+    let n_rows = a.rows.div_ceil(TASK_ROWS).next_multiple_of(threads);
+    let rows: Vec<_> = cut(a.rows, n_rows, kernels.rows).collect();
+    let columns: Vec<_> = cut(panels.count, threads.div_ceil(rows.len()), 1).collect();
+    let parts = rows.len() * columns.len();
+    (0..parts).into_par_iter().for_each(|i| {
+        let part = Part {
+            rows: rows[i / columns.len()],
+            panels: columns[i % columns.len()],
+        };
+        // SAFETY: the sizes were compared, `dst` is ours, and no two parts share rows and panels.
+        unsafe { part.multiply(&kernels, out, &a, &panels) };
+    });
+}
+
+/// Cuts `0..len` into at most `parts` ranges of whole multiples of `unit`, as equal as can be.
+fn cut(len: usize, parts: usize, unit: usize) -> impl Iterator<Item = [usize; 2]> {
+    let units = len.div_ceil(unit);
+    let parts = parts.clamp(1, units.max(1));
+    (0..parts).map(move |i| {
+        let at = |i: usize| (i * units / parts * unit).min(len);
+        [at(i), at(i + 1)]
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noise(seed: u32, len: usize) -> Vec<f32> {
+        let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            state as f32 / u32::MAX as f32 - 0.5
+        };
+        (0..len).map(|_| next()).collect()
+    }
+
+    /// A matrix of this shape in memory that is wider than it, plain or transposed.
+    fn matrix(data: &[f32], [r, c]: [usize; 2], extra: usize, transposed: bool) -> Matrix<'_> {
+        match transposed {
+            true => rows(data, c, r, r + extra).transpose(),
+            false => rows(data, r, c, c + extra),
+        }
+    }
+
+    fn at(m: &Matrix, row: usize, column: usize) -> f64 {
+        f64::from(match m.transposed {
+            true => m.data[column * m.stride + row],
+            false => m.data[row * m.stride + column],
+        })
+    }
+
+    /// Compares with sums in f64; what lies beside the result must stay as it is.
+    fn check(
+        shape: [usize; 3],
+        extra: usize,
+        transposed: [bool; 2],
+        multiply: &dyn Fn(MatrixMut<'_>, Accum, Matrix<'_>, Matrix<'_>),
+    ) {
+        let [m, k, n] = shape;
+        let sides = m.max(k).max(n) + extra;
+        let (a, b) = (noise(1, sides * sides), noise(2, sides * sides));
+        let a = matrix(&a, [m, k], extra, transposed[0]);
+        let b = matrix(&b, [k, n], extra, transposed[1]);
+        for accum in [Accum::Replace, Accum::Add] {
+            let before = noise(3, m * (n + extra));
+            let mut result = before.clone();
+            // The last row may end with the slice.
+            let len = ((m * (n + extra)) as isize - extra as isize).max(0) as usize;
+            multiply(rows_mut(&mut result[..len], m, n, n + extra), accum, a, b);
+            for (i, (found, before)) in result.iter().zip(&before).enumerate() {
+                let (row, column) = (i / (n + extra), i % (n + extra));
+                let mut expected = f64::from(*before);
+                if column < n {
+                    let sum: f64 = (0..k).map(|k| at(&a, row, k) * at(&b, k, column)).sum();
+                    expected = sum + if accum == Accum::Add { expected } else { 0.0 };
+                }
+                let off = (f64::from(*found) - expected).abs();
+                assert!(
+                    off <= 1e-6 * (1.0 + k as f64).sqrt(),
+                    "{shape:?} {transposed:?} at {row}, {column}: {found} for {expected}"
+                );
+            }
+        }
+    }
+
+    const SHAPES: [[usize; 3]; 12] = [
+        [0, 3, 2],
+        [3, 0, 2],
+        [3, 2, 0],
+        [1, 1, 1],
+        [12, 64, 32],
+        [13, 7, 33],
+        [50, 64, 50],
+        [197, 64, 31],
+        [5, 513, 70],
+        [300, 90, 40],
+        [121, 1100, 65],
+        [2, 5, 400],
+    ];
+
+    #[test]
+    fn equals_sums_in_f64() {
+        for shape in SHAPES {
+            for transposed in [[false, false], [false, true], [true, false], [true, true]] {
+                check(shape, 3, transposed, &sequential);
+                for threads in [2, 5] {
+                    let pool = rayon::ThreadPoolBuilder::new()
+                        .num_threads(threads)
+                        .build()
+                        .unwrap();
+                    pool.install(|| check(shape, 0, transposed, &product_parallel));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_that_share_a_set_of_the_cache_are_packed() {
+        check([30, 1000, 40], 24, [false, false], &sequential);
+        let data = noise(5, 30 * SAME_SET);
+        let a = rows(&data, 30, 1000, SAME_SET);
+        let mut memory = scratch(20 * STRIDE);
+        let address = memory.as_ptr();
+        let (block, stride) = a.row_block(&mut memory, [10, 20], [DEPTH, 488]);
+        assert_eq!((block.as_ptr(), stride), (address, STRIDE));
+        assert_eq!(block[19 * STRIDE + 487], data[29 * SAME_SET + DEPTH + 487]);
+    }
+
+    #[test]
+    fn bits_depend_on_nothing_but_the_factors() {
+        let [m, k, n] = [301, 1100, 200];
+        let (a, b) = (noise(7, m * k), noise(8, k * n));
+        let (a, b) = (rows(&a, m, k, k), rows(&b, k, n, n));
+        let with = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
+            let mut y = vec![0.0; m * n];
+            pool.install(|| product_parallel(rows_mut(&mut y, m, n, n), Accum::Replace, a, b));
+            y
+        };
+        let one = with(1);
+        assert!([2, 3, 8].into_iter().all(|threads| with(threads) == one));
+        // a product of some rows is those rows of the product
+        let mut some = vec![0.0; 7 * n];
+        product(rows_mut(&mut some, 7, n, n), a.subrows(100, 7), b);
+        assert_eq!(some, one[100 * n..107 * n]);
     }
 }

@@ -7,13 +7,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
-use faer::Accum;
 use rayon::prelude::*;
 
 use super::{Affine, BlockParams, PathFactors, sizes};
 use crate::grads::accumulate;
 use crate::ops::attention::Sizes;
-use crate::ops::product::{product_parallel, rows, rows_mut};
+use crate::ops::product::{Accum, product_parallel, rows, rows_mut};
 use crate::ops::scratch::{Scratch, scratch};
 use crate::ops::{Values, layer_norm, linear, slice};
 

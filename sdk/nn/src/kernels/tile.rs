@@ -8,59 +8,59 @@ use super::portable;
 use super::{avx2, avx512};
 
 /// Columns of a panel, on every instruction set.
-pub(super) const COLUMNS: usize = 32;
+pub(crate) const COLUMNS: usize = 32;
 
 /// `C[rows, 32] = A[rows, K] · B[K, 32] + bias`, or `C += …`; sums run over k in order, one product after another.
 #[derive(Clone, Copy)]
-pub(super) struct FloatTile {
+pub(crate) struct FloatTile {
     /// At most [`Kernels::rows`].
-    pub(super) rows: usize,
-    pub(super) k: usize,
-    pub(super) a: *const f32,
+    pub(crate) rows: usize,
+    pub(crate) k: usize,
+    pub(crate) a: *const f32,
     /// Distance between rows of A.
-    pub(super) lda: usize,
-    pub(super) b: *const f32,
+    pub(crate) lda: usize,
+    pub(crate) b: *const f32,
     /// Distance between rows of B.
-    pub(super) ldb: usize,
+    pub(crate) ldb: usize,
     /// 32 values, or null for none.
-    pub(super) bias: *const f32,
-    pub(super) c: *mut f32,
+    pub(crate) bias: *const f32,
+    pub(crate) c: *mut f32,
     /// Distance between rows of C.
-    pub(super) ldc: usize,
+    pub(crate) ldc: usize,
     /// Whether C is added to.
-    pub(super) add: bool,
-    pub(super) ahead: Ahead,
+    pub(crate) add: bool,
+    pub(crate) ahead: Ahead,
 }
 
 /// `C[r, n] = (start[n] + Σ A[r, k] B[k, n]) · row_scale[r] · scale[n] + bias[n]`, or `C += …`; the sum is an exact integer.
 ///
 /// The three steps behind the sum are single roundings in this order, so that every instruction set gives the same bits.
 #[derive(Clone, Copy)]
-pub(super) struct IntTile {
+pub(crate) struct IntTile {
     /// At most [`Kernels::rows`].
-    pub(super) rows: usize,
+    pub(crate) rows: usize,
     /// Groups of [`Form::group`] values along K.
-    pub(super) groups: usize,
+    pub(crate) groups: usize,
     /// Rows as [`Form`] says.
-    pub(super) a: *const u8,
+    pub(crate) a: *const u8,
     /// Distance between rows of A in bytes.
-    pub(super) lda: usize,
+    pub(crate) lda: usize,
     /// `[groups][32][group]` weights.
-    pub(super) b: *const i8,
+    pub(crate) b: *const i8,
     /// 32 values.
-    pub(super) start: *const i32,
+    pub(crate) start: *const i32,
     /// 32 values.
-    pub(super) scale: *const f32,
+    pub(crate) scale: *const f32,
     /// 32 values.
-    pub(super) bias: *const f32,
+    pub(crate) bias: *const f32,
     /// One value a row.
-    pub(super) row_scale: *const f32,
-    pub(super) c: *mut f32,
+    pub(crate) row_scale: *const f32,
+    pub(crate) c: *mut f32,
     /// Distance between rows of C.
-    pub(super) ldc: usize,
+    pub(crate) ldc: usize,
     /// Whether C is added to.
-    pub(super) add: bool,
-    pub(super) ahead: Ahead,
+    pub(crate) add: bool,
+    pub(crate) ahead: Ahead,
 }
 
 /// Memory that a kernel asks the near cache for while it works, `step` bytes further on at every row of B.
@@ -68,7 +68,7 @@ pub(super) struct IntTile {
 /// A panel of a wide layer comes from the far cache or from memory, slower than it is used the first time. What it costs to wait is hidden behind the
 /// products of the panel before.
 #[derive(Clone, Copy)]
-pub(super) struct Ahead {
+pub(crate) struct Ahead {
     /// May point anywhere: it is never read.
     from: *const u8,
     step: usize,
@@ -76,7 +76,7 @@ pub(super) struct Ahead {
 
 impl Ahead {
     /// Nothing: the beginning of B, which is near already.
-    pub(super) fn nothing<T>(b: *const T) -> Self {
+    pub(crate) fn nothing<T>(b: *const T) -> Self {
         Self {
             from: b.cast(),
             step: 0,
@@ -84,7 +84,7 @@ impl Ahead {
     }
 
     /// Of the panel behind `panel`, the part that falls to one of the calls on `panel`, which makes `steps` steps along K.
-    pub(super) fn behind<T>(panel: &[T], steps: usize, cut: &Cut) -> Self {
+    pub(crate) fn behind<T>(panel: &[T], steps: usize, cut: &Cut) -> Self {
         let step = size_of_val(panel).div_ceil(steps * cut.of);
         let end = panel.as_ptr_range().end.cast::<u8>();
         Self {
@@ -99,7 +99,7 @@ impl Ahead {
         not(target_arch = "x86_64"),
         allow(dead_code, reason = "the other kernels leave it to the CPU")
     )]
-    pub(super) fn advance(&mut self) -> *const i8 {
+    pub(crate) fn advance(&mut self) -> *const i8 {
         let at = self.from;
         self.from = at.wrapping_add(self.step);
         at.cast()
@@ -108,9 +108,9 @@ impl Ahead {
 
 /// Rows that one call of a kernel takes.
 #[derive(Clone, Copy)]
-pub(super) struct Cut {
-    pub(super) first: usize,
-    pub(super) rows: usize,
+pub(crate) struct Cut {
+    pub(crate) first: usize,
+    pub(crate) rows: usize,
     /// Which of the calls on the same panel it is.
     index: usize,
     /// Calls on the same panel.
@@ -119,7 +119,7 @@ pub(super) struct Cut {
 
 /// How integer factors lie in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(crate) enum Form {
     /// Activations as `q + 128` in u8, four values of k together: `vpdpbusd`. The sums start at `-128 Σ w`.
     Unsigned4,
     /// Activations as i8, four values of k together: `sdot` and plain loops.
@@ -140,7 +140,7 @@ pub(super) enum Form {
 
 impl Form {
     /// Values of k that lie together.
-    pub(super) fn group(self) -> usize {
+    pub(crate) fn group(self) -> usize {
         match self {
             Self::Unsigned4 | Self::Signed4 => 4,
             Self::Signed2 | Self::Wide2 => 2,
@@ -148,7 +148,7 @@ impl Form {
     }
 
     /// Bytes of an activation.
-    pub(super) fn bytes(self) -> usize {
+    pub(crate) fn bytes(self) -> usize {
         match self {
             Self::Unsigned4 | Self::Signed4 | Self::Signed2 => 1,
             Self::Wide2 => 2,
@@ -158,17 +158,20 @@ impl Form {
 
 /// The kernels of one instruction set.
 #[derive(Clone, Copy)]
-pub(super) struct Kernels {
+pub(crate) struct Kernels {
     /// Rows that one call takes at most.
-    pub(super) rows: usize,
-    pub(super) form: Form,
+    pub(crate) rows: usize,
+    pub(crate) form: Form,
     float: unsafe fn(&FloatTile),
     int: unsafe fn(&IntTile),
 }
 
 impl Kernels {
+    /// Rows that no kernel exceeds.
+    pub(crate) const MOST_ROWS: usize = 12;
+
     /// The kernels of `isa`, which must be available.
-    pub(super) fn of(isa: Isa) -> Self {
+    pub(crate) fn of(isa: Isa) -> Self {
         assert!(isa.is_available(), "this CPU has no {isa}");
         match isa {
             #[cfg(target_arch = "x86_64")]
@@ -225,7 +228,7 @@ impl Kernels {
     /// # Safety
     /// Every pointer of `tile` must reach as far as its sizes say, and no other thread may use C meanwhile.
     #[inline]
-    pub(super) unsafe fn float(&self, tile: &FloatTile) {
+    pub(crate) unsafe fn float(&self, tile: &FloatTile) {
         debug_assert!((1..=self.rows).contains(&tile.rows));
         // SAFETY: the instruction set was found when the kernels were chosen; the caller answers for the pointers.
         unsafe { (self.float)(tile) }
@@ -234,14 +237,14 @@ impl Kernels {
     /// # Safety
     /// As [`Kernels::float`].
     #[inline]
-    pub(super) unsafe fn int(&self, tile: &IntTile) {
+    pub(crate) unsafe fn int(&self, tile: &IntTile) {
         debug_assert!((1..=self.rows).contains(&tile.rows));
         // SAFETY: as above.
         unsafe { (self.int)(tile) }
     }
 
     /// Cuts `rows` into the fewest calls of about equal height.
-    pub(super) fn cuts(&self, rows: usize) -> impl Iterator<Item = Cut> {
+    pub(crate) fn cuts(&self, rows: usize) -> impl Iterator<Item = Cut> {
         let of = rows.div_ceil(self.rows);
         (0..of).map(move |index| {
             let (first, end) = (index * rows / of, (index + 1) * rows / of);
