@@ -4,7 +4,7 @@ use super::buffer::Aligned;
 use super::quantise::{Quantised, pack_int};
 use super::weights::Stored;
 use crate::Error;
-use crate::kernels::{Ahead, COLUMNS, Cut, FloatTile, IntTile, Kernels};
+use crate::kernels::{Ahead, COLUMNS, Cut, FloatTile, IntTile, Kernels, transpose};
 
 /// Largest K of an integer layer: `127 · 127 · K` fits into 31 bits.
 const MAX_INT_K: usize = 1 << 16;
@@ -185,9 +185,7 @@ pub(super) fn each_panel(
     y: &mut Target<'_>,
     mut call: impl FnMut(usize, Cut, Out),
 ) {
-    const MOST_ROWS: usize = 12;
     assert!(rows == 0 || y.data.len() >= (rows - 1) * y.stride + n);
-    assert!(kernels.rows <= MOST_ROWS);
     for panel in 0..n.div_ceil(COLUMNS) {
         let column = panel * COLUMNS;
         let width = COLUMNS.min(n - column);
@@ -201,7 +199,7 @@ pub(super) fn each_panel(
                 call(panel, cut, out);
                 continue;
             }
-            let mut whole = [0.0; MOST_ROWS * COLUMNS];
+            let mut whole = [0.0; Kernels::MOST_ROWS * COLUMNS];
             let out = Out {
                 c: whole.as_mut_ptr(),
                 ldc: COLUMNS,
@@ -221,11 +219,9 @@ pub(super) fn each_panel(
 /// `[N, K]` to `[panel][K][32]`, zeros where there is no output.
 fn pack_float(weight: &[f32], n: usize, k: usize) -> Result<Aligned<f32>, Error> {
     let mut packed = Aligned::zeroed(n.div_ceil(COLUMNS) * k * COLUMNS)?;
-    for (row, values) in weight.chunks_exact(k).enumerate() {
-        let panel = &mut packed[row / COLUMNS * k * COLUMNS..];
-        for (i, value) in values.iter().enumerate() {
-            panel[i * COLUMNS + row % COLUMNS] = *value;
-        }
+    let panels = packed.chunks_exact_mut(k * COLUMNS);
+    for (panel, rows) in panels.zip(weight.chunks(k * COLUMNS)) {
+        transpose((panel, COLUMNS), (rows, k), [rows.len() / k, k]);
     }
     Ok(packed)
 }

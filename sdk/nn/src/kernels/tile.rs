@@ -173,7 +173,7 @@ impl Kernels {
     /// The kernels of `isa`, which must be available.
     pub(crate) fn of(isa: Isa) -> Self {
         assert!(isa.is_available(), "this CPU has no {isa}");
-        match isa {
+        let kernels = match isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => Self {
                 rows: avx2::ROWS,
@@ -222,7 +222,9 @@ impl Kernels {
                 float: portable::float,
                 int: portable::int,
             },
-        }
+        };
+        assert!(kernels.rows <= Self::MOST_ROWS);
+        kernels
     }
 
     /// # Safety
