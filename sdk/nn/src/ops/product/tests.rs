@@ -1,0 +1,128 @@
+//! Products beside sums in f64, and on what their bits depend.
+
+use super::*;
+
+fn noise(seed: u32, len: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state as f32 / u32::MAX as f32 - 0.5
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+/// A matrix of this shape in memory that is wider than it, plain or transposed.
+fn matrix(data: &[f32], [r, c]: [usize; 2], extra: usize, transposed: bool) -> Matrix<'_> {
+    match transposed {
+        true => rows(data, c, r, r + extra).transpose(),
+        false => rows(data, r, c, c + extra),
+    }
+}
+
+fn at(m: &Matrix, row: usize, column: usize) -> f64 {
+    f64::from(match m.transposed {
+        true => m.data[column * m.stride + row],
+        false => m.data[row * m.stride + column],
+    })
+}
+
+/// Compares with sums in f64; what lies beside the result must stay as it is.
+fn check(
+    shape: [usize; 3],
+    extra: usize,
+    transposed: [bool; 2],
+    multiply: &dyn Fn(MatrixMut<'_>, Accum, Matrix<'_>, Matrix<'_>),
+) {
+    let [m, k, n] = shape;
+    let sides = m.max(k).max(n) + extra;
+    let (a, b) = (noise(1, sides * sides), noise(2, sides * sides));
+    let a = matrix(&a, [m, k], extra, transposed[0]);
+    let b = matrix(&b, [k, n], extra, transposed[1]);
+    for accum in [Accum::Replace, Accum::Add] {
+        let before = noise(3, m * (n + extra));
+        let mut result = before.clone();
+        // The last row may end with the slice.
+        let len = ((m * (n + extra)) as isize - extra as isize).max(0) as usize;
+        multiply(rows_mut(&mut result[..len], m, n, n + extra), accum, a, b);
+        for (i, (found, before)) in result.iter().zip(&before).enumerate() {
+            let (row, column) = (i / (n + extra), i % (n + extra));
+            let mut expected = f64::from(*before);
+            if column < n {
+                let sum: f64 = (0..k).map(|k| at(&a, row, k) * at(&b, k, column)).sum();
+                expected = sum + if accum == Accum::Add { expected } else { 0.0 };
+            }
+            let off = (f64::from(*found) - expected).abs();
+            assert!(
+                off <= 1e-6 * (1.0 + k as f64).sqrt(),
+                "{shape:?} {transposed:?} at {row}, {column}: {found} for {expected}"
+            );
+        }
+    }
+}
+
+const SHAPES: [[usize; 3]; 12] = [
+    [0, 3, 2],
+    [3, 0, 2],
+    [3, 2, 0],
+    [1, 1, 1],
+    [12, 64, 32],
+    [13, 7, 33],
+    [50, 64, 50],
+    [197, 64, 31],
+    [5, 513, 70],
+    [300, 90, 40],
+    [121, 1100, 65],
+    [2, 5, 400],
+];
+
+#[test]
+fn equals_sums_in_f64() {
+    for shape in SHAPES {
+        for transposed in [[false, false], [false, true], [true, false], [true, true]] {
+            check(shape, 3, transposed, &sequential);
+            for threads in [2, 5] {
+                let pool = rayon::ThreadPoolBuilder::new()
+                    .num_threads(threads)
+                    .build()
+                    .unwrap();
+                pool.install(|| check(shape, 0, transposed, &product_parallel));
+            }
+        }
+    }
+}
+
+#[test]
+fn rows_that_share_a_set_of_the_cache_are_packed() {
+    check([30, 1000, 40], 24, [false, false], &sequential);
+    let data = noise(5, 30 * SAME_SET);
+    let a = rows(&data, 30, 1000, SAME_SET);
+    let mut memory = scratch(20 * STRIDE);
+    let address = memory.as_ptr();
+    let (block, stride) = a.row_block(&mut memory, [10, 20], [DEPTH, 488]);
+    assert_eq!((block.as_ptr(), stride), (address, STRIDE));
+    assert_eq!(block[19 * STRIDE + 487], data[29 * SAME_SET + DEPTH + 487]);
+}
+
+#[test]
+fn bits_depend_on_nothing_but_the_factors() {
+    let [m, k, n] = [301, 1100, 200];
+    let (a, b) = (noise(7, m * k), noise(8, k * n));
+    let (a, b) = (rows(&a, m, k, k), rows(&b, k, n, n));
+    let with = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap();
+        let mut y = vec![0.0; m * n];
+        pool.install(|| product_parallel(rows_mut(&mut y, m, n, n), Accum::Replace, a, b));
+        y
+    };
+    let one = with(1);
+    assert!([2, 3, 8].into_iter().all(|threads| with(threads) == one));
+    // a product of some rows is those rows of the product
+    let mut some = vec![0.0; 7 * n];
+    product(rows_mut(&mut some, 7, n, n), a.subrows(100, 7), b);
+    assert_eq!(some, one[100 * n..107 * n]);
+}
