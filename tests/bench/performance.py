@@ -3,7 +3,8 @@
 
     pip install torch==2.11.0 timm numpy
     cargo build --release -p ssl-edge-cli
-    performance.py --ssl-edge target/release/ssl-edge --out docs/performance.md [--threads 2] [--rounds 2]
+    cargo build --release -p ssl-edge-vision --example augment
+    performance.py --ssl-edge target/release/ssl-edge --augment target/release/examples/augment --out docs/performance.md [--threads 2] [--rounds 2]
 
 Two processes beside one are timed where there is an `mpirun` (Debian: libopenmpi-dev openmpi-bin libclang-dev) and the program was built
 with `--features mpi`; else the document says that they were not.
@@ -105,6 +106,15 @@ def processes(a):
                  rows)
 
 
+def augmentation(a):
+    """What the example of the augmentation prints."""
+    if not a.augment:
+        return "Not timed."
+    lines = subprocess.run([a.augment, str(a.threads)], capture_output=True, text=True, check=True).stdout.strip().splitlines()
+    cells = [line.replace(",", ":").split(":") for line in lines[1:]]
+    return table(["source", "rate", "cost"], [[cell.strip() for cell in row] for row in cells])
+
+
 def machine():
     model = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), platform.processor())
     wide = "AVX-512" if " avx512f " in open("/proc/cpuinfo").read() else "AVX2"
@@ -129,6 +139,7 @@ def torch_product(threads):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--ssl-edge", required=True)
+    p.add_argument("--augment", help="the example of ssl-edge-vision")
     p.add_argument("--out", required=True)
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--rounds", type=int, default=2)
@@ -139,7 +150,8 @@ def main():
     batch, size, threads = scaling(a)
     text = open(os.path.join(HERE, "performance.template.md")).read()
     fill = {"machine": machine(), "date": datetime.date.today().isoformat(), "torch": torch.__version__.split("+")[0], "threads": a.threads,
-            "rounds": a.rounds, "products": f"{parts[1]:.0f} GFLOP/s by our code, {torch_product(a.threads):.0f} by PyTorch", "steps": steps, "parts": parts[0], "processes": processes(a), "by_batch": batch, "by_size": size, "by_threads": threads}
+            "rounds": a.rounds, "products": f"{parts[1]:.0f} GFLOP/s by our code, {torch_product(a.threads):.0f} by PyTorch", "steps": steps,
+            "parts": parts[0], "processes": processes(a), "input": augmentation(a), "by_batch": batch, "by_size": size, "by_threads": threads}
     for key, value in fill.items():
         text = text.replace("{{" + key + "}}", str(value))
     with open(a.out, "w") as f:
