@@ -70,13 +70,7 @@ impl Linear {
     ) -> Result<(CpuStorage, Shape)> {
         let (m, n, k, shape) = sizes(x_dims, w_dims)?;
         let mut y = vec![0f32; m * n];
-        let accum = match bias {
-            Some(b) => {
-                fill_rows(&mut y, b);
-                Accum::Add
-            }
-            None => Accum::Replace,
-        };
+        let accum = bias.map_or(Accum::Replace, Accum::Bias);
         product_parallel(
             rows_mut(&mut y, m, n, n),
             accum,
@@ -133,16 +127,6 @@ fn check_bias(weight: &Layout, bias: &Layout) -> Result<()> {
         )
     }
     Ok(())
-}
-
-/// Every row of `y` becomes `bias`.
-pub(super) fn fill_rows(y: &mut [f32], bias: &[f32]) {
-    let n = bias.len();
-    y.par_chunks_mut(n * ROWS_PER_SUM).for_each(|block| {
-        block
-            .chunks_exact_mut(n)
-            .for_each(|row| row.copy_from_slice(bias))
-    });
 }
 
 /// Every row of `y` becomes that of `x` plus `bias`.

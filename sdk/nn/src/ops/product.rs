@@ -46,11 +46,15 @@ pub(crate) struct MatrixMut<'a> {
     stride: usize,
 }
 
-/// Whether a product takes the place of what is there.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Accum {
+/// What a product is added to.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Accum<'a> {
+    /// Nothing; it takes the place of what is there.
     Replace,
+    /// What is there.
     Add,
+    /// One value for each column.
+    Bias(&'a [f32]),
 }
 
 /// A row-major matrix; `stride` is the distance between rows.
@@ -212,17 +216,17 @@ impl Panels {
 
 /// Where a task writes.
 #[derive(Clone, Copy)]
-struct Out {
+struct Out<'a> {
     data: *mut f32,
     stride: usize,
     columns: usize,
-    add: bool,
+    accum: Accum<'a>,
 }
 
 // SAFETY: tasks write to rows and panels of their own.
-unsafe impl Send for Out {}
+unsafe impl Send for Out<'_> {}
 // SAFETY: as above.
-unsafe impl Sync for Out {}
+unsafe impl Sync for Out<'_> {}
 
 /// Rows and panels of one task.
 struct Part {
@@ -235,13 +239,12 @@ impl Part {
     ///
     /// # Safety
     /// `out` has as many rows as A and as many columns as B, and nobody else uses this part meanwhile.
-    unsafe fn multiply(&self, kernels: &Kernels, out: Out, a: &Matrix, b: &Panels) {
+    unsafe fn multiply(&self, kernels: &Kernels, out: Out<'_>, a: &Matrix, b: &Panels) {
         let [first, end] = self.rows;
         let mut packed = scratch((end - first) * STRIDE);
         for k in (0..b.k).step_by(DEPTH) {
             let depth = DEPTH.min(b.k - k);
             let (rows, lda) = a.row_block(&mut packed, [first, end - first], [k, depth]);
-            let add = out.add || k > 0;
             for panel in self.panels[0]..self.panels[1] {
                 let values = b.panel(k, panel);
                 for cut in kernels.cuts(end - first) {
@@ -256,7 +259,7 @@ impl Part {
                         bias: std::ptr::null(),
                         c: std::ptr::null_mut(),
                         ldc: COLUMNS,
-                        add,
+                        add: k > 0,
                         ahead: Ahead::behind(values, depth, &cut),
                     };
                     // SAFETY: the tile's rows of A and its panel of B are packed, and the caller answers for C.
@@ -267,8 +270,9 @@ impl Part {
     }
 }
 
-impl Out {
-    /// Runs a kernel whose result goes to `row` and `column`; a panel that is not whole goes through a buffer.
+impl Out<'_> {
+    /// Runs a kernel whose result goes to `row` and `column`, and is added to what blocks before it made if the tile says so. A panel that is not whole
+    /// goes through a buffer.
     ///
     /// # Safety
     /// A and B of the tile reach as far as it says, and nobody else uses its part of C.
@@ -277,46 +281,59 @@ impl Out {
         // SAFETY: inside the matrix, for which the caller answers.
         let c = unsafe { self.data.add(row * self.stride + column) };
         let width = COLUMNS.min(self.columns - column);
+        let bias = match self.accum {
+            Accum::Bias(bias) if !tile.add => &bias[column..][..width],
+            _ => &[],
+        };
+        let add = tile.add || self.accum == Accum::Add;
         if width == COLUMNS {
-            (tile.c, tile.ldc) = (c, self.stride);
-            // SAFETY: the caller's.
+            (tile.c, tile.ldc, tile.add) = (c, self.stride, add);
+            if !bias.is_empty() {
+                tile.bias = bias.as_ptr();
+            }
+            // SAFETY: the caller's, and a bias has a whole panel.
             return unsafe { kernels.float(&tile) };
         }
         let mut whole = [[0.0f32; COLUMNS]; Kernels::MOST_ROWS];
-        let add = std::mem::replace(&mut tile.add, false);
-        tile.c = whole.as_mut_ptr().cast();
+        (tile.c, tile.add) = (whole.as_mut_ptr().cast(), false);
         // SAFETY: the buffer has room for the largest tile.
         unsafe { kernels.float(&tile) };
-        for (r, values) in whole.iter().take(tile.rows).enumerate() {
+        for (r, values) in whole.iter_mut().take(tile.rows).enumerate() {
+            values.iter_mut().zip(bias).for_each(|(v, b)| *v += b);
             // SAFETY: the caller's, `width` columns of this row.
             let to = unsafe { std::slice::from_raw_parts_mut(c.add(r * self.stride), width) };
             for (to, value) in to.iter_mut().zip(values) {
-                *to = if add { *to + value } else { *value };
+                *to = if add { *to + *value } else { *value };
             }
         }
     }
 }
 
 impl MatrixMut<'_> {
-    fn out(&mut self, accum: Accum) -> Out {
+    fn out<'b>(&mut self, accum: Accum<'b>) -> Out<'b> {
         Out {
             data: self.data.as_mut_ptr(),
             stride: self.stride,
             columns: self.columns,
-            add: accum == Accum::Add,
+            accum,
         }
     }
 
     /// Whether there is nothing to sum; what is there has been replaced then.
-    fn is_done(&mut self, accum: Accum, a: &Matrix, b: &Matrix) -> bool {
+    fn is_done(&mut self, accum: Accum<'_>, a: &Matrix, b: &Matrix) -> bool {
         assert!(a.columns == b.rows && self.rows == a.rows && self.columns == b.columns);
+        if let Accum::Bias(bias) = accum {
+            assert_eq!(bias.len(), self.columns);
+        }
         if self.rows > 0 && self.columns > 0 && a.columns > 0 {
             return false;
         }
-        if accum == Accum::Replace {
-            let rows = self.data.chunks_mut(self.stride.max(1)).take(self.rows);
-            rows.for_each(|row| row[..self.columns].fill(0.0));
-        }
+        let rows = self.data.chunks_mut(self.stride.max(1)).take(self.rows);
+        rows.for_each(|row| match accum {
+            Accum::Replace => row[..self.columns].fill(0.0),
+            Accum::Add => {}
+            Accum::Bias(bias) => row[..self.columns].copy_from_slice(bias),
+        });
         true
     }
 }
@@ -326,7 +343,7 @@ pub(crate) fn product(dst: MatrixMut<'_>, a: Matrix<'_>, b: Matrix<'_>) {
     sequential(dst, Accum::Replace, a, b);
 }
 
-fn sequential(mut dst: MatrixMut<'_>, accum: Accum, a: Matrix<'_>, b: Matrix<'_>) {
+fn sequential(mut dst: MatrixMut<'_>, accum: Accum<'_>, a: Matrix<'_>, b: Matrix<'_>) {
     if dst.is_done(accum, &a, &b) {
         return;
     }
@@ -344,8 +361,13 @@ fn sequential(mut dst: MatrixMut<'_>, accum: Accum, a: Matrix<'_>, b: Matrix<'_>
     }
 }
 
-/// `dst = a * b`, or `dst += a * b`, over all threads of the current rayon pool.
-pub(crate) fn product_parallel(mut dst: MatrixMut<'_>, accum: Accum, a: Matrix<'_>, b: Matrix<'_>) {
+/// `dst = a * b`, or `dst += a * b`, or `dst = bias + a * b`, over all threads of the current rayon pool.
+pub(crate) fn product_parallel(
+    mut dst: MatrixMut<'_>,
+    accum: Accum<'_>,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+) {
     let threads = rayon::current_num_threads();
     if threads == 1 || a.rows * b.columns * b.rows < SMALL {
         return sequential(dst, accum, a, b);

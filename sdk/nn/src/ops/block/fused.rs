@@ -55,8 +55,7 @@ impl<'a> Layer<'a> {
 
     /// `y = x Wᵀ + b`.
     fn linear(&self, y: &mut [f32], x: &[f32]) {
-        linear::fill_rows(y, &self.bias);
-        self.add_product(y, x);
+        self.product(y, Accum::Bias(&self.bias), x);
     }
 
     /// `y = residual + f (x Wᵀ + b)`, with a factor `f` for every `tokens` rows.
@@ -69,7 +68,7 @@ impl<'a> Layer<'a> {
     ) {
         let Some((factors, tokens)) = paths else {
             linear::fill_residual(y, residual, &self.bias);
-            return self.add_product(y, x);
+            return self.product(y, Accum::Add, x);
         };
         self.linear(y, x);
         let image = tokens * self.bias.len();
@@ -82,11 +81,11 @@ impl<'a> Layer<'a> {
             });
     }
 
-    fn add_product(&self, y: &mut [f32], x: &[f32]) {
+    fn product(&self, y: &mut [f32], accum: Accum<'_>, x: &[f32]) {
         let (k, n) = self.sizes();
         let m = x.len() / k;
         let weight = rows(&self.weight, n, k, k).transpose();
-        product_parallel(rows_mut(y, m, n, n), Accum::Add, rows(x, m, k, k), weight);
+        product_parallel(rows_mut(y, m, n, n), accum, rows(x, m, k, k), weight);
     }
 
     /// `dx = g W`.

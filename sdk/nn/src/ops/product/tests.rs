@@ -33,14 +33,15 @@ fn check(
     shape: [usize; 3],
     extra: usize,
     transposed: [bool; 2],
-    multiply: &dyn Fn(MatrixMut<'_>, Accum, Matrix<'_>, Matrix<'_>),
+    multiply: &dyn Fn(MatrixMut<'_>, Accum<'_>, Matrix<'_>, Matrix<'_>),
 ) {
     let [m, k, n] = shape;
     let sides = m.max(k).max(n) + extra;
     let (a, b) = (noise(1, sides * sides), noise(2, sides * sides));
     let a = matrix(&a, [m, k], extra, transposed[0]);
     let b = matrix(&b, [k, n], extra, transposed[1]);
-    for accum in [Accum::Replace, Accum::Add] {
+    let bias = noise(4, n);
+    for accum in [Accum::Replace, Accum::Add, Accum::Bias(&bias)] {
         let before = noise(3, m * (n + extra));
         let mut result = before.clone();
         // The last row may end with the slice.
@@ -51,7 +52,11 @@ fn check(
             let mut expected = f64::from(*before);
             if column < n {
                 let sum: f64 = (0..k).map(|k| at(&a, row, k) * at(&b, k, column)).sum();
-                expected = sum + if accum == Accum::Add { expected } else { 0.0 };
+                expected = match accum {
+                    Accum::Replace => sum,
+                    Accum::Add => sum + expected,
+                    Accum::Bias(bias) => sum + f64::from(bias[column]),
+                };
             }
             let off = (f64::from(*found) - expected).abs();
             assert!(
