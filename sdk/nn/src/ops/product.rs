@@ -4,6 +4,8 @@
 //! The sum of an element runs over k in order, in blocks of [`DEPTH`] that are added to the result one after the other. So its bits do not depend on
 //! how rows and columns are cut into tasks, and the cut may depend on the number of threads.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::scratch::{Scratch, scratch};
@@ -20,6 +22,9 @@ const STRIDE: usize = DEPTH + 16;
 
 /// Rows of a task: packed, they fit in half of a second-level cache of 512 KiB.
 const TASK_ROWS: usize = 120;
+
+/// Values of B that are packed before they are used: 4 MiB, so that they are still in the last-level cache then.
+const PACKED: usize = 1 << 20;
 
 /// Products of fewer multiplications stay on the calling thread.
 const SMALL: usize = 1 << 18;
@@ -158,59 +163,67 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// `[K / DEPTH][panel][depth][32]` of B, on cache lines.
+/// `[block][panel][depth][32]` of some rows of B, on cache lines: blocks of [`DEPTH`], as many as stay in the last-level cache until they are used.
 struct Panels {
     memory: Scratch,
     start: usize,
-    k: usize,
+    /// Panels of a block.
     count: usize,
+    /// Rows of B.
+    rows: Range<usize>,
 }
 
 impl Panels {
-    fn new(k: usize, columns: usize) -> Self {
-        let count = columns.div_ceil(COLUMNS);
-        let memory = scratch(k * count * COLUMNS + LINE);
+    /// Room for [`PACKED`] values at least, or for all of `b`.
+    fn new(b: &Matrix) -> Self {
+        let count = b.columns.div_ceil(COLUMNS);
+        let blocks = (PACKED / (DEPTH * count * COLUMNS)).max(1);
+        let rows = 0..(blocks * DEPTH).min(b.rows);
+        let memory = scratch(rows.len() * count * COLUMNS + LINE);
         // A pointer to f32 can always be aligned so.
         let start = memory.as_ptr().align_offset(LINE * size_of::<f32>());
         Self {
             memory,
             start,
-            k,
             count,
+            rows,
         }
     }
 
-    fn blocks(&mut self) -> &mut [f32] {
-        let len = self.k * self.count * COLUMNS;
-        &mut self.memory[self.start..][..len]
+    /// The rows of B for which there is room, after the ones before.
+    fn groups(&self, b: &Matrix) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (step, end) = (self.rows.len(), b.rows);
+        (0..end).step_by(step).map(move |k| k..(k + step).min(end))
     }
 
-    fn pack(&mut self, b: &Matrix) {
-        let block_len = DEPTH * self.count * COLUMNS;
-        let count = self.count;
-        for (block, values) in self.blocks().chunks_mut(block_len).enumerate() {
-            let panel_len = values.len() / count;
-            let panels = values.chunks_exact_mut(panel_len).enumerate();
-            panels.for_each(|(panel, to)| b.pack_panel(to, panel, block * DEPTH));
+    /// Packs these rows of B, on the threads of the pool or on this one.
+    fn pack(&mut self, b: &Matrix, rows: Range<usize>, parallel: bool) {
+        let (first, count) = (rows.start, self.count);
+        let values = &mut self.memory[self.start..][..rows.len() * count * COLUMNS];
+        self.rows = rows;
+        for (block, values) in values.chunks_mut(DEPTH * count * COLUMNS).enumerate() {
+            let (k, len) = (first + block * DEPTH, values.len() / count);
+            if parallel {
+                let panels = values.par_chunks_exact_mut(len).enumerate();
+                panels.for_each(|(panel, to)| b.pack_panel(to, panel, k));
+            } else {
+                let panels = values.chunks_exact_mut(len).enumerate();
+                panels.for_each(|(panel, to)| b.pack_panel(to, panel, k));
+            }
         }
     }
 
-    fn pack_parallel(&mut self, b: &Matrix) {
-        let block_len = DEPTH * self.count * COLUMNS;
-        let count = self.count;
-        let blocks = self.blocks().par_chunks_mut(block_len).enumerate();
-        blocks.for_each(|(block, values)| {
-            let panel_len = values.len() / count;
-            let panels = values.par_chunks_exact_mut(panel_len).enumerate();
-            panels.for_each(|(panel, to)| b.pack_panel(to, panel, block * DEPTH));
-        });
+    /// Where the packed blocks begin, and how many rows each has.
+    fn blocks(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let end = self.rows.end;
+        let first = self.rows.clone().step_by(DEPTH);
+        first.map(move |k| (k, DEPTH.min(end - k)))
     }
 
     /// One panel of the block that begins at `k`.
-    fn panel(&self, k: usize, panel: usize) -> &[f32] {
-        let depth = DEPTH.min(self.k - k);
-        let start = self.start + (k * self.count + panel * depth) * COLUMNS;
-        &self.memory[start..][..depth * COLUMNS]
+    fn panel(&self, (k, depth): (usize, usize), panel: usize) -> &[f32] {
+        let before = (k - self.rows.start) * self.count + panel * depth;
+        &self.memory[self.start + before * COLUMNS..][..depth * COLUMNS]
     }
 }
 
@@ -242,11 +255,10 @@ impl Part {
     unsafe fn multiply(&self, kernels: &Kernels, out: Out<'_>, a: &Matrix, b: &Panels) {
         let [first, end] = self.rows;
         let mut packed = scratch((end - first) * STRIDE);
-        for k in (0..b.k).step_by(DEPTH) {
-            let depth = DEPTH.min(b.k - k);
+        for (k, depth) in b.blocks() {
             let (rows, lda) = a.row_block(&mut packed, [first, end - first], [k, depth]);
             for panel in self.panels[0]..self.panels[1] {
-                let values = b.panel(k, panel);
+                let values = b.panel((k, depth), panel);
                 for cut in kernels.cuts(end - first) {
                     let row = first + cut.first;
                     let tile = FloatTile {
@@ -348,16 +360,18 @@ fn sequential(mut dst: MatrixMut<'_>, accum: Accum<'_>, a: Matrix<'_>, b: Matrix
         return;
     }
     let kernels = Kernels::of(Isa::detect());
-    let mut panels = Panels::new(b.rows, b.columns);
-    panels.pack(&b);
+    let mut panels = Panels::new(&b);
     let out = dst.out(accum);
-    for rows in cut(a.rows, a.rows.div_ceil(TASK_ROWS), kernels.rows) {
-        let part = Part {
-            rows,
-            panels: [0, panels.count],
-        };
-        // SAFETY: the sizes were compared, and `dst` is ours.
-        unsafe { part.multiply(&kernels, out, &a, &panels) };
+    for group in panels.groups(&b) {
+        panels.pack(&b, group, false);
+        for rows in cut(a.rows, a.rows.div_ceil(TASK_ROWS), kernels.rows) {
+            let part = Part {
+                rows,
+                panels: [0, panels.count],
+            };
+            // SAFETY: the sizes were compared, and `dst` is ours.
+            unsafe { part.multiply(&kernels, out, &a, &panels) };
+        }
     }
 }
 
@@ -376,21 +390,23 @@ pub(crate) fn product_parallel(
         return;
     }
     let kernels = Kernels::of(Isa::detect());
-    let mut panels = Panels::new(b.rows, b.columns);
-    panels.pack_parallel(&b);
+    let mut panels = Panels::new(&b);
     let out = dst.out(accum);
     let n_rows = a.rows.div_ceil(TASK_ROWS).next_multiple_of(threads);
     let rows: Vec<_> = cut(a.rows, n_rows, kernels.rows).collect();
     let columns: Vec<_> = cut(panels.count, threads.div_ceil(rows.len()), 1).collect();
     let parts = rows.len() * columns.len();
-    (0..parts).into_par_iter().for_each(|i| {
-        let part = Part {
-            rows: rows[i / columns.len()],
-            panels: columns[i % columns.len()],
-        };
-        // SAFETY: the sizes were compared, `dst` is ours, and no two parts share rows and panels.
-        unsafe { part.multiply(&kernels, out, &a, &panels) };
-    });
+    for group in panels.groups(&b) {
+        panels.pack(&b, group, true);
+        (0..parts).into_par_iter().for_each(|i| {
+            let part = Part {
+                rows: rows[i / columns.len()],
+                panels: columns[i % columns.len()],
+            };
+            // SAFETY: the sizes were compared, `dst` is ours, and no two parts share rows and panels.
+            unsafe { part.multiply(&kernels, out, &a, &panels) };
+        });
+    }
 }
 
 /// Cuts `0..len` into at most `parts` ranges of whole multiples of `unit`, as equal as can be.

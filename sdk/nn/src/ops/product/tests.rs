@@ -67,7 +67,7 @@ fn check(
     }
 }
 
-const SHAPES: [[usize; 3]; 12] = [
+const SHAPES: [[usize; 3]; 13] = [
     [0, 3, 2],
     [3, 0, 2],
     [3, 2, 0],
@@ -80,6 +80,8 @@ const SHAPES: [[usize; 3]; 12] = [
     [300, 90, 40],
     [121, 1100, 65],
     [2, 5, 400],
+    // B takes several groups of blocks
+    [20, 1100, 2100],
 ];
 
 #[test]
