@@ -10,6 +10,10 @@ use super::{avx2, avx512};
 /// Columns of a panel, on every instruction set.
 pub(crate) const COLUMNS: usize = 32;
 
+/// Steps along K from which on a kernel asks for C before it begins: it comes near while sums run. C of short products is near already.
+#[cfg(target_arch = "x86_64")]
+pub(super) const LONG: usize = 256;
+
 /// `C[rows, 32] = A[rows, K] · B[K, 32] + bias`, or `C += …`; sums run over k in order, one product after another.
 #[derive(Clone, Copy)]
 pub(crate) struct FloatTile {
