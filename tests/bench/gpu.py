@@ -1,12 +1,9 @@
 #!/usr/bin/env python3
-"""On a machine with an NVIDIA GPU: runs the tests that need one, times training steps beside PyTorch (AMP and torch.compile), trains for
-a moment, and writes docs/performance-cuda.md. Needs python3 with torch (CUDA) and timm, and no Rust: the programs come packed.
+"""On a machine with an NVIDIA GPU: runs the tests that need one, trains for a moment, times training steps and encoders beside PyTorch (AMP
+or f16, torch.compile), and writes docs/performance-cuda.md. Needs python3 with torch (CUDA) and timm, a C++ compiler for the tests of the
+plug-in, and no Rust: tests/bench/gpu-pack.sh builds and packs the programs on a machine with the CUDA toolkit.
 
-    cargo build --release -p ssl-edge-cli --features cuda
-    cargo test --release -p ssl-edge-nn --features cuda --test cuda --no-run
-    cargo test --release -p ssl-edge-train --features cuda --test suite --no-run
-    strip -o ssl-edge target/release/ssl-edge; xz -9 ssl-edge        # the same for the two test programs
-    gpu.py --ssl-edge ssl-edge.xz --test nn-cuda.xz --test train-suite.xz --out docs/performance-cuda.md [--seconds 560]
+    gpu.py --packed FOLDER --out docs/performance-cuda.md [--seconds 560]
 
 Both programs run in turns, each in a process of its own. A ratio above 1 means that ssl-edge is faster. What --seconds leaves no time
 for is listed in the document as not measured. A test that fails ends the program with status 1, after the document is written.
@@ -16,6 +13,10 @@ import argparse, datetime, glob, json, lzma, os, shutil, site, stat, subprocess,
 HERE = os.path.dirname(os.path.abspath(__file__))
 # method, encoder, images in a batch; DINO sees 10 views of each
 CASES = [("mae", "vit_s16", 256), ("dino", "vit_s16", 64), ("mae", "vit_b16", 256), ("dino", "vit_b16", 64)]
+# encoder, images in a batch
+ENCODERS = [("vit_s16", 1), ("vit_s16", 8), ("vit_b16", 1), ("vit_b16", 8)]
+# test program, filter of its names: the CPU's tests of the same program are run where it is built
+TESTS = [("nn-cuda", []), ("cuda-plugin", []), ("train-suite", ["cuda::"])]
 START = time.monotonic()
 
 
@@ -26,17 +27,18 @@ def libraries():
     return [*found, "/usr/local/nvidia/lib64", "/usr/local/cuda/lib64", *os.environ.get("LD_LIBRARY_PATH", "").split(":")]
 
 
-ENV = {**os.environ, "LD_LIBRARY_PATH": ":".join(filter(None, libraries())), "SSL_EDGE_REQUIRE_CUDA": "1"}
+ENV = {**os.environ, "LD_LIBRARY_PATH": ":".join(filter(None, libraries())), "SSL_EDGE_REQUIRE_CUDA": "1",
+       "SSL_EDGE_KERNELS": os.path.join(HERE, "..", "..", "sdk", "gpu", "kernels")}
 
 
-def unpack(path, folder):
-    if not path.endswith(".xz"):
-        return os.path.abspath(path)
-    out = os.path.join(folder, os.path.basename(path)[:-3])
-    with lzma.open(path) as packed, open(out, "wb") as f:
-        shutil.copyfileobj(packed, f)
-    os.chmod(out, os.stat(out).st_mode | stat.S_IXUSR)
-    return out
+def unpack(packed, folder):
+    """Every file of the folder that the packing made, ready to run."""
+    for path in glob.glob(os.path.join(packed, "*.xz")):
+        out = os.path.join(folder, os.path.basename(path)[:-3])
+        with lzma.open(path) as source, open(out, "wb") as f:
+            shutil.copyfileobj(source, f)
+        os.chmod(out, os.stat(out).st_mode | stat.S_IXUSR)
+    return os.path.join(folder, "ssl-edge")
 
 
 def left(a):
@@ -56,11 +58,8 @@ def run(a, command, least=20.0):
 
 def tests(a, folder):
     lines, failed = [], False
-    for path in a.test or []:
-        # the CPU's tests of the same program are run where it is built
-        name = os.path.basename(path).removesuffix(".xz")
-        filters = ["cuda::"] if "suite" in name else []
-        done = run(a, [unpack(path, folder), *filters, "--test-threads=1"])
+    for name, filters in TESTS:
+        done = run(a, [os.path.join(folder, name), *filters, "--test-threads=1"])
         if done is None:
             lines.append(f"| {name} | not run: no time |")
             continue
@@ -68,7 +67,7 @@ def tests(a, folder):
         summary = next((l for l in done.stdout.splitlines() if l.startswith("test result")), f"ended with status {done.returncode}")
         failed |= done.returncode != 0
         lines.append(f"| {name} | {summary} |")
-    return "\n".join(["| tests | result |", "|---|---|", *lines]) if lines else "None was given.", failed
+    return "\n".join(["| tests | result |", "|---|---|", *lines]), failed
 
 
 def last_json(done):
@@ -100,9 +99,30 @@ def steps(a, program):
         parts.append([name, f"{ours['forward_ms']:.1f}", f"{ours['backward_ms']:.1f}", f"{ours['update_ms']:.1f}", f"{ours['gflops'] / 1e3:.1f}",
                       f"{100 * ours['gflops'] / ours['product_gflops']:.0f} % of {ours['product_gflops'] / 1e3:.0f}"])
         print(json.dumps({"ours": ours, "peer": peer}), flush=True)
-    table = lambda head, body: "\n".join("| " + " | ".join(r) + " |" for r in [head, ["---"] * len(head), *body])
     return (table(["step", "ssl-edge ms", "img/s", "PyTorch ms", "img/s", "ratio", "ssl-edge MiB", "PyTorch MiB"], rows),
             table(["step", "forward ms", "backward ms", "update ms", "TFLOP/s", "of a product's TFLOP/s"], parts), missing)
+
+
+def table(head, body):
+    return "\n".join("| " + " | ".join(r) + " |" for r in [head, ["---"] * len(head), *body])
+
+
+def encoders(a, program):
+    rows, missing = [], []
+    for arch, batch in ENCODERS:
+        shape = ["--arch", arch, "--batch", batch]
+        ours, why = last_json(run(a, [program, "bench", "encode", "--json", "--engine", "cuda", "--precision", "f16", "--runs", "100", *shape]))
+        if ours is None:
+            missing.append(f"{arch}, batch {batch}: ssl-edge: {why}")
+            continue
+        peer, why = last_json(run(a, [sys.executable, os.path.join(HERE, "reference.py"), "encode", *shape, "--device", "cuda", "--amp", "--compile",
+                                      "--warm", "10", "--runs", "100"], least=45.0))
+        if peer is None:
+            missing.append(f"{arch}, batch {batch}: PyTorch: {why}")
+        rows.append([arch, str(batch), f"{ours['ms']:.2f}", f"{peer['ms']:.2f}" if peer else "-", f"{peer['ms'] / ours['ms']:.2f}" if peer else "-",
+                     f"{ours['start_ms']:.0f}", f"{ours['cosine']:.6f}"])
+        print(json.dumps({"ours": ours, "peer": peer}), flush=True)
+    return table(["encoder", "batch", "ssl-edge ms", "PyTorch ms", "ratio", "to the first embedding, ms", "cosine to f32"], rows), missing
 
 
 def pictures(folder, n=512, side=160):
@@ -146,8 +166,7 @@ def machine(torch):
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--ssl-edge", required=True, help="the program, built with feature cuda; may be packed by xz")
-    p.add_argument("--test", action="append", help="a test program, likewise; may be repeated")
+    p.add_argument("--packed", required=True, metavar="FOLDER", help="what gpu-pack.sh made")
     p.add_argument("--out", required=True)
     p.add_argument("--seconds", type=float, default=3600.0)
     a = p.parse_args()
@@ -156,13 +175,14 @@ def main():
     if not torch.cuda.is_available():
         sys.exit("torch sees no GPU here: this is for a machine that has one")
     with tempfile.TemporaryDirectory() as folder:
-        program = unpack(a.ssl_edge, folder)
+        program = unpack(a.packed, folder)
         results, failed = tests(a, folder)
-        trained, missing = training(a, program, folder)
-        beside, parts, more = steps(a, program)
-    missing += more
+        trained, *missing = training(a, program, folder)
+        beside, parts, *more = steps(a, program)
+        encoded, *rest = encoders(a, program)
+    missing = sum([*missing, *more, *rest], [])
     fill = {"date": datetime.date.today().isoformat(), "machine": machine(torch), "torch": torch.__version__, "tests": results, "steps": beside,
-            "parts": parts, "training": trained, "missing": "\n".join(f"- {m}" for m in missing) or "Nothing of the above."}
+            "parts": parts, "encoders": encoded, "training": trained, "missing": "\n".join(f"- {m}" for m in missing) or "Nothing of the above."}
     with open(os.path.join(HERE, "performance-cuda.template.md")) as f:
         text = f.read()
     for key, value in fill.items():
