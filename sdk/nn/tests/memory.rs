@@ -29,6 +29,7 @@ fn weights(config: &VitConfig) -> (impl Read, u64) {
         ("patch_embed.proj.bias".into(), vec![d]),
         ("norm.weight".into(), vec![d]),
         ("norm.bias".into(), vec![d]),
+        ("register_tokens".into(), vec![1, config.registers, d]),
     ]);
     for block in 0..config.depth {
         let layers = [
