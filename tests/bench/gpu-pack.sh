@@ -28,7 +28,7 @@ files = [f for m in messages if m["reason"] == "compiler-artifact" and m["target
 print(files[-1])' "$1"
 }
 
-build=(--release --message-format json)
+build=(--release --message-format json-render-diagnostics)
 pack "$(cargo build "${build[@]}" -p ssl-edge-cli --features cuda | artifact ssl-edge)" ssl-edge
 pack "$(cargo build "${build[@]}" -p ssl-edge-cuda --features kernels | artifact ssl_edge_cuda)" libssl_edge_cuda.so
 pack "$(cargo test "${build[@]}" --no-run -p ssl-edge-nn --features cuda --test cuda | artifact cuda)" nn-cuda

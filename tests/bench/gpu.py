@@ -177,10 +177,10 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         program = unpack(a.packed, folder)
         results, failed = tests(a, folder)
-        trained, *missing = training(a, program, folder)
-        beside, parts, *more = steps(a, program)
-        encoded, *rest = encoders(a, program)
-    missing = sum([*missing, *more, *rest], [])
+        trained, untrained = training(a, program, folder)
+        beside, parts, untimed = steps(a, program)
+        encoded, rest = encoders(a, program)
+    missing = untrained + untimed + rest
     fill = {"date": datetime.date.today().isoformat(), "machine": machine(torch), "torch": torch.__version__, "tests": results, "steps": beside,
             "parts": parts, "encoders": encoded, "training": trained, "missing": "\n".join(f"- {m}" for m in missing) or "Nothing of the above."}
     with open(os.path.join(HERE, "performance-cuda.template.md")) as f:

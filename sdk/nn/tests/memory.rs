@@ -116,7 +116,7 @@ fn an_encoder_that_memory_has_no_room_for_is_an_error() {
             line.unwrap()
         };
         assert!(said(None).contains("opened"));
-        // The weights are 330 MiB; the process itself begins with less than 150.
+        // The weights are 330 MiB; the process itself begins with less than 200.
         for mib in [200, 260, 300, 330, 360] {
             let line = said(Some(mib << 10));
             assert!(

@@ -4,7 +4,7 @@ use super::buffer::Aligned;
 use super::quantise::{Quantised, pack_int};
 use super::weights::Stored;
 use crate::Error;
-use crate::kernels::{Ahead, COLUMNS, Cut, FloatTile, IntTile, Kernels, transpose};
+use crate::kernels::{Ahead, COLUMNS, Cut, FloatTile, IntTile, Kernels, Out, transpose};
 
 /// Largest K of an integer layer: `127 · 127 · K` fits into 31 bits.
 const MAX_INT_K: usize = 1 << 16;
@@ -169,13 +169,6 @@ impl Layer {
     }
 }
 
-/// A pointer to a part of a [`Target`] with room for all that a kernel writes.
-pub(super) struct Out {
-    pub(super) c: *mut f32,
-    pub(super) ldc: usize,
-    pub(super) add: bool,
-}
-
 /// Calls a kernel for every panel of `n` columns and every cut of `rows`: (panel, rows, where to). A last panel that is
 /// not whole goes through a buffer.
 pub(super) fn each_panel(
@@ -190,28 +183,13 @@ pub(super) fn each_panel(
         let column = panel * COLUMNS;
         let width = COLUMNS.min(n - column);
         for cut in kernels.cuts(rows) {
-            if width == COLUMNS {
-                let out = Out {
-                    c: y.data[cut.first * y.stride + column..].as_mut_ptr(),
-                    ldc: y.stride,
-                    add: y.add,
-                };
-                call(panel, cut, out);
-                continue;
-            }
-            let mut whole = [0.0; Kernels::MOST_ROWS * COLUMNS];
             let out = Out {
-                c: whole.as_mut_ptr(),
-                ldc: COLUMNS,
-                add: false,
+                c: y.data[cut.first * y.stride + column..].as_mut_ptr(),
+                ldc: y.stride,
+                add: y.add,
             };
-            call(panel, cut, out);
-            for (r, row) in whole.chunks_exact(COLUMNS).take(cut.rows).enumerate() {
-                let to = &mut y.data[(cut.first + r) * y.stride + column..][..width];
-                for (to, value) in to.iter_mut().zip(row) {
-                    *to = if y.add { *to + value } else { *value };
-                }
-            }
+            // SAFETY: the target was just checked to reach so far, and is borrowed mutably.
+            unsafe { out.panel(cut.rows, width, |out| call(panel, cut, out)) }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::tile::{COLUMNS, FloatTile, IntTile, LONG, by_height};
+use super::tile::{COLUMNS, FloatTile, IntTile, by_height};
 
 /// Rows of a call.
 pub(super) const ROWS: usize = 6;
@@ -32,13 +32,6 @@ pub(super) unsafe fn int_wide(tile: &IntTile) {
 unsafe fn float_rows<const R: usize>(tile: &FloatTile) {
     // SAFETY: A has R rows of K, B has K rows of 32, C has R rows of 32, the bias 32 where it is not null.
     unsafe {
-        if tile.k >= LONG {
-            for r in 0..R {
-                let c = tile.c.add(r * tile.ldc);
-                _mm_prefetch::<_MM_HINT_T0>(c.cast());
-                _mm_prefetch::<_MM_HINT_T0>(c.add(COLUMNS - 1).cast());
-            }
-        }
         for first in [0, PASS] {
             let mut sums = [[_mm256_setzero_ps(); 2]; R];
             let (mut a, mut b, mut ahead) = (tile.a, tile.b.add(first), tile.ahead);

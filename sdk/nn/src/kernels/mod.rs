@@ -8,10 +8,12 @@ mod avx512;
 mod isa;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod out;
 mod portable;
 mod tile;
 mod transpose;
 
 pub use isa::Isa;
+pub(crate) use out::Out;
 pub(crate) use tile::{Ahead, COLUMNS, Cut, FloatTile, Form, IntTile, Kernels};
 pub(crate) use transpose::transpose;

@@ -12,7 +12,7 @@ pub(crate) const COLUMNS: usize = 32;
 
 /// Steps along K from which on a kernel asks for C before it begins: it comes near while sums run. C of short products is near already.
 #[cfg(target_arch = "x86_64")]
-pub(super) const LONG: usize = 256;
+const LONG: usize = 256;
 
 /// `C[rows, 32] = A[rows, K] · B[K, 32] + bias`, or `C += …`; sums run over k in order, one product after another.
 #[derive(Clone, Copy)]
@@ -34,6 +34,23 @@ pub(crate) struct FloatTile {
     /// Whether C is added to.
     pub(crate) add: bool,
     pub(crate) ahead: Ahead,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl FloatTile {
+    /// Asks the near cache for both ends of each row of C, which lies on two or three lines.
+    #[inline(always)]
+    fn fetch_c(&self) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        for row in 0..self.rows {
+            let c = self.c.wrapping_add(row * self.ldc);
+            // SAFETY: SSE is part of x86-64, and a prefetch may name any address.
+            unsafe {
+                _mm_prefetch::<_MM_HINT_T0>(c.cast());
+                _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(COLUMNS - 1).cast());
+            }
+        }
+    }
 }
 
 /// `C[r, n] = (start[n] + Σ A[r, k] B[k, n]) · row_scale[r] · scale[n] + bias[n]`, or `C += …`; the sum is an exact integer.
@@ -236,6 +253,10 @@ impl Kernels {
     #[inline]
     pub(crate) unsafe fn float(&self, tile: &FloatTile) {
         debug_assert!((1..=self.rows).contains(&tile.rows));
+        #[cfg(target_arch = "x86_64")]
+        if tile.k >= LONG {
+            tile.fetch_c();
+        }
         // SAFETY: the instruction set was found when the kernels were chosen; the caller answers for the pointers.
         unsafe { (self.float)(tile) }
     }

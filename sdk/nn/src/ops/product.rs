@@ -9,7 +9,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::scratch::{Scratch, scratch};
-use crate::kernels::{Ahead, COLUMNS, FloatTile, Isa, Kernels, transpose};
+use crate::kernels::{Ahead, COLUMNS, FloatTile, Isa, Kernels, Out, transpose};
 
 /// Steps along K between two visits of the result: a panel of B is then 64 KiB.
 const DEPTH: usize = 512;
@@ -115,29 +115,21 @@ impl<'a> Matrix<'a> {
         )
     }
 
-    /// Columns `k..k + depth` of rows `first..first + count`, row-major, with the distance between rows: where they are, or packed into `to`.
-    fn row_block<'t>(
-        &self,
-        to: &'t mut Scratch,
-        [first, count]: [usize; 2],
-        [k, depth]: [usize; 2],
-    ) -> (&'t [f32], usize)
-    where
-        'a: 't,
-    {
+    /// Whether kernels cannot read its rows where they are.
+    fn needs_packing(&self) -> bool {
+        self.transposed || self.stride.is_multiple_of(SAME_SET)
+    }
+
+    /// Columns `k..k + depth` of rows `first..first + count`, row-major, [`STRIDE`] apart.
+    fn pack_rows(&self, to: &mut [f32], [first, count]: [usize; 2], [k, depth]: [usize; 2]) {
         if self.transposed {
             let from = &self.data[k * self.stride + first..];
-            transpose((to, STRIDE), (from, self.stride), [depth, count]);
-            return (to, STRIDE);
-        }
-        if !self.stride.is_multiple_of(SAME_SET) {
-            return (&self.data[first * self.stride + k..], self.stride);
+            return transpose((to, STRIDE), (from, self.stride), [depth, count]);
         }
         for (row, to) in to.chunks_exact_mut(STRIDE).take(count).enumerate() {
             let from = &self.data[(first + row) * self.stride + k..][..depth];
             to[..depth].copy_from_slice(from);
         }
-        (to, STRIDE)
     }
 
     /// Rows `k..` of as many as fill `to [depth, 32]`, of the panel's columns; zeros where there is none.
@@ -169,38 +161,35 @@ struct Panels {
     start: usize,
     /// Panels of a block.
     count: usize,
-    /// Rows of B.
+    /// Rows of B for which there is room.
+    room: usize,
+    /// Those that are packed.
     rows: Range<usize>,
 }
 
 impl Panels {
-    /// Room for [`PACKED`] values at least, or for all of `b`.
+    /// Room for whole blocks of about [`PACKED`] values, or for all of `b`.
     fn new(b: &Matrix) -> Self {
         let count = b.columns.div_ceil(COLUMNS);
         let blocks = (PACKED / (DEPTH * count * COLUMNS)).max(1);
-        let rows = 0..(blocks * DEPTH).min(b.rows);
-        let memory = scratch(rows.len() * count * COLUMNS + LINE);
+        let room = (blocks * DEPTH).min(b.rows);
+        let memory = scratch(room * count * COLUMNS + LINE);
         // A pointer to f32 can always be aligned so.
         let start = memory.as_ptr().align_offset(LINE * size_of::<f32>());
         Self {
             memory,
             start,
             count,
-            rows,
+            room,
+            rows: 0..0,
         }
     }
 
-    /// The rows of B for which there is room, after the ones before.
-    fn groups(&self, b: &Matrix) -> impl Iterator<Item = Range<usize>> + use<> {
-        let (step, end) = (self.rows.len(), b.rows);
-        (0..end).step_by(step).map(move |k| k..(k + step).min(end))
-    }
-
-    /// Packs these rows of B, on the threads of the pool or on this one.
-    fn pack(&mut self, b: &Matrix, rows: Range<usize>, parallel: bool) {
-        let (first, count) = (rows.start, self.count);
-        let values = &mut self.memory[self.start..][..rows.len() * count * COLUMNS];
-        self.rows = rows;
+    /// Packs as many rows of B from `first` on as there is room for, on the threads of the pool or on this one.
+    fn pack(&mut self, b: &Matrix, first: usize, parallel: bool) {
+        self.rows = first..(first + self.room).min(b.rows);
+        let count = self.count;
+        let values = &mut self.memory[self.start..][..self.rows.len() * count * COLUMNS];
         for (block, values) in values.chunks_mut(DEPTH * count * COLUMNS).enumerate() {
             let (k, len) = (first + block * DEPTH, values.len() / count);
             if parallel {
@@ -227,9 +216,9 @@ impl Panels {
     }
 }
 
-/// Where a task writes.
+/// What all tasks write to.
 #[derive(Clone, Copy)]
-struct Out<'a> {
+struct Target<'a> {
     data: *mut f32,
     stride: usize,
     columns: usize,
@@ -237,9 +226,9 @@ struct Out<'a> {
 }
 
 // SAFETY: tasks write to rows and panels of their own.
-unsafe impl Send for Out<'_> {}
+unsafe impl Send for Target<'_> {}
 // SAFETY: as above.
-unsafe impl Sync for Out<'_> {}
+unsafe impl Sync for Target<'_> {}
 
 /// Rows and panels of one task.
 struct Part {
@@ -248,19 +237,25 @@ struct Part {
 }
 
 impl Part {
-    /// The part of `out` that these rows of A and panels of B make.
+    /// What these rows of A and panels of B add to `target`.
     ///
     /// # Safety
-    /// `out` has as many rows as A and as many columns as B, and nobody else uses this part meanwhile.
-    unsafe fn multiply(&self, kernels: &Kernels, out: Out<'_>, a: &Matrix, b: &Panels) {
+    /// `target` has as many rows as A and as many columns as B, and nobody else uses this part meanwhile.
+    unsafe fn multiply(&self, kernels: &Kernels, target: Target<'_>, a: &Matrix, b: &Panels) {
         let [first, end] = self.rows;
-        let mut packed = scratch((end - first) * STRIDE);
+        let count = end - first;
+        let mut packed = a.needs_packing().then(|| scratch(count * STRIDE));
         for (k, depth) in b.blocks() {
-            let (rows, lda) = a.row_block(&mut packed, [first, end - first], [k, depth]);
+            let (rows, lda) = match &mut packed {
+                Some(packed) => {
+                    a.pack_rows(packed, [first, count], [k, depth]);
+                    (&packed[..], STRIDE)
+                }
+                None => (&a.data[first * a.stride + k..], a.stride),
+            };
             for panel in self.panels[0]..self.panels[1] {
                 let values = b.panel((k, depth), panel);
-                for cut in kernels.cuts(end - first) {
-                    let row = first + cut.first;
+                for cut in kernels.cuts(count) {
                     let tile = FloatTile {
                         rows: cut.rows,
                         k: depth,
@@ -270,60 +265,64 @@ impl Part {
                         ldb: COLUMNS,
                         bias: std::ptr::null(),
                         c: std::ptr::null_mut(),
-                        ldc: COLUMNS,
-                        add: k > 0,
+                        ldc: 0,
+                        add: false,
                         ahead: Ahead::behind(values, depth, &cut),
                     };
-                    // SAFETY: the tile's rows of A and its panel of B are packed, and the caller answers for C.
-                    unsafe { out.write(kernels, tile, row, panel * COLUMNS) }
+                    let at = [first + cut.first, panel * COLUMNS];
+                    // SAFETY: the tile's rows of A and its panel of B are there, and the caller answers for C.
+                    unsafe { target.add(kernels, tile, at, k == 0) }
                 }
             }
         }
     }
 }
 
-impl Out<'_> {
-    /// Runs a kernel whose result goes to `row` and `column`, and is added to what blocks before it made if the tile says so. A panel that is not whole
-    /// goes through a buffer.
+impl Target<'_> {
+    /// Runs a kernel whose result goes to a row and a column: with what the product is added to in the first block, and onto the block before in the
+    /// others.
     ///
     /// # Safety
     /// A and B of the tile reach as far as it says, and nobody else uses its part of C.
     #[inline]
-    unsafe fn write(&self, kernels: &Kernels, mut tile: FloatTile, row: usize, column: usize) {
+    unsafe fn add(
+        &self,
+        kernels: &Kernels,
+        mut tile: FloatTile,
+        [row, column]: [usize; 2],
+        first: bool,
+    ) {
+        let width = COLUMNS.min(self.columns - column);
+        let mut bias = [0.0; COLUMNS];
+        if let (Accum::Bias(values), true) = (self.accum, first) {
+            bias[..width].copy_from_slice(&values[column..][..width]);
+            tile.bias = bias.as_ptr();
+        }
         // SAFETY: inside the matrix, for which the caller answers.
         let c = unsafe { self.data.add(row * self.stride + column) };
-        let width = COLUMNS.min(self.columns - column);
-        let bias = match self.accum {
-            Accum::Bias(bias) if !tile.add => &bias[column..][..width],
-            _ => &[],
+        let out = Out {
+            c,
+            ldc: self.stride,
+            add: !first || self.accum == Accum::Add,
         };
-        let add = tile.add || self.accum == Accum::Add;
-        if width == COLUMNS {
-            (tile.c, tile.ldc, tile.add) = (c, self.stride, add);
-            if !bias.is_empty() {
-                tile.bias = bias.as_ptr();
-            }
-            // SAFETY: the caller's, and a bias has a whole panel.
-            return unsafe { kernels.float(&tile) };
-        }
-        let mut whole = [[0.0f32; COLUMNS]; Kernels::MOST_ROWS];
-        (tile.c, tile.add) = (whole.as_mut_ptr().cast(), false);
-        // SAFETY: the buffer has room for the largest tile.
-        unsafe { kernels.float(&tile) };
-        for (r, values) in whole.iter_mut().take(tile.rows).enumerate() {
-            values.iter_mut().zip(bias).for_each(|(v, b)| *v += b);
-            // SAFETY: the caller's, `width` columns of this row.
-            let to = unsafe { std::slice::from_raw_parts_mut(c.add(r * self.stride), width) };
-            for (to, value) in to.iter_mut().zip(values) {
-                *to = if add { *to + *value } else { *value };
-            }
-        }
+        let run = |Out { c, ldc, add }| {
+            let tile = FloatTile {
+                c,
+                ldc,
+                add,
+                ..tile
+            };
+            // SAFETY: A and B are the caller's, C has room for a whole panel.
+            unsafe { kernels.float(&tile) }
+        };
+        // SAFETY: the caller's.
+        unsafe { out.panel(tile.rows, width, run) }
     }
 }
 
 impl MatrixMut<'_> {
-    fn out<'b>(&mut self, accum: Accum<'b>) -> Out<'b> {
-        Out {
+    fn target<'b>(&mut self, accum: Accum<'b>) -> Target<'b> {
+        Target {
             data: self.data.as_mut_ptr(),
             stride: self.stride,
             columns: self.columns,
@@ -352,60 +351,47 @@ impl MatrixMut<'_> {
 
 /// `dst = a * b` on the calling thread.
 pub(crate) fn product(dst: MatrixMut<'_>, a: Matrix<'_>, b: Matrix<'_>) {
-    sequential(dst, Accum::Replace, a, b);
-}
-
-fn sequential(mut dst: MatrixMut<'_>, accum: Accum<'_>, a: Matrix<'_>, b: Matrix<'_>) {
-    if dst.is_done(accum, &a, &b) {
-        return;
-    }
-    let kernels = Kernels::of(Isa::detect());
-    let mut panels = Panels::new(&b);
-    let out = dst.out(accum);
-    for group in panels.groups(&b) {
-        panels.pack(&b, group, false);
-        for rows in cut(a.rows, a.rows.div_ceil(TASK_ROWS), kernels.rows) {
-            let part = Part {
-                rows,
-                panels: [0, panels.count],
-            };
-            // SAFETY: the sizes were compared, and `dst` is ours.
-            unsafe { part.multiply(&kernels, out, &a, &panels) };
-        }
-    }
+    multiply(dst, Accum::Replace, a, b, 1);
 }
 
 /// `dst = a * b`, or `dst += a * b`, or `dst = bias + a * b`, over all threads of the current rayon pool.
-pub(crate) fn product_parallel(
+pub(crate) fn product_parallel(dst: MatrixMut<'_>, accum: Accum<'_>, a: Matrix<'_>, b: Matrix<'_>) {
+    let threads = match a.rows * b.columns * b.rows < SMALL {
+        true => 1,
+        false => rayon::current_num_threads(),
+    };
+    multiply(dst, accum, a, b, threads);
+}
+
+/// With tasks for so many threads of the pool; one is the calling thread.
+fn multiply(
     mut dst: MatrixMut<'_>,
     accum: Accum<'_>,
     a: Matrix<'_>,
     b: Matrix<'_>,
+    threads: usize,
 ) {
-    let threads = rayon::current_num_threads();
-    if threads == 1 || a.rows * b.columns * b.rows < SMALL {
-        return sequential(dst, accum, a, b);
-    }
     if dst.is_done(accum, &a, &b) {
         return;
     }
     let kernels = Kernels::of(Isa::detect());
     let mut panels = Panels::new(&b);
-    let out = dst.out(accum);
     let n_rows = a.rows.div_ceil(TASK_ROWS).next_multiple_of(threads);
     let rows: Vec<_> = cut(a.rows, n_rows, kernels.rows).collect();
-    let columns: Vec<_> = cut(panels.count, threads.div_ceil(rows.len()), 1).collect();
-    let parts = rows.len() * columns.len();
-    for group in panels.groups(&b) {
-        panels.pack(&b, group, true);
-        (0..parts).into_par_iter().for_each(|i| {
-            let part = Part {
-                rows: rows[i / columns.len()],
-                panels: columns[i % columns.len()],
-            };
-            // SAFETY: the sizes were compared, `dst` is ours, and no two parts share rows and panels.
-            unsafe { part.multiply(&kernels, out, &a, &panels) };
-        });
+    let n_columns = threads.div_ceil(rows.len());
+    let parts: Vec<_> = rows
+        .into_iter()
+        .flat_map(|rows| cut(panels.count, n_columns, 1).map(move |panels| Part { rows, panels }))
+        .collect();
+    let target = dst.target(accum);
+    for k in (0..b.rows).step_by(panels.room) {
+        panels.pack(&b, k, threads > 1);
+        // SAFETY: the sizes were compared, `dst` is ours, and no two parts share rows and panels.
+        let run = |part: &Part| unsafe { part.multiply(&kernels, target, &a, &panels) };
+        match threads {
+            1 => parts.iter().for_each(run),
+            _ => parts.par_iter().for_each(run),
+        }
     }
 }
 
