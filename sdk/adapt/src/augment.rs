@@ -1,9 +1,10 @@
 //! Whether features of turned, mirrored and dimmed copies of the samples make the head better.
 //!
 //! Copies belong to their sample: they have its label, are left out with it, and go when it goes. Head and parts are chosen without them. The chosen
-//! head is then fitted with and without copies on samples left out in folds (of each class, sample `i` is in fold `i mod F`, `F` being the samples of
-//! the largest class, at most [`FOLDS`]), and asked about the samples that were left out, never about copies; the only sample of a
-//! class cannot be left out and is asked of the head that has seen it.
+//! head is then fitted with and without copies, and asked about samples that were left out, never about copies; the only sample of a
+//! class cannot be left out and is asked of the head that has seen it. Discriminants leave out each sample in turn, in closed form: the rest keeps the
+//! scatter that the head has, so that the scores have its scale. Other heads are fitted anew on folds (of each class, sample `i` is in fold `i mod F`, `F` being
+//! the samples of the largest class, at most [`FOLDS`]).
 //!
 //! Copies are kept unless more samples speak against them than for them. That asks less of them than of another head (`choose.rs`): that a part may
 //! lie and be lit otherwise is known beforehand, and a handful of samples cannot prove it, but they do contradict it where the way a part lies is what
@@ -40,12 +41,14 @@ pub struct Augmentation {
 struct Rows {
     values: Vec<Vec<f32>>,
     labels: Vec<usize>,
+    /// Rows of each sample, itself and its copies.
+    sizes: Vec<usize>,
 }
 
 impl Rows {
     fn of(problem: &Problem, view: &View, samples: &[usize], with_copies: bool) -> Self {
         let parts = problem.layout.parts();
-        let (mut values, mut labels) = (Vec::new(), Vec::new());
+        let (mut values, mut labels, mut sizes) = (Vec::new(), Vec::new(), Vec::new());
         for &sample in samples {
             let copies = match with_copies {
                 true => problem.copies_of(sample),
@@ -54,8 +57,13 @@ impl Rows {
             values.push(view.of(problem.rows[sample], parts));
             values.extend(copies.iter().map(|copy| view.of(copy, parts)));
             labels.resize(values.len(), problem.labels[sample]);
+            sizes.push(1 + copies.len());
         }
-        Self { values, labels }
+        Self {
+            values,
+            labels,
+            sizes,
+        }
     }
 
     fn support(&self, n_classes: usize) -> Result<Support<'_>, AdaptError> {
@@ -72,19 +80,26 @@ struct Fit<'a> {
     lambda: Option<f64>,
 }
 
+/// What both fits say of samples that they have not seen, `[N, C]`.
+struct LeftOut {
+    plain: Vec<f64>,
+    with_copies: Vec<f64>,
+}
+
 impl Fit<'_> {
-    /// The head on some samples, and its λ. Discriminants by shrinkage find λ anew; scatter, and with it λ of the other closed forms, grows with the
-    /// number of rows.
-    fn head(&self, samples: &[usize], copies: bool) -> Result<(Head, Option<f64>), AdaptError> {
-        let rows = Rows::of(self.problem, self.view, samples, copies);
-        let support = rows.support(self.problem.n_classes)?;
-        let grown = rows.labels.len() as f64 / samples.len() as f64;
-        let lambda = match self.kind {
+    /// λ for `rows`: discriminants by shrinkage find it anew; scatter, and with it λ of the other closed forms, grows with the number of rows.
+    fn lambda(&self, rows: &Rows) -> Option<f64> {
+        let grown = rows.labels.len() as f64 / rows.sizes.len() as f64;
+        match self.kind {
             HeadKind::Lda => None,
             HeadKind::Discriminant | HeadKind::Ridge => self.lambda.map(|lambda| lambda * grown),
             HeadKind::Logistic | HeadKind::Prototype | HeadKind::Knn => self.lambda,
-        };
-        candidate::head_alone(self.kind, &support, lambda)
+        }
+    }
+
+    fn head(&self, rows: &Rows) -> Result<(Head, Option<f64>), AdaptError> {
+        let support = rows.support(self.problem.n_classes)?;
+        candidate::head_alone(self.kind, &support, self.lambda(rows))
     }
 
     /// A sample as the head sees it.
@@ -110,15 +125,39 @@ impl Fit<'_> {
         margins.sum::<f64>() / self.problem.labels.len() as f64
     }
 
+    /// The head on all samples with their copies, its λ, and the scores of samples left out.
+    fn with_copies(
+        &self,
+        reference: &Candidate,
+    ) -> Result<(Head, Option<f64>, LeftOut), AdaptError> {
+        let all: Vec<usize> = (0..self.problem.rows.len()).collect();
+        let rows = Rows::of(self.problem, self.view, &all, true);
+        if matches!(self.kind, HeadKind::Lda | HeadKind::Discriminant) {
+            let support = rows.support(self.problem.n_classes)?;
+            let lambda = self.lambda(&rows);
+            let (head, lambda, with_copies) = candidate::in_groups(&support, &rows.sizes, lambda)?;
+            let plain = reference.loo_scores.clone();
+            return Ok((head, Some(lambda), LeftOut { plain, with_copies }));
+        }
+        let (head, lambda) = self.head(&rows)?;
+        let left_out = LeftOut {
+            plain: self.folded(false)?,
+            with_copies: self.folded(true)?,
+        };
+        Ok((head, lambda, left_out))
+    }
+
     /// Scores `[N, C]` of the samples by heads that have seen neither them nor their copies; minus infinity for the only ones of their classes.
-    fn left_out(&self, folds: &[Option<usize>], copies: bool) -> Result<Vec<f64>, AdaptError> {
+    fn folded(&self, copies: bool) -> Result<Vec<f64>, AdaptError> {
         let n_classes = self.problem.n_classes;
+        let folds = folds(self.problem);
         let n_folds = folds.iter().flatten().max().map_or(0, |last| last + 1);
         let heads = blocks::each(n_folds, |fold| {
             let kept: Vec<usize> = (0..folds.len())
                 .filter(|&sample| folds[sample] != Some(fold))
                 .collect();
-            self.head(&kept, copies).map(|(head, _)| head)
+            let rows = Rows::of(self.problem, self.view, &kept, copies);
+            self.head(&rows).map(|(head, _)| head)
         });
         let heads = heads.into_iter().collect::<Result<Vec<Head>, _>>()?;
         let mut scores = Vec::with_capacity(folds.len() * n_classes);
@@ -132,10 +171,22 @@ impl Fit<'_> {
         }
         Ok(scores)
     }
+
+    /// Whether each sample is right: when it is left out, or, for the only one of its class, by the head that has seen it.
+    fn right(&self, left_out: &[f64], head: &Head, samples: &Support) -> Vec<bool> {
+        let rows = left_out.chunks_exact(self.problem.n_classes).enumerate();
+        let hit = |(sample, row): (usize, &[f64])| {
+            let label = self.problem.labels[sample];
+            match samples.evaluable(sample) {
+                true => argmax(row) == label,
+                false => argmax(&head.scores(&self.seen(sample))) == label,
+            }
+        };
+        rows.map(hit).collect()
+    }
 }
 
-/// The head of `reference` fitted with copies, and what speaks for it; `None` without copies. The scores of the head are those of samples left out in
-/// folds.
+/// The head of `reference` fitted with copies, and what speaks for it; `None` without copies.
 pub(crate) fn with_copies(
     problem: &Problem,
     view: &View,
@@ -152,31 +203,17 @@ pub(crate) fn with_copies(
         kind: reference.kind,
         lambda: reference.lambda,
     };
-    let folds = folds(problem);
-    let (plain, scores) = (fit.left_out(&folds, false)?, fit.left_out(&folds, true)?);
-    let all: Vec<usize> = (0..problem.rows.len()).collect();
-    let (head, lambda) = fit.head(&all, true)?;
-    let right = |scores: &[f64], seen_all: &Head| -> Vec<bool> {
-        let rows = scores.chunks_exact(problem.n_classes).zip(&folds);
-        let hit = |(sample, (row, fold)): (usize, (&[f64], &Option<usize>))| {
-            let label = problem.labels[sample];
-            match fold {
-                Some(_) => argmax(row) == label,
-                None => argmax(&seen_all.scores(&fit.seen(sample))) == label,
-            }
-        };
-        rows.enumerate().map(hit).collect()
-    };
-    let without = right(&plain, &reference.head);
-    let with = right(&scores, &head);
+    let (head, lambda, left_out) = fit.with_copies(reference)?;
+    let seen = problem.seen(view);
+    let samples = problem.support(&seen)?;
+    let without = fit.right(&left_out.plain, &reference.head, &samples);
+    let with = fit.right(&left_out.with_copies, &head, &samples);
     let count = |a: bool, b: bool| {
         let pairs = without.iter().zip(&with);
         pairs.filter(|pair| *pair == (&a, &b)).count()
     };
     // Copies make scores wider. Where nothing can be left out, they must not make the head surer than it would be without.
     let prior = reference.prior * (fit.margin(&head) / fit.margin(&reference.head)).max(1.0);
-    let samples = Rows::of(problem, view, &all, false);
-    let calibration = calibrate(&scores, &samples.support(problem.n_classes)?);
     let found = Augmentation {
         copies,
         gained: count(false, true),
@@ -187,8 +224,8 @@ pub(crate) fn with_copies(
         kind: reference.kind,
         head,
         lambda,
-        loo_scores: scores,
-        calibration,
+        calibration: calibrate(&left_out.with_copies, &samples),
+        loo_scores: left_out.with_copies,
         prior,
     };
     Ok(Some((candidate, found)))

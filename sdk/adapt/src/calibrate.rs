@@ -25,9 +25,10 @@ pub(crate) struct Calibration {
 /// The temperature that maximises the likelihood of the labels under `softmax(scores / T)`, `scores` `[N, C]` being leave-one-out scores,
 /// over the `n` samples whose class has another one; `None` when there are none, or when their scores are all the same.
 ///
-/// The targets are Platt's (1999): `(n + 1) / (n + 2)` for the true class, the rest shared by the others. Without them T would go to 0 as soon
-/// as every sample is right, and a job of six frames would claim certainty. The loss is convex in `1 / T`: Newton's method, kept inside a
-/// bracket, finds its minimum. T stays between 10⁻⁴ and 10⁴ times the largest range of scores in a row.
+/// As Platt (1999) the targets leave something for what was not seen: `(n + ½) / (n + 1)` for the true class, the rest for the best other one.
+/// Without that T would go to 0 as soon as every sample is right, and a job of six frames would claim certainty. The rest is not for all other classes alike:
+/// a head takes a frame for the next class, not for the farthest, whose scores would decide T. The loss is convex in
+/// `1 / T`: Newton's method, kept inside a bracket, finds its minimum. T stays between 10⁻⁴ and 10⁴ times the largest range of scores in a row.
 pub(crate) fn calibrate(scores: &[f64], support: &Support) -> Option<Calibration> {
     let n_classes = support.n_classes();
     let n = support.n_evaluable();
@@ -42,8 +43,7 @@ pub(crate) fn calibrate(scores: &[f64], support: &Support) -> Option<Calibration
     if rows.is_empty() || range == 0.0 {
         return None;
     }
-    let hit = (n + 1) as f64 / (n + 2) as f64;
-    let miss = (1.0 - hit) / (n_classes - 1) as f64;
+    let miss = 0.5 / (n + 1) as f64;
     let (mut low, mut high) = (1e-4 / range, 1e4 / range);
     let mut inverse = low;
     let mut loss = f64::INFINITY;
@@ -51,7 +51,7 @@ pub(crate) fn calibrate(scores: &[f64], support: &Support) -> Option<Calibration
         let blocks = blocks::map(rows.len(), |block| {
             let terms = rows[block]
                 .iter()
-                .map(|(row, label)| loss_terms(row, *label, inverse, hit, miss));
+                .map(|(row, label)| loss_terms(row, *label, inverse, miss));
             terms.fold([0.0; 3], add)
         });
         let [value, slope, curvature] = blocks.into_iter().fold([0.0; 3], add);
@@ -86,13 +86,16 @@ fn add(a: [f64; 3], b: [f64; 3]) -> [f64; 3] {
     [a[0] + b[0], a[1] + b[1], a[2] + b[2]]
 }
 
-/// One sample's loss and its first two derivatives with respect to `inverse` = 1 / T.
-fn loss_terms(row: &[f64], label: usize, inverse: f64, hit: f64, miss: f64) -> [f64; 3] {
-    let max = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let (mut sum, mut first, mut second, mut total) = (0.0, 0.0, 0.0, 0.0);
+/// One sample's loss and its first two derivatives with respect to `inverse` = 1 / T; `miss` is the target of the best other class.
+fn loss_terms(row: &[f64], label: usize, inverse: f64, miss: f64) -> [f64; 3] {
+    let others = row.iter().enumerate().filter(|(class, _)| *class != label);
+    let other = others
+        .map(|(_, score)| *score)
+        .fold(f64::NEG_INFINITY, f64::max);
+    let max = other.max(row[label]);
+    let (mut sum, mut first, mut second) = (0.0, 0.0, 0.0);
     for score in row {
         let below = score - max;
-        total += below;
         // Smaller terms vanish in a sum that is at least 1.
         if below * inverse > -45.0 {
             let weight = (below * inverse).exp();
@@ -102,7 +105,7 @@ fn loss_terms(row: &[f64], label: usize, inverse: f64, hit: f64, miss: f64) -> [
         }
     }
     let (mean, square) = (first / sum, second / sum);
-    let target = miss * total + (hit - miss) * (row[label] - max);
+    let target = (1.0 - miss) * (row[label] - max) + miss * (other - max);
     [
         sum.ln() - inverse * target,
         mean - target,
@@ -121,33 +124,45 @@ mod tests {
     use super::*;
 
     fn support_of(labels: &[usize]) -> Support<'static> {
-        Support::new(vec![&[1.0f32]; labels.len()], labels.to_vec(), 2).unwrap()
+        let classes = labels.iter().max().unwrap() + 1;
+        Support::new(vec![&[1.0f32]; labels.len()], labels.to_vec(), classes).unwrap()
     }
 
-    /// Negative log-likelihood with Platt's targets, written out on its own.
+    /// Negative log-likelihood with targets for the true class and the best other one, written out on its own.
     fn loss(scores: &[f64], labels: &[usize], temperature: f64) -> f64 {
         let n = labels.len() as f64;
-        let target = [(n + 1.0) / (n + 2.0), 1.0 / (n + 2.0)];
         let row = |(row, &label): (&[f64], &usize)| {
             let total: f64 = row.iter().map(|s| (s / temperature).exp()).sum();
-            let log = |c: usize| (row[c] / temperature).exp().ln() - total.ln();
-            -target[0] * log(label) - target[1] * log(1 - label)
+            let log = |c: usize| row[c] / temperature - total.ln();
+            let mut order: Vec<usize> = (0..row.len()).filter(|&c| c != label).collect();
+            order.sort_by(|&a, &b| row[b].total_cmp(&row[a]));
+            -(n + 0.5) / (n + 1.0) * log(label) - 0.5 / (n + 1.0) * log(order[0])
         };
-        scores.chunks(2).zip(labels).map(row).sum()
+        scores
+            .chunks(scores.len() / labels.len())
+            .zip(labels)
+            .map(row)
+            .sum()
     }
 
     #[test]
     fn temperature_is_where_a_fine_scan_finds_the_minimum() {
-        let labels = [0, 0, 0, 1, 1, 1];
-        let scores = [0.9, 0.2, 0.7, 0.1, 0.4, 0.5, 0.0, 0.8, 0.3, 0.6, 0.55, 0.45];
-        let found = calibrate(&scores, &support_of(&labels))
-            .unwrap()
-            .temperature;
-        let scan = (0..40_000).map(|i| 0.01 * 1.0002f64.powi(i));
-        let best = scan
-            .min_by(|a, b| loss(&scores, &labels, *a).total_cmp(&loss(&scores, &labels, *b)))
-            .unwrap();
-        assert!((found / best - 1.0).abs() < 1e-3, "{found} against {best}");
+        let two = [0.9, 0.2, 0.7, 0.1, 0.4, 0.5, 0.0, 0.8, 0.3, 0.6, 0.55, 0.45];
+        let three = [
+            0.9, 0.2, -7.0, 0.1, 0.4, -5.0, 0.0, -9.0, 0.8, 0.3, 0.6, -6.0, -4.0, 0.1, 0.5, 0.2,
+            0.0, 0.7,
+        ];
+        for (scores, labels) in [
+            (&two[..], [0, 0, 0, 1, 1, 1]),
+            (&three[..], [0, 0, 2, 1, 1, 2]),
+        ] {
+            let found = calibrate(scores, &support_of(&labels)).unwrap().temperature;
+            let scan = (0..40_000).map(|i| 0.01 * 1.0002f64.powi(i));
+            let best = scan
+                .min_by(|a, b| loss(scores, &labels, *a).total_cmp(&loss(scores, &labels, *b)))
+                .unwrap();
+            assert!((found / best - 1.0).abs() < 1e-3, "{found} against {best}");
+        }
     }
 
     #[test]
@@ -157,8 +172,26 @@ mod tests {
         let found = calibrate(&scores, &support_of(&labels))
             .unwrap()
             .temperature;
-        // All rows alike: the likelihood is at its maximum where softmax gives the target 5/6.
-        assert!((softmax(&[1.0, 0.0], found)[0] - 5.0 / 6.0).abs() < 1e-6);
+        // All rows alike: the likelihood is at its maximum where softmax gives the target 9/10.
+        assert!((softmax(&[1.0, 0.0], found)[0] - 0.9).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_class_far_from_all_others_changes_nothing() {
+        let labels = [0, 0, 1, 1, 2, 2];
+        let row = |label: usize, far: f64| match label {
+            0 => [1.0, 0.0, -far],
+            1 => [0.0, 1.0, -far],
+            _ => [-far, 1.0 - far, 2.0 - far],
+        };
+        let temperature = |far: f64| {
+            let scores: Vec<f64> = labels.iter().flat_map(|&label| row(label, far)).collect();
+            calibrate(&scores, &support_of(&labels))
+                .unwrap()
+                .temperature
+        };
+        let (near, far) = (temperature(100.0), temperature(1000.0));
+        assert!((near / far - 1.0).abs() < 1e-3, "{near} {far}");
     }
 
     #[test]

@@ -70,6 +70,19 @@ pub(crate) fn head_alone(
     })
 }
 
+/// A discriminant on rows in groups of `sizes`, each a sample with its copies, its λ (by shrinkage if none is given), and scores `[G, C]` of the samples,
+/// each left out with its copies.
+pub(crate) fn in_groups(
+    support: &Support,
+    sizes: &[usize],
+    lambda: Option<f64>,
+) -> Result<(Head, f64, Vec<f64>), AdaptError> {
+    let problem = discriminant(support, || Cow::Owned(Statistics::of(support)))?;
+    let lambda = lambda.unwrap_or(problem.shrinkage());
+    let scores = problem.leave_groups_out(lambda, sizes)?;
+    Ok((Head::Linear(problem.solve(lambda)), lambda, scores))
+}
+
 /// Used when no class has two samples, so that nothing is known about the scores' reliability: for heads whose scores differ by about 1 between
 /// a sample's own class and another one, a quarter of that; for cosines DINO's 0.07; logits as they are.
 fn default_temperature(head: HeadKind) -> f64 {
@@ -164,6 +177,16 @@ fn logistic(support: &Support, lambda: Option<f64>) -> Result<Candidate, AdaptEr
     best.ok_or(AdaptError::Degenerate { n: support.len() })
 }
 
+fn discriminant<'s, 't>(
+    support: &'s Support<'s>,
+    statistics: impl FnOnce() -> Cow<'t, Statistics>,
+) -> Result<DiscriminantProblem<'s>, AdaptError> {
+    match Space::smaller(support.len(), support.dim()) {
+        Space::Sample => DiscriminantProblem::in_sample_space(support),
+        Space::Feature => DiscriminantProblem::in_feature_space(&statistics(), support),
+    }
+}
+
 /// The heads with a closed form for every λ.
 enum Closed<'s> {
     Discriminant(DiscriminantProblem<'s>),
@@ -176,18 +199,14 @@ impl<'s> Closed<'s> {
         support: &'s Support<'s>,
         statistics: impl FnOnce() -> Cow<'t, Statistics>,
     ) -> Result<Self, AdaptError> {
-        let in_samples = Space::smaller(support.len(), support.dim()) == Space::Sample;
-        Ok(match (kind, in_samples) {
-            (HeadKind::Ridge, true) => Self::Ridge(RidgeProblem::in_sample_space(support)?),
-            (HeadKind::Ridge, false) => {
-                Self::Ridge(RidgeProblem::in_feature_space(&statistics(), support)?)
-            }
-            (_, true) => Self::Discriminant(DiscriminantProblem::in_sample_space(support)?),
-            (_, false) => Self::Discriminant(DiscriminantProblem::in_feature_space(
-                &statistics(),
-                support,
-            )?),
-        })
+        if kind != HeadKind::Ridge {
+            return discriminant(support, statistics).map(Self::Discriminant);
+        }
+        let problem = match Space::smaller(support.len(), support.dim()) {
+            Space::Sample => RidgeProblem::in_sample_space(support),
+            Space::Feature => RidgeProblem::in_feature_space(&statistics(), support),
+        };
+        problem.map(Self::Ridge)
     }
 
     fn solve(&self, lambda: f64) -> Ridge {

@@ -54,12 +54,11 @@ impl<T: Scalar> Matrix<T> {
     }
 
     /// The rows of these indices.
-    pub(crate) fn picked(&self, rows: &[usize]) -> Self {
-        let data = rows.iter().flat_map(|&i| self.row(i)).copied().collect();
+    pub(crate) fn picked(&self, rows: impl ExactSizeIterator<Item = usize>) -> Self {
         Self {
             rows: rows.len(),
             cols: self.cols,
-            data,
+            data: rows.flat_map(|i| self.row(i)).copied().collect(),
         }
     }
 
@@ -104,6 +103,43 @@ impl<T: Scalar> Matrix<T> {
 }
 
 impl Matrix {
+    /// The symmetric matrix with `element(i, j)` for `j <= i`.
+    pub(crate) fn symmetric(n: usize, element: impl Fn(usize, usize) -> f64) -> Self {
+        let mut out = Self::zeros(n, n);
+        for i in 0..n {
+            for j in 0..=i {
+                let value = element(i, j);
+                out.row_mut(i)[j] = value;
+                out.row_mut(j)[i] = value;
+            }
+        }
+        out
+    }
+
+    /// `L⁻¹ b`, where this small positive definite matrix is `LLᵀ`. Where rounding leaves nothing of a pivot it counts as [`f64::EPSILON`].
+    pub(crate) fn half_solve(mut self, mut b: Self) -> Self {
+        for i in 0..self.rows {
+            for j in 0..=i {
+                let known: f64 = (0..j).map(|k| self.row(i)[k] * self.row(j)[k]).sum();
+                let value = self.row(i)[j] - known;
+                self.row_mut(i)[j] = match i == j {
+                    true => value.max(f64::EPSILON).sqrt(),
+                    false => value / self.row(j)[j],
+                };
+            }
+            let (above, row) = b.data.split_at_mut(i * b.cols);
+            let row = &mut row[..b.cols];
+            for (solved, factor) in above.chunks_exact(b.cols).zip(self.row(i)) {
+                row.iter_mut()
+                    .zip(solved)
+                    .for_each(|(x, y)| *x -= factor * y);
+            }
+            let pivot = 1.0 / self.row(i)[i];
+            row.iter_mut().for_each(|x| *x *= pivot);
+        }
+        b
+    }
+
     /// Row `j` times `factor(j)`.
     pub(crate) fn scaled_rows(&self, factor: impl Fn(usize) -> f64) -> Self {
         let mut out = self.clone();

@@ -128,7 +128,7 @@ fn nearest_others(unit: &Matrix<f32>, samples: &[usize]) -> Vec<f64> {
     let blocks = blocks::map(samples.len(), |block| {
         let samples = &samples[block];
         let cosines = unit
-            .picked(samples)
+            .picked(samples.iter().copied())
             .rows_times_transposed(0..samples.len(), unit);
         samples
             .iter()

@@ -5,9 +5,14 @@
 //! alike, however many samples they have. As λ grows this becomes the nearest class mean. One eigendecomposition of `S`, in the smaller of
 //! sample and feature space, serves every λ.
 //!
-//! Leaving out sample `i` of class `c` with `n_c` samples changes `S` by `-a d dᵀ`, `a = n_c / (n_c - 1)`, and `μ_c` by `-d / (n_c - 1)`, so that
-//! with `q = dᵀAd` and `u_k = x_i - μ_k` (Sherman and Morrison) its squared distance to class `k ≠ c` becomes
-//! `u_kᵀAu_k + a (u_kᵀAd)² / (1 - a q)`, and to its own class `a² q / (1 - a q)`. Scores are minus half the squared distance.
+//! Leaving out a group `G` of `m` rows (a sample with its copies) of a class with `N` rows changes `S` by `-D_GᵀBD_G`, `B = I + 11ᵀ/(N - m)`, and the
+//! class mean by `-D_Gᵀ1/(N - m)`, so that with `Q = D_GAD_Gᵀ` the squared distance of `u` becomes `uᵀAu + wᵀ(B⁻¹ - Q)⁻¹w`, `w = D_GAu` and
+//! `B⁻¹ = I - 11ᵀ/N` (Woodbury). Scores are minus half the squared distance.
+//!
+//! A sample that was left out is farther from its own class than a new one would be from the fitted head's: a mean of `n` samples is off by a spread
+//! of `1/n`, so a new sample is at `1 + 1/n` times the distance within the class, one that was left out at `1 + 1/(n - 1)` times, and at
+//! `1 + 1/n` times from the other classes. Without a correction samples look less certain, and more often wrong, than frames will be. Scores of samples left
+//! out have their own class's squared distance times the quotient, `1 - 1/n²`.
 
 use super::ridge::Ridge;
 use super::statistics::Statistics;
@@ -15,6 +20,7 @@ use crate::blocks;
 use crate::error::AdaptError;
 use crate::linalg::{Matrix, eigen};
 use crate::support::Support;
+use std::ops::Range;
 
 /// The decomposed problem: heads and leave-one-out scores for any λ, without solving again.
 pub struct DiscriminantProblem<'s> {
@@ -188,9 +194,45 @@ impl<'s> DiscriminantProblem<'s> {
         }
     }
 
-    /// Scores `[N, C]` of each sample under the head fitted without it, for `lambda` > 0, up to one number for each sample. A class without
+    /// Scores `[N, C]` of each sample under the head fitted without it, for `lambda` > 0, corrected for the smaller class. A class without
     /// another sample scores minus infinity.
     pub fn leave_one_out(&self, lambda: f64) -> Vec<f64> {
+        let groups: Vec<_> = (0..self.support.len()).map(|i| i..i + 1).collect();
+        self.leave_out(lambda, &groups)
+    }
+
+    /// Scores `[G, C]` of the first row of each group under the head fitted without the group, as [`Self::leave_one_out`]. The support's rows are
+    /// groups of `sizes` rows each, one after the other, each of one class.
+    ///
+    /// # Errors
+    ///
+    /// [`AdaptError::Shape`] when the sizes do not add up to the rows, a group is empty or has rows of two classes.
+    pub fn leave_groups_out(&self, lambda: f64, sizes: &[usize]) -> Result<Vec<f64>, AdaptError> {
+        let mut end = 0;
+        let mut groups = Vec::with_capacity(sizes.len());
+        for size in sizes {
+            groups.push(end..end + size);
+            end += size;
+        }
+        let shape = |what, expected, got| AdaptError::Shape {
+            what,
+            expected,
+            got,
+        };
+        if end != self.support.len() {
+            return Err(shape("rows of all groups", self.support.len(), end));
+        }
+        for group in &groups {
+            let labels = &self.support.labels()[group.clone()];
+            let classes = labels.chunk_by(|a, b| a == b).count();
+            if classes != 1 {
+                return Err(shape("classes of a group", 1, classes));
+            }
+        }
+        Ok(self.leave_out(lambda, &groups))
+    }
+
+    fn leave_out(&self, lambda: f64, groups: &[Range<usize>]) -> Vec<f64> {
         let inverse: Vec<f64> = self.values.iter().map(|s| 1.0 / (s + lambda)).collect();
         let scaled = self.moments.scaled_rows(|j| inverse[j]);
         let (factor, filter, mean_products) = match &self.factors {
@@ -216,49 +258,89 @@ impl<'s> DiscriminantProblem<'s> {
                 (projected, inverse, self.moments.transposed_times(&scaled))
             }
         };
-        let blocks = blocks::map(self.support.len(), |rows| {
-            let mut scores = factor.rows_times(rows.clone(), &scaled);
-            for (i, sample) in rows.enumerate() {
-                let q = factor
-                    .row(sample)
-                    .iter()
-                    .zip(&filter)
-                    .map(|(f, w)| f * f * w)
-                    .sum();
-                self.leave_out(scores.row_mut(i), sample, q, &mean_products);
+        let mut n_groups = vec![0; self.support.n_classes()];
+        for group in groups {
+            n_groups[self.support.labels()[group.start]] += 1;
+        }
+        let blocks = blocks::map(groups.len(), |block| {
+            let groups = &groups[block];
+            let first = groups[0].start;
+            let products = factor.rows_times(first..groups[groups.len() - 1].end, &scaled);
+            let mut scores = Vec::with_capacity(groups.len() * products.cols);
+            for group in groups {
+                let label = self.support.labels()[group.start];
+                let left_out = LeftOut {
+                    label,
+                    n: n_groups[label] as f64,
+                    n_rows: self.support.counts()[label] as f64,
+                    within: Matrix::symmetric(group.len(), |r, s| {
+                        let pair = factor
+                            .row(group.start + r)
+                            .iter()
+                            .zip(factor.row(group.start + s));
+                        pair.zip(&filter).map(|((a, b), w)| a * b * w).sum()
+                    }),
+                };
+                let rows = products.picked(group.start - first..group.end - first);
+                scores.extend(left_out.scores(&rows, &mean_products));
             }
-            scores.data
+            scores
         });
         blocks.concat()
     }
+}
 
-    /// Turns `dᵀAμ_k` into the scores of a sample left out; `mean_products` are `μ_kᵀAμ_l`.
-    fn leave_out(&self, row: &mut [f64], sample: usize, q: f64, mean_products: &Matrix) {
-        let label = self.support.labels()[sample];
-        let n = self.support.counts()[label] as f64;
-        let (own, own_square) = (row[label], mean_products.row(label)[label]);
-        let a = n / (n - 1.0);
-        let rest = (1.0 - a * q).max(f64::EPSILON);
-        for (k, product) in row.iter_mut().enumerate() {
-            let square = if k == label {
-                if n > 1.0 {
-                    a * a * q / rest
-                } else {
-                    f64::INFINITY
-                }
-            } else {
-                let along = own - *product;
-                let between =
-                    own_square - 2.0 * mean_products.row(label)[k] + mean_products.row(k)[k];
-                let update = if n > 1.0 {
-                    a * (q + along) * (q + along) / rest
-                } else {
-                    0.0
-                };
-                q + 2.0 * along + between + update
-            };
-            *product = -0.5 * square;
+/// A group of rows that is left out.
+struct LeftOut {
+    label: usize,
+    /// Groups of its class.
+    n: f64,
+    /// Rows of its class.
+    n_rows: f64,
+    /// `Q`, `[M, M]`.
+    within: Matrix,
+}
+
+impl LeftOut {
+    /// Scores `[C]` of its first row; `products` are `D_GAμ_k`, `[M, C]`, `mean_products` `μ_kᵀAμ_l`.
+    fn scores(&self, products: &Matrix, mean_products: &Matrix) -> Vec<f64> {
+        let (q, own, m) = (&self.within, self.label, self.within.rows);
+        let rest = self.n_rows - m as f64;
+        // Q1 / (N - m): how far the class mean moves, seen from the rows. The only group of a class has no mean without it.
+        let moved: Vec<f64> = match rest > 0.0 {
+            true => (0..m)
+                .map(|r| q.row(r).iter().sum::<f64>() / rest)
+                .collect(),
+            false => vec![0.0; m],
+        };
+        let mut along = products.clone();
+        for (r, row) in along.data.chunks_exact_mut(products.cols).enumerate() {
+            let to_own = row[own];
+            row.iter_mut().for_each(|x| *x = q.row(r)[0] + to_own - *x);
+            row[own] = q.row(r)[0] + moved[r];
         }
+        let share = if rest > 0.0 { 1.0 / self.n_rows } else { 0.0 };
+        let inverse =
+            Matrix::symmetric(m, |r, s| f64::from(u8::from(r == s)) - share - q.row(r)[s]);
+        let along = inverse.half_solve(along);
+        let from_own = products.row(0)[own];
+        let distance = |k: usize| {
+            let straight = match k == own {
+                true => q.row(0)[0] + 2.0 * moved[0] + moved.iter().sum::<f64>() / rest.max(1.0),
+                false => {
+                    let means = mean_products.row(own);
+                    let between = means[own] - 2.0 * means[k] + mean_products.row(k)[k];
+                    q.row(0)[0] + 2.0 * (from_own - products.row(0)[k]) + between
+                }
+            };
+            straight + (0..m).map(|r| along.row(r)[k].powi(2)).sum::<f64>()
+        };
+        let score = |k: usize| match (k == own, self.n > 1.0) {
+            (true, false) => f64::NEG_INFINITY,
+            (true, true) => -0.5 * distance(k) * (1.0 - self.n.powi(-2)),
+            (false, _) => -0.5 * distance(k),
+        };
+        (0..products.cols).map(score).collect()
     }
 }
 

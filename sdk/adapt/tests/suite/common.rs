@@ -44,10 +44,10 @@ impl Data {
         Support::new(rows, self.labels.clone(), self.n_classes).unwrap()
     }
 
-    pub(crate) fn without(&self, i: usize) -> Self {
+    pub(crate) fn without(&self, range: std::ops::Range<usize>) -> Self {
         let (mut rows, mut labels) = (self.rows.clone(), self.labels.clone());
-        rows.remove(i);
-        labels.remove(i);
+        rows.drain(range.clone());
+        labels.drain(range);
         Self {
             rows,
             labels,

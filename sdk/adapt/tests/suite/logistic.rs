@@ -98,7 +98,7 @@ fn leave_one_out_equals_refits() {
             let (all, got) = (problem.solve(lambda), problem.leave_one_out(lambda));
             let (mut way, mut rest_of_it) = (0.0, 0.0);
             for (i, row) in data.rows.iter().enumerate() {
-                let rest = data.without(i);
+                let rest = data.without(i..i + 1);
                 let support = rest.support();
                 let refit = LogisticProblem::new(&support).unwrap().solve(lambda);
                 let want = centred(&refit.scores(row));

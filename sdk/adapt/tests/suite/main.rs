@@ -3,6 +3,7 @@
 mod alarms;
 mod anomaly;
 mod augment;
+mod calibration;
 mod change;
 mod choose;
 mod common;
