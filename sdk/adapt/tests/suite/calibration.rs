@@ -40,9 +40,18 @@ impl World {
     }
 }
 
-/// Mean certainty of the verdicts on new parts and the share that is right, over many jobs of `shots` parts a class.
-fn certainty(shots: usize, copies: usize, jobs: u8) -> (f64, f64) {
-    let (mut certain, mut right, mut n) = (0.0, 0.0, 0.0);
+/// Means over many jobs of `shots` parts a class.
+struct Found {
+    /// Certainty of the verdicts on new parts.
+    certain: f64,
+    /// Share of them that is right.
+    right: f64,
+    /// What the jobs expect it to be, from samples left out.
+    expected: f64,
+}
+
+fn over_jobs(shots: usize, copies: usize, jobs: u8) -> Found {
+    let (mut certain, mut right, mut expected, mut n) = (0.0, 0.0, 0.0, 0.0);
     for seed in 0..jobs {
         let mut world = World::new(seed);
         let mut job = Job::new(encoder(KIND + LIE));
@@ -56,7 +65,8 @@ fn certainty(shots: usize, copies: usize, jobs: u8) -> (f64, f64) {
                 .unwrap();
             job.set_sample_copies(id, copies).unwrap();
         }
-        job.fit(&FitOptions::default()).unwrap();
+        let report = job.fit(&FitOptions::default()).unwrap();
+        expected += report.loo_accuracy.unwrap() / f64::from(jobs);
         for i in 0..100 {
             let verdict = job.inspect(&world.part(i % CLASSES, 0).0).unwrap();
             certain += f64::from(verdict.score);
@@ -64,7 +74,11 @@ fn certainty(shots: usize, copies: usize, jobs: u8) -> (f64, f64) {
             n += 1.0;
         }
     }
-    (certain / n, right / n)
+    Found {
+        certain: certain / n,
+        right: right / n,
+        expected,
+    }
 }
 
 /// The first bound is for two parts a class, where a handful of samples decides how certain a job is.
@@ -72,14 +86,20 @@ fn certainty(shots: usize, copies: usize, jobs: u8) -> (f64, f64) {
 fn jobs_are_as_certain_as_they_are_right() {
     for (shots, jobs, bound) in [(2, 60, 0.07), (3, 60, 0.04), (5, 60, 0.02), (15, 30, 0.02)] {
         for copies in [0, 8] {
-            let (certain, right) = certainty(shots, copies, jobs);
+            let Found {
+                certain,
+                right,
+                expected,
+            } = over_jobs(shots, copies, jobs);
             println!(
-                "{shots} parts a class, {copies} copies: {certain:.3} certain, {right:.3} right"
+                "{shots} parts a class, {copies} copies: {certain:.3} certain, {right:.3} right, {expected:.3} expected"
             );
             assert!(
                 (certain - right).abs() < bound,
                 "{shots} parts, {copies} copies"
             );
+            // With copies that tell nothing of the classes' own spread, a handful of samples left out is too hopeful.
+            assert!((expected - right).abs() < 0.05 || copies > 0 && shots < 5);
         }
     }
 }
