@@ -57,8 +57,8 @@ pub(crate) struct OperatorArgs {
     /// Keep pictures of the frames with this shorter side, so that the job can move to another encoder; 0 keeps none
     #[arg(long, default_value_t = 0, value_name = "PIXELS")]
     pub(crate) thumbnails: u32,
-    /// Turned, mirrored and relit copies of the frames for the head: ten times the work of teaching, worth it where parts may lie and be lit otherwise
-    #[arg(long, value_enum, default_value = "off", value_name = "WHEN")]
+    /// Turned, mirrored and relit copies of the frames for the head: ten times the work of teaching. Classes that begin with more than 50 frames get none, nor do those that were taught without
+    #[arg(long, value_enum, default_value = "auto", value_name = "WHEN")]
     pub(crate) augment: Augment,
 }
 

@@ -7,6 +7,10 @@ use crate::vision::{Image, Pixels};
 /// Factors of the exposure of the two copies that lie as the frame does.
 const EXPOSURES: [f32; 2] = [0.75, 1.3];
 
+/// Largest class whose frames [`calibrate`](crate::job::calibrate) and [`teach`](crate::job::teach) make copies of: beyond it samples show by themselves how
+/// parts lie and are lit, and copies only cost time and room.
+pub const LARGEST_CLASS: usize = 50;
+
 /// Copies of a frame: the seven other ways to lay its rectangle (quarter turns, mirrored or not), and two exposures.
 pub fn copies(image: &Image) -> Vec<Image> {
     let laid = (1..8).map(|way| lay(image, way));

@@ -17,6 +17,7 @@
 
 use crate::Error;
 use crate::anomaly::FrameTokens;
+use crate::augment::LARGEST_CLASS;
 use crate::encoder::{Embedding, Encoder, Limit, embed_files};
 use crate::error::look;
 use crate::feature::{each_copy, feature_of_parts, layout};
@@ -44,7 +45,7 @@ pub struct Calibration {
 }
 
 /// How to teach a job from a folder.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct CalibrateOptions {
     /// How to fit it.
     pub fit: FitOptions,
@@ -56,10 +57,26 @@ pub struct CalibrateOptions {
     pub thumbnails: u32,
     /// Kind of patch tokens that the job looks at ([`surface`](crate::surface)); `None` for none.
     pub surface: Option<String>,
-    /// Whether features of [`copies`](crate::augment::copies) of the frames are kept with the samples, for the head to use unless samples that are left out speak against them.
+    /// Whether features of [`copies`](crate::augment::copies) of the frames are kept with the samples, for the head to use unless samples that are left out speak against
+    /// them. Classes that begin with more than [`LARGEST_CLASS`](crate::augment::LARGEST_CLASS) frames get none, nor do those that have samples without. So it is
+    /// by default.
     pub augment: bool,
     /// Region of the frames that the surface leaves out; [`calibrate`] gives it to the job.
     pub ignore: Option<IgnoreMask>,
+}
+
+impl Default for CalibrateOptions {
+    fn default() -> Self {
+        Self {
+            fit: FitOptions::default(),
+            unix_time: 0,
+            by: String::new(),
+            thumbnails: 0,
+            surface: None,
+            augment: true,
+            ignore: None,
+        }
+    }
 }
 
 /// A job without classes for frames: it sees the encoder's poolings and a texture descriptor ([`feature`](crate::feature)).
@@ -325,6 +342,17 @@ pub fn teach(
         .iter()
         .map(|(path, _)| path.clone())
         .collect();
+    // A class goes on as it began: of samples with copies and samples without, the former would outweigh the latter.
+    let augmented = |class: usize| {
+        let mut known = job
+            .samples()
+            .iter()
+            .filter(|sample| sample.class == classes[class]);
+        let first = known.next().map(|sample| !sample.copies.is_empty());
+        let new = || folder.samples.iter().filter(|(_, of)| *of == class).count();
+        options.augment && first.unwrap_or_else(|| new() <= LARGEST_CLASS)
+    };
+    let augmented: Vec<bool> = (0..classes.len()).map(augmented).collect();
     let mut taught = vec![0usize; classes.len()];
     let mut twice = Vec::new();
     let broken = embed_files(encoder, &files, |file, image, embedding| {
@@ -348,7 +376,7 @@ pub fn teach(
             Ok(id) => {
                 taught[*class] += 1;
                 // After the sample, so that frames that were taught already cost no copies.
-                if options.augment {
+                if augmented[*class] {
                     let copies = copies_for(encoder, job, image, &Limit::default())?;
                     job.set_sample_copies(id, copies)?;
                 }

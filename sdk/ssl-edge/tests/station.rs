@@ -3,12 +3,13 @@
 #![cfg(feature = "train")]
 
 use ssl_edge::Error;
+use ssl_edge::augment::LARGEST_CLASS;
 use ssl_edge::encoder::{Encoder, EngineKind, Options, Pooling, embed_files, feature_of};
 use ssl_edge::eval::{encoder_features, image_features, knn_accuracy};
 use ssl_edge::export::{ExportOptions, export_run, random_bundle};
 use ssl_edge::job::{
-    AdaptError, CalibrateOptions, Job, SampleMeta, calibrate, inspect_frame, job_for_embeddings,
-    sample_frame,
+    AdaptError, CalibrateOptions, FitOptions, Job, SampleMeta, calibrate, inspect_frame,
+    job_for_embeddings, sample_frame, teach,
 };
 use ssl_edge::train::{MethodName, Request, RunOptions, pretrain};
 use ssl_edge::vision::{ClassFolder, Station, Surface, raw_pixels};
@@ -37,6 +38,76 @@ fn samples(folder: &Path) -> ClassFolder {
         .write(&root, &[Surface::Clean, Surface::Crack], 4, SIZE, 0)
         .expect("surfaces can be written");
     ClassFolder::scan(&root).expect("the folder has two classes")
+}
+
+/// Frames of surfaces in a folder of their own, drawn from `seed`.
+fn frames(folder: &Path, surfaces: &[Surface], n: usize, seed: u64) -> ClassFolder {
+    let root = folder.join(format!("frames{seed}"));
+    let station = Station::new(0);
+    station
+        .write(&root, surfaces, n, SIZE, seed)
+        .expect("surfaces can be written");
+    ClassFolder::scan(&root).expect("the folder has classes")
+}
+
+/// Copies of the samples of a class: the fewest and the most.
+fn copies_of(job: &Job, class: &str) -> (usize, usize) {
+    let id = job.class_named(class).expect("it was taught").id;
+    let samples = job.samples().iter().filter(|sample| sample.class == id);
+    let counts: Vec<usize> = samples.map(|sample| sample.copies.len()).collect();
+    let extreme = |of: Option<&usize>| *of.expect("it has samples");
+    (extreme(counts.iter().min()), extreme(counts.iter().max()))
+}
+
+#[test]
+fn classes_get_copies_while_they_are_small_and_go_on_as_they_began() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let encoder = encoder(folder.path(), 0);
+    let (copies, plain) = (
+        CalibrateOptions::default(),
+        CalibrateOptions {
+            augment: false,
+            ..Default::default()
+        },
+    );
+    let few = frames(folder.path(), &[Surface::Clean, Surface::Crack], 3, 1);
+    let more = frames(
+        folder.path(),
+        &[Surface::Clean, Surface::Crack],
+        LARGEST_CLASS,
+        2,
+    );
+    let new = frames(
+        folder.path(),
+        &[Surface::Clean, Surface::Scratch],
+        LARGEST_CLASS + 1,
+        3,
+    );
+
+    let mut job = calibrate(&encoder, &few, &copies)
+        .expect("six are enough")
+        .job;
+    assert_eq!(copies_of(&job, "crack"), (9, 9));
+    teach(&encoder, &mut job, &more, &copies).expect("more can be taught");
+    assert_eq!(copies_of(&job, "crack"), (9, 9));
+    teach(&encoder, &mut job, &new, &copies).expect("a class can be added");
+    assert_eq!(
+        (copies_of(&job, "clean"), copies_of(&job, "scratch")),
+        ((9, 9), (0, 0))
+    );
+
+    let mut job = calibrate(&encoder, &few, &plain)
+        .expect("six are enough")
+        .job;
+    assert_eq!(copies_of(&job, "clean"), (0, 0));
+    let scratches = frames(folder.path(), &[Surface::Clean, Surface::Scratch], 2, 4);
+    teach(&encoder, &mut job, &scratches, &copies).expect("more can be taught");
+    assert_eq!(
+        (copies_of(&job, "clean"), copies_of(&job, "scratch")),
+        ((0, 0), (9, 9))
+    );
+    let report = job.fit(&FitOptions::default()).expect("it can be fitted");
+    assert_eq!(report.augmentation.map(|found| found.copies), Some(18));
 }
 
 /// Cuts a file to half its bytes.

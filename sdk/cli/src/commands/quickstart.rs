@@ -6,12 +6,14 @@ use crate::progress::observer;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::Serialize;
+use ssl_edge::augment::copies;
 use ssl_edge::encoder::{Encoder, EngineKind, Options, Pooling, embed_files};
 use ssl_edge::export::{ExportOptions, export_run, random_bundle};
+use ssl_edge::feature::features_of_copies;
 use ssl_edge::job::{EncoderId, FitOptions, Job, SampleMeta, feature_for, job_for};
 use ssl_edge::train::collective::launched;
 use ssl_edge::train::{MethodName, Request, RunOptions, pretrain};
-use ssl_edge::vision::{ClassFolder, Station, Surface, decode_file, raw_pixels};
+use ssl_edge::vision::{ClassFolder, Image, Station, Surface, decode_file, raw_pixels};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -183,10 +185,16 @@ fn train(folder: &Path, n_images: u32, threads: usize) -> Result<PathBuf> {
     Ok(bundle)
 }
 
+/// What a job is taught of a frame: its feature and those of its copies.
+struct Sample {
+    feature: Vec<f32>,
+    copies: Vec<Vec<f32>>,
+}
+
 /// What jobs over one encoder see of the frames.
 struct Features {
     empty: Job,
-    samples: Vec<Vec<f32>>,
+    samples: Vec<Sample>,
     fresh: Vec<Vec<f32>>,
 }
 
@@ -202,20 +210,22 @@ impl Features {
             },
         )?;
         let empty = job_for(&encoder);
-        let features = |folder: &ClassFolder| -> Result<Vec<Vec<f32>>> {
-            let files: Vec<PathBuf> = folder
-                .samples
-                .iter()
-                .map(|(path, _)| path.clone())
-                .collect();
-            let mut features = Vec::with_capacity(files.len());
-            embed_files(&encoder, &files, |_, image, embedding| {
-                features.push(feature_for(&encoder, &empty, embedding, &image.frame())?);
-                Ok(())
-            })?;
-            Ok(features)
+        let files = |folder: &ClassFolder| -> Vec<PathBuf> {
+            let samples = folder.samples.iter();
+            samples.map(|(path, _)| path.clone()).collect()
         };
-        let (samples, fresh) = (features(&frames.samples)?, features(&frames.fresh)?);
+        let (mut samples, mut fresh) = (Vec::new(), Vec::new());
+        embed_files(&encoder, &files(&frames.samples), |_, image, embedding| {
+            samples.push(Sample {
+                feature: feature_for(&encoder, &empty, embedding, &image.frame())?,
+                copies: features_of_copies(&encoder, image, empty.layout().parts())?,
+            });
+            Ok(())
+        })?;
+        embed_files(&encoder, &files(&frames.fresh), |_, image, embedding| {
+            fresh.push(feature_for(&encoder, &empty, embedding, &image.frame())?);
+            Ok(())
+        })?;
         Ok(Self {
             empty,
             samples,
@@ -243,7 +253,7 @@ impl Features {
 
 fn teach(
     mut job: Job,
-    features: &[Vec<f32>],
+    samples: &[Sample],
     folder: &ClassFolder,
     options: &FitOptions,
 ) -> Result<Job> {
@@ -252,12 +262,13 @@ fn teach(
         .iter()
         .map(|name| job.add_class(name))
         .collect::<Result<Vec<_>, _>>()?;
-    for (feature, (path, class)) in features.iter().zip(&folder.samples) {
+    for (sample, (path, class)) in samples.iter().zip(&folder.samples) {
         let meta = SampleMeta {
             source: path.display().to_string(),
             unix_time: 0,
         };
-        job.add_sample(classes[*class], feature, meta)?;
+        let id = job.add_sample(classes[*class], &sample.feature, meta)?;
+        job.set_sample_copies(id, sample.copies.clone())?;
     }
     job.fit(options)?;
     Ok(job)
@@ -265,20 +276,23 @@ fn teach(
 
 /// The same head on the pixels of a small picture.
 fn raw_accuracy(frames: &Frames) -> Result<f64> {
-    let features = |folder: &ClassFolder| -> Result<Vec<Vec<f32>>> {
-        folder
-            .samples
-            .iter()
-            .map(|(path, _)| Ok(raw_pixels(&decode_file(path)?, RAW_SIDE)))
-            .collect()
+    let images = |folder: &ClassFolder| -> Result<Vec<Image>> {
+        let samples = folder.samples.iter();
+        samples.map(|(path, _)| Ok(decode_file(path)?)).collect()
     };
-    let samples = features(&frames.samples)?;
+    let feature = |image: &Image| raw_pixels(image, RAW_SIDE);
+    let sample = |image: &Image| Sample {
+        feature: feature(image),
+        copies: copies(image).iter().map(feature).collect(),
+    };
+    let samples: Vec<Sample> = images(&frames.samples)?.iter().map(sample).collect();
+    let fresh: Vec<Vec<f32>> = images(&frames.fresh)?.iter().map(feature).collect();
     let empty = Job::new(EncoderId {
         hash: [0; 32],
-        dim: samples[0].len(),
+        dim: samples[0].feature.len(),
     });
     let job = teach(empty, &samples, &frames.samples, &FitOptions::default())?;
-    share_right(&job, &features(&frames.fresh)?, &frames.fresh)
+    share_right(&job, &fresh, &frames.fresh)
 }
 
 fn share_right(job: &Job, features: &[Vec<f32>], folder: &ClassFolder) -> Result<f64> {
