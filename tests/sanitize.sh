@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Runs under a sanitizer what its kind of mistake could hide in. Both by default, or one: tests/sanitize.sh [address] [thread]
 #
-#   address   AddressSanitizer and LeakSanitizer, with debug assertions: the packed encoder's kernels, and both sides of the plug-ins
+#   address   AddressSanitizer and LeakSanitizer, with debug assertions: kernels and products on the CPU, the packed encoder, and both sides of the
+#             plug-ins
 #   thread    ThreadSanitizer: the packed encoder with its team and its turns, calls that are given up, several threads over one encoder
 #
-# Takes rustup's nightly toolchain with Rust's sources, since ThreadSanitizer must see the locks of the standard library as well:
+# Takes rustup's nightly toolchain, for `thread` with Rust's sources, since ThreadSanitizer must see the locks of the standard library as well:
 #
 #     rustup toolchain install nightly --profile minimal --component rust-src
 #
@@ -25,10 +26,6 @@ for needed in "$RUSTC" "$cargo"; do
         exit 1
     }
 done
-[[ -f "$("$RUSTC" --print sysroot)/lib/rustlib/src/rust/library/Cargo.lock" ]] || {
-    echo "sanitize.sh: $RUSTC has no sources of the standard library; install the component rust-src or rust-web-src" >&2
-    exit 1
-}
 targets="${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/ssl-edge/target-sanitize}"
 
 # Memory that cannot be had is refused, as it is without a sanitizer: tests ask for it.
@@ -59,10 +56,14 @@ address() {
     tests -p ssl-edge-plugin -p ssl-edge-gpu --lib --tests
     # Not its integration tests: a program cannot open a library that was built for AddressSanitizer as well.
     tests -p ssl-edge-cuda --lib
-    tests -p ssl-edge-nn --lib -- infer:: ops::simd
+    tests -p ssl-edge-nn --lib -- infer:: kernels:: ops::simd ops::product
 }
 
 thread() {
+    [[ -f "$("$RUSTC" --print sysroot)/lib/rustlib/src/rust/library/Cargo.lock" ]] || {
+        echo "sanitize.sh: $RUSTC has no sources of the standard library; install the component rust-src or rust-web-src" >&2
+        exit 1
+    }
     RUSTFLAGS="$(flags thread tsan | tr '\n' ' ')"
     export RUSTFLAGS CARGO_TARGET_DIR="$targets/thread" TSAN_OPTIONS="$refuse halt_on_error=1 second_deadlock_stack=1"
     tests -Zbuild-std -p ssl-edge-nn --lib -- infer::
