@@ -233,60 +233,75 @@ impl<'s> DiscriminantProblem<'s> {
     }
 
     fn leave_out(&self, lambda: f64, groups: &[Range<usize>]) -> Vec<f64> {
-        let inverse: Vec<f64> = self.values.iter().map(|s| 1.0 / (s + lambda)).collect();
-        let scaled = self.moments.scaled_rows(|j| inverse[j]);
-        let (factor, filter, mean_products) = match &self.factors {
-            Factors::Sample { vectors, .. } => {
-                let mut products = self.class_means.times(&self.class_means.transposed());
-                let spanned = self.moments.transposed_times(&scaled);
-                products
-                    .data
-                    .iter_mut()
-                    .zip(&spanned.data)
-                    .for_each(|(p, s)| *p = (*p - s) / lambda);
-                (
-                    vectors,
-                    self.values
-                        .iter()
-                        .zip(&inverse)
-                        .map(|(s, i)| s * i)
-                        .collect(),
-                    products,
-                )
-            }
-            Factors::Feature { projected, .. } => {
-                (projected, inverse, self.moments.transposed_times(&scaled))
-            }
-        };
+        let forms = self.forms(lambda);
+        let labels = self.support.labels();
         let mut n_groups = vec![0; self.support.n_classes()];
-        for group in groups {
-            n_groups[self.support.labels()[group.start]] += 1;
-        }
+        groups
+            .iter()
+            .for_each(|group| n_groups[labels[group.start]] += 1);
         let blocks = blocks::map(groups.len(), |block| {
             let groups = &groups[block];
             let first = groups[0].start;
-            let products = factor.rows_times(first..groups[groups.len() - 1].end, &scaled);
-            let mut scores = Vec::with_capacity(groups.len() * products.cols);
-            for group in groups {
-                let label = self.support.labels()[group.start];
+            let rows = first..groups[groups.len() - 1].end;
+            let products = forms.factor.rows_times(rows, &forms.scaled);
+            let scores = groups.iter().flat_map(|group| {
+                let label = labels[group.start];
                 let left_out = LeftOut {
                     label,
                     n: n_groups[label] as f64,
                     n_rows: self.support.counts()[label] as f64,
                     within: Matrix::symmetric(group.len(), |r, s| {
-                        let pair = factor
-                            .row(group.start + r)
-                            .iter()
-                            .zip(factor.row(group.start + s));
-                        pair.zip(&filter).map(|((a, b), w)| a * b * w).sum()
+                        forms.of_rows(group.start + r, group.start + s)
                     }),
                 };
                 let rows = products.picked(group.start - first..group.end - first);
-                scores.extend(left_out.scores(&rows, &mean_products));
-            }
-            scores
+                left_out.scores(&rows, &forms.of_means)
+            });
+            scores.collect::<Vec<_>>()
         });
         blocks.concat()
+    }
+
+    fn forms(&self, lambda: f64) -> Forms<'_> {
+        let inverse: Vec<f64> = self.values.iter().map(|s| 1.0 / (s + lambda)).collect();
+        let scaled = self.moments.scaled_rows(|j| inverse[j]);
+        let spanned = self.moments.transposed_times(&scaled);
+        let (factor, filter, of_means) = match &self.factors {
+            Factors::Sample { vectors, .. } => {
+                let mut means = self.class_means.times(&self.class_means.transposed());
+                let pairs = means.data.iter_mut().zip(&spanned.data);
+                pairs.for_each(|(m, s)| *m = (*m - s) / lambda);
+                let filter = self.values.iter().zip(&inverse).map(|(s, i)| s * i);
+                (vectors, filter.collect(), means)
+            }
+            Factors::Feature { projected, .. } => (projected, inverse, spanned),
+        };
+        Forms {
+            factor,
+            filter,
+            scaled,
+            of_means,
+        }
+    }
+}
+
+/// Products of samples less their means and of class means with `A` in between.
+struct Forms<'a> {
+    /// `[N, R]`
+    factor: &'a Matrix,
+    /// `[R]`
+    filter: Vec<f64>,
+    /// `[R, C]`: the rows of `factor` times it are `d_iᵀAμ_k`.
+    scaled: Matrix,
+    /// `μ_kᵀAμ_l`, `[C, C]`.
+    of_means: Matrix,
+}
+
+impl Forms<'_> {
+    /// `d_iᵀAd_j`
+    fn of_rows(&self, i: usize, j: usize) -> f64 {
+        let pairs = self.factor.row(i).iter().zip(self.factor.row(j));
+        pairs.zip(&self.filter).map(|((a, b), w)| a * b * w).sum()
     }
 }
 
@@ -302,8 +317,8 @@ struct LeftOut {
 }
 
 impl LeftOut {
-    /// Scores `[C]` of its first row; `products` are `D_GAμ_k`, `[M, C]`, `mean_products` `μ_kᵀAμ_l`.
-    fn scores(&self, products: &Matrix, mean_products: &Matrix) -> Vec<f64> {
+    /// Scores `[C]` of its first row; `products` are `D_GAμ_k`, `[M, C]`, `of_means` `μ_kᵀAμ_l`.
+    fn scores(&self, products: &Matrix, of_means: &Matrix) -> Vec<f64> {
         let (q, own, m) = (&self.within, self.label, self.within.rows);
         let rest = self.n_rows - m as f64;
         // Q1 / (N - m): how far the class mean moves, seen from the rows. The only group of a class has no mean without it.
@@ -328,8 +343,8 @@ impl LeftOut {
             let straight = match k == own {
                 true => q.row(0)[0] + 2.0 * moved[0] + moved.iter().sum::<f64>() / rest.max(1.0),
                 false => {
-                    let means = mean_products.row(own);
-                    let between = means[own] - 2.0 * means[k] + mean_products.row(k)[k];
+                    let means = of_means.row(own);
+                    let between = means[own] - 2.0 * means[k] + of_means.row(k)[k];
                     q.row(0)[0] + 2.0 * (from_own - products.row(0)[k]) + between
                 }
             };
