@@ -6,14 +6,15 @@
 //! scatter that the head has, so that the scores have its scale. Other heads are fitted anew on folds (of each class, sample `i` is in fold `i mod F`, `F` being
 //! the samples of the largest class, at most [`FOLDS`]).
 //!
-//! Copies are kept unless more samples speak against them than for them. That asks less of them than of another head (`choose.rs`): that a part may
-//! lie and be lit otherwise is known beforehand, and a handful of samples cannot prove it, but they do contradict it where the way a part lies is what
-//! tells its class.
+//! Copies are kept unless so many more samples speak against them than for them that a fair coin would do so with a chance below [`DOUBT`]: two against
+//! none. A sample that the head has seen and gets wrong is no chance: there one more suffices. That asks less of copies than of another head
+//! (`choose.rs`): that a part may lie and be lit otherwise is known beforehand, and a handful of samples cannot prove it, but they do contradict it where the
+//! way a part lies is what tells its class. Dropping copies as soon as one more sample speaks against them costs accuracy: that is chance more often than not.
 
 use crate::blocks;
 use crate::calibrate::calibrate;
 use crate::candidate::{self, Candidate};
-use crate::choose::Problem;
+use crate::choose::{Problem, sign_test};
 use crate::error::AdaptError;
 use crate::fitted::argmax;
 use crate::head::{Head, HeadKind};
@@ -21,6 +22,8 @@ use crate::parts::View;
 use crate::support::Support;
 use serde::{Deserialize, Serialize};
 
+/// Chance below which samples contradict copies.
+const DOUBT: f64 = 0.3;
 /// Most folds.
 const FOLDS: usize = 16;
 
@@ -208,17 +211,20 @@ pub(crate) fn with_copies(
     let samples = problem.support(&seen)?;
     let without = fit.right(&left_out.plain, &reference.head, &samples);
     let with = fit.right(&left_out.with_copies, &head, &samples);
-    let count = |a: bool, b: bool| {
-        let pairs = without.iter().zip(&with);
-        pairs.filter(|pair| *pair == (&a, &b)).count()
+    let only = |first: &[bool], second: &[bool], left_out: bool| {
+        let pairs = first.iter().zip(second).enumerate();
+        let samples = pairs.filter(|(i, _)| samples.evaluable(*i) == left_out);
+        samples.filter(|(_, pair)| *pair == (&true, &false)).count()
     };
+    let [gained, seen_gained] = [true, false].map(|left_out| only(&with, &without, left_out));
+    let [lost, seen_lost] = [true, false].map(|left_out| only(&without, &with, left_out));
     // Copies make scores wider. Where nothing can be left out, they must not make the head surer than it would be without.
     let prior = reference.prior * (fit.margin(&head) / fit.margin(&reference.head)).max(1.0);
     let found = Augmentation {
         copies,
-        gained: count(false, true),
-        lost: count(true, false),
-        kept: count(false, true) >= count(true, false),
+        gained: gained + seen_gained,
+        lost: lost + seen_lost,
+        kept: sign_test(lost, gained) >= DOUBT && seen_lost <= seen_gained,
     };
     let candidate = Candidate {
         kind: reference.kind,

@@ -179,15 +179,20 @@ fn chance(reference: &[Option<bool>], other: &[Option<bool>]) -> f64 {
     let lost = pairs()
         .filter(|pair| matches!(pair, (Some(true), Some(false))))
         .count();
-    let n = gained + lost;
-    // Σ_{k ≥ gained} C(n, k) / 2ⁿ, from the smallest term on; ln C by sums of logarithms.
+    sign_test(gained, lost)
+}
+
+/// Chance that of `speaking` + `against` throws of a fair coin so many speak for something.
+pub(crate) fn sign_test(speaking: usize, against: usize) -> f64 {
+    let n = speaking + against;
+    // Σ_{k ≥ speaking} C(n, k) / 2ⁿ, from the smallest term on; ln C by sums of logarithms.
     let ln_choose = |k: usize| {
         (1..=k)
             .map(|i| ((n - k + i) as f64 / i as f64).ln())
             .sum::<f64>()
     };
     let ln_half = n as f64 * 0.5f64.ln();
-    (gained..=n).map(|k| (ln_choose(k) + ln_half).exp()).sum()
+    (speaking..=n).map(|k| (ln_choose(k) + ln_half).exp()).sum()
 }
 
 #[cfg(test)]
