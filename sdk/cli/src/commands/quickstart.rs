@@ -10,7 +10,9 @@ use ssl_edge::augment::copies;
 use ssl_edge::encoder::{Encoder, EngineKind, Options, Pooling, embed_files};
 use ssl_edge::export::{ExportOptions, export_run, random_bundle};
 use ssl_edge::feature::features_of_copies;
-use ssl_edge::job::{EncoderId, FitOptions, Job, SampleMeta, feature_for, job_for};
+use ssl_edge::job::{
+    EncoderId, FitOptions, Job, SampleMeta, Seen, feature_for, job_for, teach_seen,
+};
 use ssl_edge::train::collective::launched;
 use ssl_edge::train::{MethodName, Request, RunOptions, pretrain};
 use ssl_edge::vision::{ClassFolder, Image, Station, Surface, decode_file, raw_pixels};
@@ -185,16 +187,10 @@ fn train(folder: &Path, n_images: u32, threads: usize) -> Result<PathBuf> {
     Ok(bundle)
 }
 
-/// What a job is taught of a frame: its feature and those of its copies.
-struct Sample {
-    feature: Vec<f32>,
-    copies: Vec<Vec<f32>>,
-}
-
 /// What jobs over one encoder see of the frames.
 struct Features {
     empty: Job,
-    samples: Vec<Sample>,
+    samples: Vec<Seen>,
     fresh: Vec<Vec<f32>>,
 }
 
@@ -216,9 +212,10 @@ impl Features {
         };
         let (mut samples, mut fresh) = (Vec::new(), Vec::new());
         embed_files(&encoder, &files(&frames.samples), |_, image, embedding| {
-            samples.push(Sample {
+            samples.push(Seen {
                 feature: feature_for(&encoder, &empty, embedding, &image.frame())?,
                 copies: features_of_copies(&encoder, image, empty.layout().parts())?,
+                tokens: None,
             });
             Ok(())
         })?;
@@ -253,7 +250,7 @@ impl Features {
 
 fn teach(
     mut job: Job,
-    samples: &[Sample],
+    samples: &[Seen],
     folder: &ClassFolder,
     options: &FitOptions,
 ) -> Result<Job> {
@@ -267,8 +264,7 @@ fn teach(
             source: path.display().to_string(),
             unix_time: 0,
         };
-        let id = job.add_sample(classes[*class], &sample.feature, meta)?;
-        job.set_sample_copies(id, sample.copies.clone())?;
+        teach_seen(&mut job, classes[*class], sample, meta, Vec::new())?;
     }
     job.fit(options)?;
     Ok(job)
@@ -281,11 +277,12 @@ fn raw_accuracy(frames: &Frames) -> Result<f64> {
         samples.map(|(path, _)| Ok(decode_file(path)?)).collect()
     };
     let feature = |image: &Image| raw_pixels(image, RAW_SIDE);
-    let sample = |image: &Image| Sample {
+    let sample = |image: &Image| Seen {
         feature: feature(image),
         copies: copies(image).iter().map(feature).collect(),
+        tokens: None,
     };
-    let samples: Vec<Sample> = images(&frames.samples)?.iter().map(sample).collect();
+    let samples: Vec<Seen> = images(&frames.samples)?.iter().map(sample).collect();
     let fresh: Vec<Vec<f32>> = images(&frames.fresh)?.iter().map(feature).collect();
     let empty = Job::new(EncoderId {
         hash: [0; 32],
