@@ -1,5 +1,6 @@
 //! Where tensors live and in what precision products are computed.
 
+use std::cell::Cell;
 use std::fmt;
 use std::str::FromStr;
 
@@ -14,7 +15,7 @@ use crate::Error;
 pub enum Precision {
     /// 32 bits.
     F32,
-    /// 16 bits with the exponent of f32, rounded from f32; on NVIDIA GPUs only.
+    /// 16 bits with the exponent of f32, rounded from f32; on NVIDIA GPUs and on CPUs.
     Bf16,
     /// 16 bits with 11 of precision, rounded from f32; for encoders that only run.
     F16,
@@ -112,6 +113,7 @@ impl Processor {
     }
 
     /// Opens it. Blocks on it keep nothing but their inputs for the backward where `recompute` is set: less memory, a third more time.
+    /// The precision is a GPU's own; on the CPU it is that of [`autocast`].
     ///
     /// # Errors
     /// [`Error::Device`] with the reason: this build has no CUDA or no Metal, there is no driver or no such GPU, it does not compute in
@@ -124,9 +126,9 @@ impl Processor {
             })
         };
         match (self, precision, recompute) {
-            (Self::Cpu, Precision::F32, false) => Ok(Device::Cpu),
-            (Self::Cpu, Precision::Bf16 | Precision::F16, _) => {
-                refused("the CPU computes in f32; leave the precision out or ask for f32".into())
+            (Self::Cpu, Precision::F32 | Precision::Bf16, false) => Ok(Device::Cpu),
+            (Self::Cpu, Precision::F16, _) => {
+                refused("the CPU trains in f32 and bf16; ask for one of these".into())
             }
             (Self::Cpu, _, true) => {
                 refused("activations are computed again on GPUs only; leave recompute out".into())
@@ -182,6 +184,40 @@ fn metal() -> Result<Device, String> {
             std::env::consts::OS
         ),
     })
+}
+
+thread_local! {
+    static CAST: Cell<Precision> = const { Cell::new(Precision::F32) };
+}
+
+/// Puts the thread back to what it was.
+struct Restore(Precision);
+
+impl Drop for Restore {
+    fn drop(&mut self) {
+        CAST.set(self.0);
+    }
+}
+
+/// Runs `f` with this precision for the products of linear layers that its thread computes on the CPU, as `torch.autocast` does: the
+/// backward of an operation takes the precision of its forward, wherever it runs. All else stays f32, attention's own products too: they
+/// are so short that rounding their factors costs what it saves.
+///
+/// In bf16 factors are rounded and sums are f32. On x86 with AVX-512 BF16 that is up to twice as fast; other CPUs are no faster, and sum
+/// in another order, so bits differ from one kind to the other. GPUs have the precision with which they were opened.
+pub fn autocast<R>(precision: Precision, f: impl FnOnce() -> R) -> R {
+    let _restore = Restore(CAST.replace(precision));
+    f()
+}
+
+/// What [`autocast`] asks of this thread.
+pub(crate) fn cast_precision() -> Precision {
+    CAST.get()
+}
+
+/// Whether this CPU has instructions for products in bf16, so that [`autocast`] makes them faster.
+pub fn multiplies_bf16() -> bool {
+    crate::kernels::Pairs::detect().is_some()
 }
 
 /// Runs `f` and then releases what Metal handed out meanwhile, which otherwise stays until the thread ends. Around every step and every
@@ -291,10 +327,9 @@ mod tests {
             let error = p.open(precision, recompute).expect_err("refused");
             error.to_string()
         };
-        let text = open(Processor::Cpu, Precision::Bf16, false);
-        assert!(text.contains("cpu") && text.contains("f32"), "{text}");
+        let text = open(Processor::Cpu, Precision::F16, false);
+        assert!(text.contains("cpu") && text.contains("bf16"), "{text}");
         assert!(open(Processor::Cpu, Precision::F32, true).contains("recompute"));
-        assert!(open(Processor::Cpu, Precision::F16, false).contains("f32"));
         assert!(open(Processor::Cuda(0), Precision::F16, false).contains("bf16"));
         assert!(open(Processor::Metal, Precision::Bf16, false).contains("f16"));
         assert!(open(Processor::Metal, Precision::F32, true).contains("recompute"));

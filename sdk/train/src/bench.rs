@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use candle_core::{Device, Tensor};
 use rand_distr::{Distribution, StandardNormal};
-use ssl_edge_nn::compute::{most_memory, product_rate, synchronize};
+use ssl_edge_nn::compute::{autocast, most_memory, product_rate, synchronize};
 use ssl_edge_nn::ops;
 use ssl_edge_vision::{MultiCrop, stream};
 
@@ -145,7 +145,7 @@ fn time(config: &TrainConfig, ranks: &dyn Collective) -> Result<BenchStep> {
         update_ms: 1e3 * phases.update,
         gflops: 1e-9 * step_flops(config)? / median,
         product_gflops: match device.is_cpu() {
-            true => product_gflops()?,
+            true => autocast(config.compute.precision(), product_gflops)?,
             false => 1e-9 * product_rate(&device, GPU_SIDE, RUNS as usize)?,
         },
         peak_mib,

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use candle_core::Device;
 use ssl_edge_nn::backward;
-use ssl_edge_nn::compute::{is_device_lost, is_out_of_memory, pooled, synchronize};
+use ssl_edge_nn::compute::{autocast, is_device_lost, is_out_of_memory, pooled, synchronize};
 use ssl_edge_nn::optim::{AdamW, GradNorms, Update};
 use ssl_edge_nn::schedule::cosine;
 
@@ -126,7 +126,8 @@ impl Learner {
             checkpoint: None,
         };
         let start = Instant::now();
-        let loss = self.method.loss(batch, ctx)?;
+        let precision = self.config.compute.precision();
+        let loss = autocast(precision, || self.method.loss(batch, ctx))?;
         let forward = start.elapsed().as_secs_f64();
         let losses = gather_f64(ranks, f64::from(loss.to_scalar::<f32>()?))?;
         if let Some(found) = first_non_finite(&losses) {

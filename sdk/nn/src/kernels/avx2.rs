@@ -86,7 +86,7 @@ unsafe fn vnni_rows<const R: usize>(tile: &IntTile) {
                 a = a.add(4);
                 b = b.add(4 * COLUMNS);
             }
-            store::<R>(tile, first, &sums);
+            store::<R>(tile, first, sums);
         }
     }
 }
@@ -115,13 +115,12 @@ unsafe fn wide_rows<const R: usize>(tile: &IntTile) {
                 a = a.add(4);
                 b = b.add(2 * COLUMNS);
             }
-            store::<R>(tile, first, &sums);
+            store::<R>(tile, first, sums);
         }
     }
 }
 
-#[inline]
-#[target_feature(enable = "avx2")]
+#[inline(always)]
 unsafe fn start<const R: usize>(tile: &IntTile, first: usize) -> [[__m256i; 2]; R] {
     // SAFETY: `start` has 32 values.
     unsafe {
@@ -132,9 +131,8 @@ unsafe fn start<const R: usize>(tile: &IntTile, first: usize) -> [[__m256i; 2]; 
     }
 }
 
-#[inline]
-#[target_feature(enable = "avx2")]
-unsafe fn store<const R: usize>(tile: &IntTile, first: usize, sums: &[[__m256i; 2]; R]) {
+#[inline(always)]
+unsafe fn store<const R: usize>(tile: &IntTile, first: usize, sums: [[__m256i; 2]; R]) {
     // SAFETY: C has R rows of 32 columns, there are R row scales and 32 scales and biases.
     unsafe {
         for (r, sums) in sums.iter().enumerate() {

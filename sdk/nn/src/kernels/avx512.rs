@@ -42,6 +42,18 @@ unsafe fn float_rows<const R: usize>(tile: &FloatTile) {
             a = a.add(1);
             b = b.add(tile.ldb);
         }
+        store_float::<R>(tile, sums);
+    }
+}
+
+/// Adds the bias and what is there, where the tile says so.
+///
+/// # Safety
+/// C has R rows of 32, the bias 32 values where it is not null.
+#[inline(always)]
+pub(super) unsafe fn store_float<const R: usize>(tile: &FloatTile, sums: [[__m512; 2]; R]) {
+    // SAFETY: the caller's.
+    unsafe {
         for (r, sums) in sums.iter().enumerate() {
             for (half, sum) in sums.iter().enumerate() {
                 let mut value = *sum;
@@ -78,7 +90,7 @@ unsafe fn vnni_rows<const R: usize>(tile: &IntTile) {
             a = a.add(4);
             b = b.add(4 * COLUMNS);
         }
-        store::<R>(tile, &sums);
+        store::<R>(tile, sums);
     }
 }
 
@@ -104,12 +116,11 @@ unsafe fn wide_rows<const R: usize>(tile: &IntTile) {
             a = a.add(4);
             b = b.add(2 * COLUMNS);
         }
-        store::<R>(tile, &sums);
+        store::<R>(tile, sums);
     }
 }
 
-#[inline]
-#[target_feature(enable = "avx512f")]
+#[inline(always)]
 unsafe fn start<const R: usize>(tile: &IntTile) -> [[__m512i; 2]; R] {
     // SAFETY: `start` has 32 values.
     unsafe {
@@ -120,9 +131,8 @@ unsafe fn start<const R: usize>(tile: &IntTile) -> [[__m512i; 2]; R] {
     }
 }
 
-#[inline]
-#[target_feature(enable = "avx512f")]
-unsafe fn store<const R: usize>(tile: &IntTile, sums: &[[__m512i; 2]; R]) {
+#[inline(always)]
+unsafe fn store<const R: usize>(tile: &IntTile, sums: [[__m512i; 2]; R]) {
     // SAFETY: C has R rows of 32 columns, there are R row scales and 32 scales and biases.
     unsafe {
         for (r, sums) in sums.iter().enumerate() {

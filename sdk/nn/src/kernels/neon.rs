@@ -55,7 +55,7 @@ unsafe fn float_rows<const R: usize>(tile: &FloatTile) {
                 multiply_add::<0, R>(&mut sums, &factors, b);
                 b = b.add(tile.ldb);
             }
-            store_float::<R>(tile, first, &sums);
+            store_float::<R>(tile, first, sums);
         }
     }
 }
@@ -77,12 +77,11 @@ unsafe fn multiply_add<const LANE: i32, const R: usize>(
     }
 }
 
-#[inline]
-#[target_feature(enable = "neon")]
+#[inline(always)]
 unsafe fn store_float<const R: usize>(
     tile: &FloatTile,
     first: usize,
-    sums: &[[float32x4_t; VECTORS]; R],
+    sums: [[float32x4_t; VECTORS]; R],
 ) {
     // SAFETY: C has R rows of 32 columns, the bias 32 values where it is not null.
     unsafe {
@@ -133,7 +132,7 @@ unsafe fn pair_rows<const R: usize>(tile: &IntTile) {
                     }
                 }
             }
-            store::<R>(tile, first, &sums);
+            store::<R>(tile, first, sums);
         }
     }
 }
@@ -179,7 +178,7 @@ unsafe fn dot_rows<const R: usize>(tile: &IntTile) {
                 a = a.add(4);
                 b = b.add(4 * COLUMNS);
             }
-            store::<R>(tile, first, &sums);
+            store::<R>(tile, first, sums);
         }
     }
 }
@@ -199,8 +198,7 @@ fn dot(mut sum: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
     sum
 }
 
-#[inline]
-#[target_feature(enable = "neon")]
+#[inline(always)]
 unsafe fn start<const R: usize>(tile: &IntTile, first: usize) -> [[int32x4_t; VECTORS]; R] {
     let mut sums = [vdupq_n_s32(0); VECTORS];
     for (v, sum) in sums.iter_mut().enumerate() {
@@ -210,9 +208,8 @@ unsafe fn start<const R: usize>(tile: &IntTile, first: usize) -> [[int32x4_t; VE
     [sums; R]
 }
 
-#[inline]
-#[target_feature(enable = "neon")]
-unsafe fn store<const R: usize>(tile: &IntTile, first: usize, sums: &[[int32x4_t; VECTORS]; R]) {
+#[inline(always)]
+unsafe fn store<const R: usize>(tile: &IntTile, first: usize, sums: [[int32x4_t; VECTORS]; R]) {
     // SAFETY: C has R rows of 32 columns, there are R row scales and 32 scales and biases.
     unsafe {
         for (r, sums) in sums.iter().enumerate() {

@@ -75,14 +75,14 @@ unsafe fn int_rows<const R: usize>(tile: &IntTile) {
         }
     }
     // SAFETY: C has R rows of 32 columns, there are R row scales and 32 scales and biases.
-    unsafe { store::<R>(tile, &sums) }
+    unsafe { store::<R>(tile, sums) }
 }
 
 /// The steps behind the sums.
 ///
 /// # Safety
 /// See [`super::tile::Kernels::float`].
-pub(super) unsafe fn store<const R: usize>(tile: &IntTile, sums: &[[i32; COLUMNS]; R]) {
+pub(super) unsafe fn store<const R: usize>(tile: &IntTile, sums: [[i32; COLUMNS]; R]) {
     for (r, sums) in sums.iter().enumerate() {
         for (n, sum) in sums.iter().enumerate() {
             // SAFETY: the caller's.

@@ -15,6 +15,8 @@ pub(crate) const COLUMNS: usize = 32;
 const LONG: usize = 256;
 
 /// `C[rows, 32] = A[rows, K] · B[K, 32] + bias`, or `C += …`; sums run over k in order, one product after another.
+///
+/// With the kernels of [`Pairs`](super::Pairs) a value of A or B is a word of two in bf16.
 #[derive(Clone, Copy)]
 pub(crate) struct FloatTile {
     /// At most [`Kernels::rows`].
@@ -183,7 +185,7 @@ pub(crate) struct Kernels {
     /// Rows that one call takes at most.
     pub(crate) rows: usize,
     pub(crate) form: Form,
-    float: unsafe fn(&FloatTile),
+    pub(super) float: unsafe fn(&FloatTile),
     int: unsafe fn(&IntTile),
 }
 

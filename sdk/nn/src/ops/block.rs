@@ -250,8 +250,11 @@ impl BlockParams {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Var;
+
     use super::super::check::{kernel_equals_reference, random};
     use super::*;
+    use crate::compute::{Precision, autocast};
 
     /// `x`, then the parameters in the order of [`BlockParams::affines`], weight before bias.
     fn args(b: usize, t: usize, d: usize, h: usize) -> Result<Vec<Tensor>> {
@@ -310,6 +313,29 @@ mod tests {
                     )?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn in_bf16_it_is_the_block_but_for_rounding() -> Result<()> {
+        let args = args(3, 37, 48, 96)?;
+        let run = |precision| -> Result<Vec<Tensor>> {
+            let vars: Vec<Var> = args.iter().map(Var::from_tensor).collect::<Result<_>>()?;
+            let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
+            let params = params(&tensors, 3, Gelu::Tanh);
+            let y = autocast(precision, || block(&tensors[0], &params, None))?;
+            let grads = crate::backward(&y.sqr()?.sum_all()?)?;
+            let grads = vars
+                .iter()
+                .map(|v| grads.get(v).expect("a gradient").clone());
+            Ok([y].into_iter().chain(grads).collect())
+        };
+        let pairs = run(Precision::Bf16)?.into_iter().zip(run(Precision::F32)?);
+        for (i, (got, want)) in pairs.enumerate() {
+            let largest = |t: &Tensor| t.abs()?.max_all()?.to_scalar::<f32>();
+            let off = largest(&(&got - &want)?)? / largest(&want)?;
+            assert!((1e-5..2e-2).contains(&off), "output {i}: {off:e}");
         }
         Ok(())
     }

@@ -6,10 +6,13 @@ use rayon::prelude::*;
 use super::product::{Accum, product_parallel, rows, rows_mut};
 use super::simd::vectorised;
 use super::{ROWS_PER_SUM, has_kernel, slice, with_slice};
+use crate::compute::{Precision, cast_precision};
 
 struct Linear {
     /// Whether `x` may need a gradient; input images never do.
     input_grad: bool,
+    /// Of the products on a CPU, in the backward too.
+    precision: Precision,
 }
 
 /// `x Wᵀ + b` for `x [.., K]`, `weight [N, K]`, `bias [N]`; gives `[.., N]`.
@@ -41,7 +44,10 @@ fn apply(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, input_grad: bool) -
     }
     let x = x.contiguous()?;
     let weight = weight.contiguous()?;
-    let op = Linear { input_grad };
+    let op = Linear {
+        input_grad,
+        precision: cast_precision(),
+    };
     match bias {
         Some(b) => x.apply_op3(&weight, &b.contiguous()?, op),
         None => x.apply_op2(&weight, op),
@@ -76,6 +82,7 @@ impl Linear {
             accum,
             rows(x, m, k, k),
             rows(w, n, k, k).transpose(),
+            self.precision,
         );
         Ok((CpuStorage::F32(y), shape))
     }
@@ -96,6 +103,7 @@ impl Linear {
                     Accum::Replace,
                     rows(g, m, n, n).transpose(),
                     rows(x, m, k, k),
+                    self.precision,
                 );
                 Ok(())
             })?;
@@ -110,6 +118,7 @@ impl Linear {
                     Accum::Replace,
                     rows(g, m, n, n),
                     rows(w, n, k, k),
+                    self.precision,
                 );
                 Ok(())
             })?;
@@ -268,8 +277,11 @@ impl CustomOp3 for Linear {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Var;
+
     use super::super::check::{kernel_equals_reference, random};
     use super::*;
+    use crate::compute::autocast;
 
     #[test]
     fn equals_reference_with_bias() -> Result<()> {
@@ -298,6 +310,32 @@ mod tests {
             &args,
             2e-6,
         )
+    }
+
+    /// The values that are nearest in bf16, in f64.
+    fn in_bf16(x: &Tensor) -> Result<Tensor> {
+        x.to_dtype(DType::BF16)?.to_dtype(DType::F64)
+    }
+
+    #[test]
+    fn in_bf16_all_three_products_read_rounded_factors() -> Result<()> {
+        let (m, k, n) = (131, 75, 40);
+        let [x, w] = [random(&[m, k], 1)?, random(&[n, k], 2)?];
+        let (x, w) = (Var::from_tensor(&x)?, Var::from_tensor(&w)?);
+        let y = autocast(Precision::Bf16, || linear(&x, &w, None))?;
+        let g = random(&[m, n], 3)?;
+        // the precision is the operation's, not that of the thread that goes back
+        let grads = crate::backward(&(&y * &g)?.sum_all()?)?;
+        let (bx, bw, bg) = (in_bf16(&x)?, in_bf16(&w)?, in_bf16(&g)?);
+        for (got, want) in [
+            (&y, bx.matmul(&bw.t()?)?),
+            (grads.get(&x).expect("dx"), bg.matmul(&bw)?),
+            (grads.get(&w).expect("dw"), bg.t()?.matmul(&bx)?),
+        ] {
+            let off = (got.to_dtype(DType::F64)? - want)?.abs()?.max_all()?;
+            assert!(off.to_scalar::<f64>()? < 2e-5, "{off}");
+        }
+        Ok(())
     }
 
     #[test]

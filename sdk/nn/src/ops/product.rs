@@ -1,36 +1,23 @@
 //! Matrix products, as Goto and van de Geijn lay them out (<https://doi.org/10.1145/1356052.1356053>): both factors are packed for the kernels, B once
 //! for all threads, A by every task for its own rows.
 //!
-//! The sum of an element runs over k in order, in blocks of [`DEPTH`] that are added to the result one after the other. So its bits do not depend on
+//! The sum of an element runs over k in order, in blocks of a fixed depth that are added to the result one after the other. So its bits do not depend on
 //! how rows and columns are cut into tasks, and the cut may depend on the number of threads.
 
-use std::ops::Range;
+mod packing;
 
 use rayon::prelude::*;
 
-use super::scratch::{Scratch, scratch};
-use crate::kernels::{Ahead, COLUMNS, FloatTile, Isa, Kernels, Out, transpose};
-
-/// Steps along K between two visits of the result: a panel of B is then 64 KiB.
-const DEPTH: usize = 512;
-
-/// Rows that are multiples of so many values apart (4 KiB) share one set of a first-level cache, which holds eight of them.
-const SAME_SET: usize = 1024;
-
-/// Distance between packed rows of A.
-const STRIDE: usize = DEPTH + 16;
+use self::packing::{Packing, Panels, STRIDE};
+use super::scratch::scratch;
+use crate::compute::Precision;
+use crate::kernels::{Ahead, COLUMNS, FloatTile, Kernels, Out};
 
 /// Rows of a task: packed, they fit in half of a second-level cache of 512 KiB.
 const TASK_ROWS: usize = 120;
 
-/// Values of B that are packed before they are used: 4 MiB, so that they are still in the last-level cache then.
-const PACKED: usize = 1 << 20;
-
 /// Products of fewer multiplications stay on the calling thread.
 const SMALL: usize = 1 << 18;
-
-/// Values of a cache line.
-const LINE: usize = 16;
 
 /// A matrix inside a slice.
 #[derive(Clone, Copy)]
@@ -114,106 +101,6 @@ impl<'a> Matrix<'a> {
             self.stride,
         )
     }
-
-    /// Whether kernels cannot read its rows where they are.
-    fn needs_packing(&self) -> bool {
-        self.transposed || self.stride.is_multiple_of(SAME_SET)
-    }
-
-    /// Columns `k..k + depth` of rows `first..first + count`, row-major, [`STRIDE`] apart.
-    fn pack_rows(&self, to: &mut [f32], [first, count]: [usize; 2], [k, depth]: [usize; 2]) {
-        if self.transposed {
-            let from = &self.data[k * self.stride + first..];
-            return transpose((to, STRIDE), (from, self.stride), [depth, count]);
-        }
-        for (row, to) in to.chunks_exact_mut(STRIDE).take(count).enumerate() {
-            let from = &self.data[(first + row) * self.stride + k..][..depth];
-            to[..depth].copy_from_slice(from);
-        }
-    }
-
-    /// Rows `k..` of as many as fill `to [depth, 32]`, of the panel's columns; zeros where there is none.
-    fn pack_panel(&self, to: &mut [f32], panel: usize, k: usize) {
-        let depth = to.len() / COLUMNS;
-        let first = panel * COLUMNS;
-        let width = COLUMNS.min(self.columns - first);
-        if width < COLUMNS {
-            to.fill(0.0);
-        }
-        if self.transposed {
-            let from = &self.data[first * self.stride + k..];
-            return transpose((to, COLUMNS), (from, self.stride), [width, depth]);
-        }
-        let (rows, _) = to.as_chunks_mut::<COLUMNS>();
-        for (row, to) in rows.iter_mut().enumerate() {
-            let from = &self.data[(k + row) * self.stride + first..];
-            match from.first_chunk::<COLUMNS>() {
-                Some(whole) if width == COLUMNS => *to = *whole,
-                _ => to[..width].copy_from_slice(&from[..width]),
-            }
-        }
-    }
-}
-
-/// `[block][panel][depth][32]` of some rows of B, on cache lines: blocks of [`DEPTH`], as many as stay in the last-level cache until they are used.
-struct Panels {
-    memory: Scratch,
-    start: usize,
-    /// Panels of a block.
-    count: usize,
-    /// Rows of B for which there is room.
-    room: usize,
-    /// Those that are packed.
-    rows: Range<usize>,
-}
-
-impl Panels {
-    /// Room for whole blocks of about [`PACKED`] values, or for all of `b`.
-    fn new(b: &Matrix) -> Self {
-        let count = b.columns.div_ceil(COLUMNS);
-        let blocks = (PACKED / (DEPTH * count * COLUMNS)).max(1);
-        let room = (blocks * DEPTH).min(b.rows);
-        let memory = scratch(room * count * COLUMNS + LINE);
-        // A pointer to f32 can always be aligned so.
-        let start = memory.as_ptr().align_offset(LINE * size_of::<f32>());
-        Self {
-            memory,
-            start,
-            count,
-            room,
-            rows: 0..0,
-        }
-    }
-
-    /// Packs as many rows of B from `first` on as there is room for, on the threads of the pool or on this one.
-    fn pack(&mut self, b: &Matrix, first: usize, parallel: bool) {
-        self.rows = first..(first + self.room).min(b.rows);
-        let count = self.count;
-        let values = &mut self.memory[self.start..][..self.rows.len() * count * COLUMNS];
-        for (block, values) in values.chunks_mut(DEPTH * count * COLUMNS).enumerate() {
-            let (k, len) = (first + block * DEPTH, values.len() / count);
-            if parallel {
-                let panels = values.par_chunks_exact_mut(len).enumerate();
-                panels.for_each(|(panel, to)| b.pack_panel(to, panel, k));
-            } else {
-                let panels = values.chunks_exact_mut(len).enumerate();
-                panels.for_each(|(panel, to)| b.pack_panel(to, panel, k));
-            }
-        }
-    }
-
-    /// Where the packed blocks begin, and how many rows each has.
-    fn blocks(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
-        let end = self.rows.end;
-        let first = self.rows.clone().step_by(DEPTH);
-        first.map(move |k| (k, DEPTH.min(end - k)))
-    }
-
-    /// One panel of the block that begins at `k`.
-    fn panel(&self, (k, depth): (usize, usize), panel: usize) -> &[f32] {
-        let before = (k - self.rows.start) * self.count + panel * depth;
-        &self.memory[self.start + before * COLUMNS..][..depth * COLUMNS]
-    }
 }
 
 /// What all tasks write to.
@@ -244,11 +131,11 @@ impl Part {
     unsafe fn multiply(&self, kernels: &Kernels, target: Target<'_>, a: &Matrix, b: &Panels) {
         let [first, end] = self.rows;
         let count = end - first;
-        let mut packed = a.needs_packing().then(|| scratch(count * STRIDE));
+        let mut packed = (!b.packing.in_place(a)).then(|| scratch(count * STRIDE));
         for (k, depth) in b.blocks() {
             let (rows, lda) = match &mut packed {
                 Some(packed) => {
-                    a.pack_rows(packed, [first, count], [k, depth]);
+                    b.packing.rows(packed, a, [first, count], [k, depth]);
                     (&packed[..], STRIDE)
                 }
                 None => (&a.data[first * a.stride + k..], a.stride),
@@ -349,33 +236,40 @@ impl MatrixMut<'_> {
     }
 }
 
-/// `dst = a * b` on the calling thread.
+/// `dst = a * b` on the calling thread, in f32.
 pub(crate) fn product(dst: MatrixMut<'_>, a: Matrix<'_>, b: Matrix<'_>) {
-    multiply(dst, Accum::Replace, a, b, 1);
+    multiply(dst, Accum::Replace, [a, b], Packing::Whole, 1);
 }
 
-/// `dst = a * b`, or `dst += a * b`, or `dst = bias + a * b`, over all threads of the current rayon pool.
-pub(crate) fn product_parallel(dst: MatrixMut<'_>, accum: Accum<'_>, a: Matrix<'_>, b: Matrix<'_>) {
+/// `dst = a * b`, or `dst += a * b`, or `dst = bias + a * b`, over all threads of the current rayon pool. In bf16 both factors are rounded to it
+/// and their products summed in f32.
+pub(crate) fn product_parallel(
+    dst: MatrixMut<'_>,
+    accum: Accum<'_>,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    precision: Precision,
+) {
     let threads = match a.rows * b.columns * b.rows < SMALL {
         true => 1,
         false => rayon::current_num_threads(),
     };
-    multiply(dst, accum, a, b, threads);
+    multiply(dst, accum, [a, b], Packing::of(precision), threads);
 }
 
 /// With tasks for so many threads of the pool; one is the calling thread.
 fn multiply(
     mut dst: MatrixMut<'_>,
     accum: Accum<'_>,
-    a: Matrix<'_>,
-    b: Matrix<'_>,
+    [a, b]: [Matrix<'_>; 2],
+    packing: Packing,
     threads: usize,
 ) {
     if dst.is_done(accum, &a, &b) {
         return;
     }
-    let kernels = Kernels::of(Isa::detect());
-    let mut panels = Panels::new(&b);
+    let kernels = packing.kernels();
+    let mut panels = Panels::new(&b, packing);
     let n_rows = a.rows.div_ceil(TASK_ROWS).next_multiple_of(threads);
     let rows: Vec<_> = cut(a.rows, n_rows, kernels.rows).collect();
     let n_columns = threads.div_ceil(rows.len());
@@ -384,7 +278,7 @@ fn multiply(
         .flat_map(|rows| cut(panels.count, n_columns, 1).map(move |panels| Part { rows, panels }))
         .collect();
     let target = dst.target(accum);
-    for k in (0..b.rows).step_by(panels.room) {
+    for k in panels.groups() {
         panels.pack(&b, k, threads > 1);
         // SAFETY: the sizes were compared, `dst` is ours, and no two parts share rows and panels.
         let run = |part: &Part| unsafe { part.multiply(&kernels, target, &a, &panels) };

@@ -8,6 +8,7 @@ use std::sync::Arc;
 #[cfg(feature = "onnx")]
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use ssl_edge_bundle::{ArchSpec, Bundle, Manifest};
+use ssl_edge_nn::compute::Processor;
 use ssl_edge_nn::infer::{BlockFormat, Isa};
 
 pub use cuda::{PluginReport, inspect_plugin};
@@ -282,6 +283,14 @@ fn on_device(
             reason: format!(
                 "engine {engine} in {precision} runs on the CPU only; choose engine native in f32, q8_0 or q4_0 for {}, or the CPU",
                 place.processor
+            ),
+        });
+    }
+    if place.processor == Processor::Cpu {
+        return Err(RuntimeError::Device {
+            reason: format!(
+                "products of an encoder on the CPU are in f32, not {}; for less, open it in int8",
+                place.precision
             ),
         });
     }

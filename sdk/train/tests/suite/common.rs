@@ -4,7 +4,9 @@ use std::sync::Mutex;
 
 use candle_core::{Device, Tensor};
 use rand_distr::{Distribution, StandardNormal};
-use ssl_edge_train::methods::{Batch, DecoderConfig, HeadConfig};
+use ssl_edge_nn::backward;
+use ssl_edge_train::collective::Solo;
+use ssl_edge_train::methods::{Batch, DecoderConfig, HeadConfig, StepContext, build};
 use ssl_edge_train::{
     Checkpoint, MethodName, Observer, Progress, RunOptions, RunSummary, Tensors, TrainConfig,
     TrainError, latest_checkpoint, pretrain,
@@ -187,4 +189,51 @@ pub(crate) fn assert_equal_runs(a: &Path, b: &Path) {
     assert_same(&a.model, &b.model);
     assert_same(&a.teacher, &b.teacher);
     assert_same(&a.optim, &b.optim);
+}
+
+/// Loss of the first step, and the gradient of every trained parameter.
+pub(crate) fn gradients(config: &TrainConfig, device: &Device) -> Vec<(String, Vec<f32>)> {
+    let ctx = StepContext {
+        seed: 5,
+        step: 0,
+        steps: 10,
+        steps_per_epoch: 0,
+        ranks: &Solo,
+    };
+    let mut model = build(config, device).unwrap();
+    let batch = batch(config.method, 3);
+    let views = batch.views.iter().map(|v| v.to_device(device).unwrap());
+    let batch = Batch {
+        samples: batch.samples.clone(),
+        views: views.collect::<Vec<Tensor>>(),
+    };
+    let loss = model.loss(&batch, &ctx).unwrap();
+    let grads = backward(&loss).unwrap();
+    let mut all = vec![("loss".to_owned(), vec![loss.to_scalar::<f32>().unwrap()])];
+    for (name, param) in model.params().iter() {
+        if !model.is_trained(name, &ctx) {
+            continue;
+        }
+        let grad = grads.get(&param.var);
+        let grad = grad.unwrap_or_else(|| panic!("{name} has no gradient"));
+        all.push((
+            name.to_owned(),
+            values(&grad.to_device(&Device::Cpu).unwrap()),
+        ));
+    }
+    all
+}
+
+/// Equal up to a part of the largest wanted value.
+pub(crate) fn assert_close(what: &str, got: &[f32], want: &[f32], tolerance: f64) {
+    let scale = want
+        .iter()
+        .fold(1e-7, |m: f64, v| m.max(f64::from(v.abs())));
+    for (g, w) in got.iter().zip(want) {
+        let difference = f64::from((g - w).abs());
+        assert!(
+            difference <= tolerance * scale,
+            "{what}: {g} instead of {w} (largest {scale:e})"
+        );
+    }
 }

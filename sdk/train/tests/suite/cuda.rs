@@ -2,14 +2,13 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use candle_core::{Device, Tensor};
-use ssl_edge_nn::backward;
+use candle_core::Device;
 use ssl_edge_nn::compute::{Precision, Processor};
-use ssl_edge_train::collective::Solo;
-use ssl_edge_train::methods::{Batch, StepContext, build};
 use ssl_edge_train::{ComputeConfig, MethodName, TrainConfig};
 
-use crate::common::{Recorder, Workbench, assert_equal_runs, batch, newest, run, tiny, values};
+use crate::common::{
+    Recorder, Workbench, assert_close, assert_equal_runs, gradients, newest, run, tiny,
+};
 
 const PRECISIONS: [(Precision, f64); 2] = [(Precision::F32, 2e-3), (Precision::Bf16, 6e-2)];
 
@@ -45,61 +44,15 @@ fn on_gpu(mut config: TrainConfig, precision: Precision, recompute: bool) -> Tra
     config
 }
 
-/// Loss of the first step, and the gradient of every trained parameter.
-fn gradients(method: MethodName, device: &Device) -> Vec<(String, Vec<f32>)> {
-    let config = config(method);
-    let ctx = StepContext {
-        seed: 5,
-        step: 0,
-        steps: 10,
-        steps_per_epoch: 0,
-        ranks: &Solo,
-    };
-    let mut model = build(&config, device).unwrap();
-    let batch = batch(method, 3);
-    let views = batch.views.iter().map(|v| v.to_device(device).unwrap());
-    let batch = Batch {
-        samples: batch.samples.clone(),
-        views: views.collect::<Vec<Tensor>>(),
-    };
-    let loss = model.loss(&batch, &ctx).unwrap();
-    let grads = backward(&loss).unwrap();
-    let mut all = vec![("loss".to_owned(), vec![loss.to_scalar::<f32>().unwrap()])];
-    for (name, param) in model.params().iter() {
-        if !model.is_trained(name, &ctx) {
-            continue;
-        }
-        let grad = grads.get(&param.var);
-        let grad = grad.unwrap_or_else(|| panic!("{name} has no gradient"));
-        all.push((
-            name.to_owned(),
-            values(&grad.to_device(&Device::Cpu).unwrap()),
-        ));
-    }
-    all
-}
-
-fn assert_close(what: &str, got: &[f32], want: &[f32], tolerance: f64) {
-    let scale = want
-        .iter()
-        .fold(1e-7, |m: f64, v| m.max(f64::from(v.abs())));
-    for (g, w) in got.iter().zip(want) {
-        let difference = f64::from((g - w).abs());
-        assert!(
-            difference <= tolerance * scale,
-            "{what}: {g} instead of {w} (largest {scale:e})"
-        );
-    }
-}
-
 #[test]
 fn loss_and_gradients_are_those_of_the_cpu() {
     let Some(_gpu) = gpu() else { return };
     for method in MethodName::ALL {
-        let want = gradients(method, &Device::Cpu);
+        let config = config(method);
+        let want = gradients(&config, &Device::Cpu);
         for (precision, tolerance) in PRECISIONS {
             let device = Processor::Cuda(0).open(precision, false).unwrap();
-            for ((name, got), (_, want)) in gradients(method, &device).iter().zip(&want) {
+            for ((name, got), (_, want)) in gradients(&config, &device).iter().zip(&want) {
                 assert!(got.iter().any(|v| *v != 0.0), "{method} {name} is all zero");
                 assert_close(
                     &format!("{method} in {precision}, {name}"),

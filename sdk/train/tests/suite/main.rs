@@ -1,6 +1,7 @@
 //! Training from folders of images, through the public interface.
 
 mod benchmark;
+mod bf16;
 mod common;
 mod composed;
 #[cfg(feature = "cuda")]

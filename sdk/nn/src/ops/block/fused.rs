@@ -10,6 +10,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::{Affine, BlockParams, PathFactors, sizes};
+use crate::compute::{Precision, cast_precision};
 use crate::grads::accumulate;
 use crate::ops::attention::Sizes;
 use crate::ops::product::{Accum, product_parallel, rows, rows_mut};
@@ -19,6 +20,8 @@ use crate::ops::{Values, layer_norm, linear, slice};
 pub(super) struct Fused {
     params: Arc<BlockParams>,
     paths: Option<PathFactors>,
+    /// Of the linear layers' products, in the backward too.
+    precision: Precision,
     saved: Mutex<Option<Saved>>,
 }
 
@@ -36,17 +39,10 @@ struct Layer<'a> {
     weight: Values<'a>,
     bias: Values<'a>,
     tensors: &'a Affine,
+    precision: Precision,
 }
 
 impl<'a> Layer<'a> {
-    fn of(affine: &'a Affine) -> Result<Self> {
-        Ok(Self {
-            weight: Values::of(&affine.weight)?,
-            bias: Values::of(&affine.bias)?,
-            tensors: affine,
-        })
-    }
-
     /// Channels in and out.
     fn sizes(&self) -> (usize, usize) {
         let n = self.bias.len();
@@ -85,7 +81,13 @@ impl<'a> Layer<'a> {
         let (k, n) = self.sizes();
         let m = x.len() / k;
         let weight = rows(&self.weight, n, k, k).transpose();
-        product_parallel(rows_mut(y, m, n, n), accum, rows(x, m, k, k), weight);
+        product_parallel(
+            rows_mut(y, m, n, n),
+            accum,
+            rows(x, m, k, k),
+            weight,
+            self.precision,
+        );
     }
 
     /// `dx = g W`.
@@ -98,6 +100,7 @@ impl<'a> Layer<'a> {
             Accum::Replace,
             rows(g, m, n, n),
             weight,
+            self.precision,
         );
     }
 
@@ -108,7 +111,13 @@ impl<'a> Layer<'a> {
         accumulate(&self.tensors.weight, |dw, first| {
             let accum = if first { Accum::Replace } else { Accum::Add };
             let g = rows(g, m, n, n).transpose();
-            product_parallel(rows_mut(dw, n, k, k), accum, g, rows(x, m, k, k));
+            product_parallel(
+                rows_mut(dw, n, k, k),
+                accum,
+                g,
+                rows(x, m, k, k),
+                self.precision,
+            );
         })?;
         accumulate(&self.tensors.bias, |db, _| {
             add(db, &linear::column_sums(g, n))
@@ -133,10 +142,20 @@ fn add(sum: &mut [f32], values: &[f32]) {
 }
 
 impl Fused {
+    fn layer<'a>(&self, affine: &'a Affine) -> Result<Layer<'a>> {
+        Ok(Layer {
+            weight: Values::of(&affine.weight)?,
+            bias: Values::of(&affine.bias)?,
+            tensors: affine,
+            precision: self.precision,
+        })
+    }
+
     pub(super) fn new(params: Arc<BlockParams>, paths: Option<PathFactors>) -> Self {
         Self {
             params,
             paths,
+            precision: cast_precision(),
             saved: Mutex::new(None),
         }
     }
@@ -152,15 +171,16 @@ impl Fused {
         let p = &*self.params;
         let eps = p.eps as f32;
         let mut qkv = scratch(3 * x.len());
-        Layer::of(&p.norm1)?.norm(normed, x, eps);
-        Layer::of(&p.qkv)?.linear(&mut qkv, normed);
+        self.layer(&p.norm1)?.norm(normed, x, eps);
+        self.layer(&p.qkv)?.linear(&mut qkv, normed);
         let mut attended = scratch(x.len());
         sizes.forward_into(&mut attended, &qkv);
         let mut x1 = scratch(x.len());
-        Layer::of(&p.proj)?.linear_onto(&mut x1, x, &attended, self.paths(0, sizes));
-        let fc1 = Layer::of(&p.fc1)?;
+        self.layer(&p.proj)?
+            .linear_onto(&mut x1, x, &attended, self.paths(0, sizes));
+        let fc1 = self.layer(&p.fc1)?;
         let mut hidden = scratch(x.len() / sizes.dim * fc1.bias.len());
-        Layer::of(&p.norm2)?.norm(normed, &x1, eps);
+        self.layer(&p.norm2)?.norm(normed, &x1, eps);
         fc1.linear(&mut hidden, normed);
         Ok(Saved {
             qkv,
@@ -177,7 +197,8 @@ impl Fused {
         let mut active = scratch(saved.hidden.len());
         self.params.gelu.forward_into(&mut active, &saved.hidden);
         let mut y = vec![0.0; x.len()];
-        Layer::of(&self.params.fc2)?.linear_onto(&mut y, &saved.x1, &active, self.paths(1, sizes));
+        self.layer(&self.params.fc2)?
+            .linear_onto(&mut y, &saved.x1, &active, self.paths(1, sizes));
         if self.params.trained().next().is_some() {
             *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = Some(saved);
         }
@@ -209,14 +230,14 @@ impl Fused {
 
         let mut d_hidden = scratch(hidden.len());
         {
-            let fc2 = Layer::of(&p.fc2)?;
+            let fc2 = self.layer(&p.fc2)?;
             let scaled = self.scaled(1, &dx, sizes);
             let d_branch = scaled.as_deref().unwrap_or(&dx);
             fc2.grad_input(&mut d_hidden, d_branch);
             p.gelu.value_and_grad(&mut hidden, &mut d_hidden);
             fc2.grad_params(&hidden, d_branch)?;
         }
-        let (norm2, fc1) = (Layer::of(&p.norm2)?, Layer::of(&p.fc1)?);
+        let (norm2, fc1) = (self.layer(&p.norm2)?, self.layer(&p.fc1)?);
         norm2.norm(&mut normed, &x1, eps);
         fc1.grad_params(&normed, &d_hidden)?;
         fc1.grad_input(&mut d_normed, &d_hidden);
@@ -225,7 +246,7 @@ impl Fused {
 
         let mut d_qkv = scratch(qkv.len());
         {
-            let proj = Layer::of(&p.proj)?;
+            let proj = self.layer(&p.proj)?;
             let scaled = self.scaled(0, &dx, sizes);
             let d_branch = scaled.as_deref().unwrap_or(&dx);
             proj.grad_params(&attended, d_branch)?;
@@ -233,7 +254,7 @@ impl Fused {
             proj.grad_input(d_attended, d_branch);
             sizes.backward_into(&mut d_qkv, &qkv, d_attended);
         }
-        let (norm1, qkv) = (Layer::of(&p.norm1)?, Layer::of(&p.qkv)?);
+        let (norm1, qkv) = (self.layer(&p.norm1)?, self.layer(&p.qkv)?);
         norm1.norm(&mut normed, x, eps);
         qkv.grad_params(&normed, &d_qkv)?;
         qkv.grad_input(&mut d_normed, &d_qkv);

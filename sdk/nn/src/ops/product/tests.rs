@@ -1,5 +1,8 @@
 //! Products beside sums in f64, and on what their bits depend.
 
+use half::bf16;
+
+use super::packing::{DEPTH, SAME_SET};
 use super::*;
 
 fn noise(seed: u32, len: usize) -> Vec<f32> {
@@ -28,18 +31,30 @@ fn at(m: &Matrix, row: usize, column: usize) -> f64 {
     })
 }
 
-/// Compares with sums in f64; what lies beside the result must stay as it is.
+type Multiply<'f> = &'f dyn Fn(MatrixMut<'_>, Accum<'_>, Matrix<'_>, Matrix<'_>);
+
+/// Compares with sums in f64 of the factors as they are, or in bf16; what lies beside the result must stay as it is.
 fn check(
     shape: [usize; 3],
     extra: usize,
     transposed: [bool; 2],
-    multiply: &dyn Fn(MatrixMut<'_>, Accum<'_>, Matrix<'_>, Matrix<'_>),
+    precision: Precision,
+    multiply: Multiply,
 ) {
     let [m, k, n] = shape;
     let sides = m.max(k).max(n) + extra;
     let (a, b) = (noise(1, sides * sides), noise(2, sides * sides));
     let a = matrix(&a, [m, k], extra, transposed[0]);
     let b = matrix(&b, [k, n], extra, transposed[1]);
+    let read = |m: &Matrix, row, column| match precision {
+        Precision::Bf16 => bf16::from_f32(at(m, row, column) as f32).to_f64(),
+        _ => at(m, row, column),
+    };
+    let sum = |row, column| -> f64 {
+        let products = (0..k).map(|k| read(&a, row, k) * read(&b, k, column));
+        products.sum()
+    };
+    let sums: Vec<f64> = (0..m * n).map(|i| sum(i / n, i % n)).collect();
     let bias = noise(4, n);
     for accum in [Accum::Replace, Accum::Add, Accum::Bias(&bias)] {
         let before = noise(3, m * (n + extra));
@@ -51,7 +66,7 @@ fn check(
             let (row, column) = (i / (n + extra), i % (n + extra));
             let mut expected = f64::from(*before);
             if column < n {
-                let sum: f64 = (0..k).map(|k| at(&a, row, k) * at(&b, k, column)).sum();
+                let sum = sums[row * n + column];
                 expected = match accum {
                     Accum::Replace => sum,
                     Accum::Add => sum + expected,
@@ -61,17 +76,22 @@ fn check(
             let off = (f64::from(*found) - expected).abs();
             assert!(
                 off <= 1e-6 * (1.0 + k as f64).sqrt(),
-                "{shape:?} {transposed:?} at {row}, {column}: {found} for {expected}"
+                "{precision} {shape:?} {transposed:?} at {row}, {column}: {found} for {expected}"
             );
         }
     }
 }
 
-fn alone(dst: MatrixMut<'_>, accum: Accum<'_>, a: Matrix<'_>, b: Matrix<'_>) {
-    multiply(dst, accum, a, b, 1);
+/// Every way to pack that this CPU can multiply.
+fn packings() -> impl Iterator<Item = (Precision, Packing)> {
+    let best = Packing::of(Precision::Bf16);
+    let in_bf16 = [Packing::Rounded, best].map(|packing| (Precision::Bf16, packing));
+    [(Precision::F32, Packing::Whole)]
+        .into_iter()
+        .chain(in_bf16)
 }
 
-const SHAPES: [[usize; 3]; 13] = [
+const SHAPES: [[usize; 3]; 14] = [
     [0, 3, 2],
     [3, 0, 2],
     [3, 2, 0],
@@ -84,6 +104,7 @@ const SHAPES: [[usize; 3]; 13] = [
     [300, 90, 40],
     [121, 1100, 65],
     [2, 5, 400],
+    [31, 2115, 33],
     // B takes several groups of blocks
     [20, 1100, 2100],
 ];
@@ -92,13 +113,21 @@ const SHAPES: [[usize; 3]; 13] = [
 fn equals_sums_in_f64() {
     for shape in SHAPES {
         for transposed in [[false, false], [false, true], [true, false], [true, true]] {
-            check(shape, 3, transposed, &alone);
-            for threads in [2, 5] {
-                let pool = rayon::ThreadPoolBuilder::new()
-                    .num_threads(threads)
-                    .build()
-                    .unwrap();
-                pool.install(|| check(shape, 0, transposed, &product_parallel));
+            for (precision, packing) in packings() {
+                check(shape, 3, transposed, precision, &|dst, accum, a, b| {
+                    multiply(dst, accum, [a, b], packing, 1);
+                });
+                for threads in [2, 5] {
+                    let pool = rayon::ThreadPoolBuilder::new()
+                        .num_threads(threads)
+                        .build()
+                        .unwrap();
+                    pool.install(|| {
+                        check(shape, 0, transposed, precision, &|dst, accum, a, b| {
+                            product_parallel(dst, accum, a, b, precision);
+                        });
+                    });
+                }
             }
         }
     }
@@ -106,13 +135,56 @@ fn equals_sums_in_f64() {
 
 #[test]
 fn rows_that_share_a_set_of_the_cache_are_packed() {
-    check([30, 1000, 40], 24, [false, false], &alone);
+    check(
+        [30, 1000, 40],
+        24,
+        [false, false],
+        Precision::F32,
+        &|dst, accum, a, b| {
+            multiply(dst, accum, [a, b], Packing::Whole, 1);
+        },
+    );
     let data = noise(5, 30 * SAME_SET);
     let a = rows(&data, 30, 1000, SAME_SET);
+    let packing = Packing::Whole;
+    assert!(!packing.in_place(&a) && packing.in_place(&rows(&data, 30, 1000, SAME_SET - 8)));
     let mut packed = vec![0.0; 20 * STRIDE];
-    assert!(a.needs_packing() && !rows(&data, 30, 1000, SAME_SET - 8).needs_packing());
-    a.pack_rows(&mut packed, [10, 20], [DEPTH, 488]);
+    packing.rows(&mut packed, &a, [10, 20], [DEPTH, 488]);
     assert_eq!(packed[19 * STRIDE + 487], data[29 * SAME_SET + DEPTH + 487]);
+}
+
+#[test]
+fn what_is_not_finite_shows_in_the_product() {
+    for (_, packing) in packings() {
+        for bad in [
+            f32::NAN,
+            -f32::NAN,
+            f32::from_bits(0x7fff_ffff),
+            f32::INFINITY,
+        ] {
+            let mut a = noise(9, 5 * 40);
+            a[3 * 40 + 17] = bad;
+            let b = noise(10, 40 * 33);
+            for transposed in [false, true] {
+                let mut y = vec![0.0; 33 * 5];
+                let (a, b) = (rows(&a, 5, 40, 40), rows(&b, 40, 33, 33));
+                let (n_rows, n_columns, factors) = match transposed {
+                    false => (5, 33, [a, b]),
+                    true => (33, 5, [b.transpose(), a.transpose()]),
+                };
+                let dst = rows_mut(&mut y, n_rows, n_columns, n_columns);
+                multiply(dst, Accum::Replace, factors, packing, 1);
+                for (i, value) in y.iter().enumerate() {
+                    let row = if transposed { i % 5 } else { i / 33 };
+                    assert_eq!(
+                        value.is_finite(),
+                        row != 3,
+                        "{packing:?} {bad} {transposed}"
+                    );
+                }
+            }
+        }
+    }
 }
 
 #[test]
@@ -120,19 +192,30 @@ fn bits_depend_on_nothing_but_the_factors() {
     let [m, k, n] = [301, 1100, 200];
     let (a, b) = (noise(7, m * k), noise(8, k * n));
     let (a, b) = (rows(&a, m, k, k), rows(&b, k, n, n));
-    let with = |threads: usize| {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .build()
-            .unwrap();
-        let mut y = vec![0.0; m * n];
-        pool.install(|| product_parallel(rows_mut(&mut y, m, n, n), Accum::Replace, a, b));
-        y
-    };
-    let one = with(1);
-    assert!([2, 3, 8].into_iter().all(|threads| with(threads) == one));
-    // a product of some rows is those rows of the product
-    let mut some = vec![0.0; 7 * n];
-    product(rows_mut(&mut some, 7, n, n), a.subrows(100, 7), b);
-    assert_eq!(some, one[100 * n..107 * n]);
+    for precision in [Precision::F32, Precision::Bf16] {
+        let with = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
+            let mut y = vec![0.0; m * n];
+            pool.install(|| {
+                product_parallel(rows_mut(&mut y, m, n, n), Accum::Replace, a, b, precision)
+            });
+            y
+        };
+        let one = with(1);
+        assert!([2, 3, 8].into_iter().all(|threads| with(threads) == one));
+        // a product of some rows is those rows of the product
+        let mut some = vec![0.0; 7 * n];
+        let dst = rows_mut(&mut some, 7, n, n);
+        multiply(
+            dst,
+            Accum::Replace,
+            [a.subrows(100, 7), b],
+            Packing::of(precision),
+            1,
+        );
+        assert_eq!(some, one[100 * n..107 * n]);
+    }
 }
