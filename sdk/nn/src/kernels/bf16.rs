@@ -110,11 +110,11 @@ mod x86 {
             unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), rounded(from.as_ptr(), !0)) }
         }
         if !rest.is_empty() {
-            let mask = (1 << last.len()) - 1;
+            let (mask, words_mask) = (!0 >> (16 - rest.len()), !0 >> (8 - last.len()));
             // SAFETY: masks keep to what is there.
             unsafe {
-                let words = rounded(rest.as_ptr(), (1 << rest.len()) - 1);
-                _mm256_mask_storeu_epi32(last.as_mut_ptr().cast(), mask, words);
+                let words = rounded(rest.as_ptr(), mask);
+                _mm256_mask_storeu_epi32(last.as_mut_ptr().cast(), words_mask, words);
             }
         }
     }
@@ -138,7 +138,7 @@ mod x86 {
             unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), pairs(16 * i, !0)) }
         }
         if !rest.is_empty() {
-            let mask = (1 << rest.len()) - 1;
+            let mask = !0 >> (16 - rest.len());
             // SAFETY: the mask keeps to what is there.
             unsafe {
                 let words = pairs(16 * whole.len(), mask);
