@@ -315,6 +315,19 @@ struct FitOptions {
 struct TeachOptions {
     ssl_edge_copies copies = SSL_EDGE_COPIES_OFF;
     CallOptions call;
+    /// Shorter side of the picture that the job keeps, for Job::migrate; 0 for none.
+    std::uint32_t thumbnail_side = 0;
+};
+
+/// What became of a job that moved to another encoder; see ssl_edge_migration.
+struct Migration {
+    std::optional<float> loo_accuracy_before;
+    std::optional<float> loo_accuracy_after;
+    std::size_t surface_kept;
+    std::size_t surface_remade;
+    std::size_t surface_dropped;
+    std::uint32_t needed_side;
+    std::uint32_t smallest_side;
 };
 
 /// The region of the frame that does not count: row by row, 255 where a pixel does not, 0 where it does.
@@ -446,6 +459,7 @@ public:
         ssl_edge_teach_options raw_options;
         ssl_edge_teach_options_init(&raw_options, sizeof raw_options);
         raw_options.copies = options.copies;
+        raw_options.thumbnail_side = options.thumbnail_side;
         raw_options.call = &call;
         std::uint64_t sample_id = 0;
         const auto status = ssl_edge_job_add_sample_with_options(raw_.get(), encoder.raw(), class_id, frame.raw(),
@@ -608,6 +622,20 @@ public:
         if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
         head.image.resize(size);
         return head;
+    }
+
+    /// The job that another encoder needs, of the thumbnails that were kept with all samples. This one stays as it is.
+    Result<std::pair<Job, Migration>> migrate(const Encoder &encoder, const CallOptions &options = {}) const {
+        const auto call = detail::raw(options);
+        ssl_edge_job *moved = nullptr;
+        ssl_edge_migration raw;
+        ssl_edge_migration_init(&raw, sizeof raw);
+        const auto status = ssl_edge_job_migrate_with_options(raw_.get(), encoder.raw(), &call, &moved, &raw);
+        if (status != SSL_EDGE_STATUS_OK) return Error::last(status);
+        return std::pair<Job, Migration>(Job(moved), Migration{detail::known(raw.loo_accuracy_before),
+                                                               detail::known(raw.loo_accuracy_after), raw.surface_kept,
+                                                               raw.surface_remade, raw.surface_dropped, raw.needed_side,
+                                                               raw.smallest_side});
     }
 
     Result<Verdict> inspect_embedding(const std::vector<float> &embedding) const {

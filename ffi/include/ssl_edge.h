@@ -171,6 +171,10 @@ enum ssl_edge_status
      * The ignore mask ignores nothing, or leaves nothing of a frame, or has fewer pixels than a frame has patches.
      */
     SSL_EDGE_STATUS_INVALID_MASK = 29,
+    /**
+     * A sample was taught without a thumbnail (ssl_edge_teach_options.thumbnail_side), so its job cannot move to another encoder.
+     */
+    SSL_EDGE_STATUS_NO_THUMBNAIL = 30,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -999,6 +1003,44 @@ typedef struct ssl_edge_heat_options {
 } ssl_edge_heat_options;
 
 /**
+ * A job for another encoder beside the old one. Fill it with ssl_edge_migration_init before the first use.
+ */
+typedef struct ssl_edge_migration {
+    /**
+     * Size of this struct in bytes; set by ssl_edge_migration_init.
+     */
+    uint32_t struct_size;
+    /**
+     * ssl_edge_fit_report.loo_accuracy of the old job's last fit; negative if it is not fitted or none is known.
+     */
+    float loo_accuracy_before;
+    /**
+     * The same of the new job, which is fitted.
+     */
+    float loo_accuracy_after;
+    /**
+     * Samples that keep their patches, which do not depend on the encoder.
+     */
+    uint32_t surface_kept;
+    /**
+     * Samples whose patches were made anew of their thumbnails.
+     */
+    uint32_t surface_remade;
+    /**
+     * Samples without patches from now on, because their thumbnails are too small for the encoder's: teach good parts again.
+     */
+    uint32_t surface_dropped;
+    /**
+     * Pixels that the shorter side of a thumbnail needs for the encoder's patches.
+     */
+    uint32_t needed_side;
+    /**
+     * Pixels of the shorter side of the smallest thumbnail that is too small; 0 if none is.
+     */
+    uint32_t smallest_side;
+} ssl_edge_migration;
+
+/**
  * How a frame is taught. Fill it with ssl_edge_teach_options_init before use.
  */
 typedef struct ssl_edge_teach_options {
@@ -1015,6 +1057,15 @@ typedef struct ssl_edge_teach_options {
      * then waits for another change of the job.
      */
     const struct ssl_edge_call_options *call;
+    /**
+     * Shorter side in pixels of the picture that the job keeps of the frame, as a PNG, so that it can move to another encoder
+     * (ssl_edge_job_migrate); 0, as after init, for none. A picture of twice the side that the encoder sees lets the encoder's patches move along, too.
+     */
+    uint32_t thumbnail_side;
+    /**
+     * Zero.
+     */
+    uint32_t reserved;
 } ssl_edge_teach_options;
 
 /**
@@ -1802,7 +1853,45 @@ ssl_edge_status ssl_edge_job_inspect_embedding(const struct ssl_edge_job *job,
                                                struct ssl_edge_verdict *verdict);
 
 /**
- * Fills teach options with their defaults: no copies, no limit.
+ * Fills a migration with defaults and its size.
+ *
+ * @param migration    the struct to fill
+ * @param struct_size  sizeof(ssl_edge_migration)
+ */
+ssl_edge_status ssl_edge_migration_init(struct ssl_edge_migration *migration, size_t struct_size);
+
+/**
+ * Makes the job that another encoder needs, of the thumbnails that were kept with all samples (ssl_edge_teach_options.thumbnail_side): the same classes,
+ * samples, records and mask, fitted. The old job stays as it is and may be used meanwhile; compare the two before the new one takes its place. As much
+ * work as teaching all samples.
+ *
+ * @param job        a job of whatever encoder
+ * @param encoder    the encoder that the new job is for
+ * @param moved      the new job; free it with ssl_edge_job_free
+ * @param migration  filled by ssl_edge_migration_init before
+ */
+ssl_edge_status ssl_edge_job_migrate(const struct ssl_edge_job *job,
+                                     const struct ssl_edge_encoder *encoder,
+                                     struct ssl_edge_job **moved,
+                                     struct ssl_edge_migration *migration);
+
+/**
+ * As ssl_edge_job_migrate, but can be given up.
+ *
+ * @param job        a job of whatever encoder
+ * @param encoder    the encoder that the new job is for
+ * @param options    filled by ssl_edge_call_options_init before
+ * @param moved      the new job; free it with ssl_edge_job_free
+ * @param migration  filled by ssl_edge_migration_init before
+ */
+ssl_edge_status ssl_edge_job_migrate_with_options(const struct ssl_edge_job *job,
+                                                  const struct ssl_edge_encoder *encoder,
+                                                  const struct ssl_edge_call_options *options,
+                                                  struct ssl_edge_job **moved,
+                                                  struct ssl_edge_migration *migration);
+
+/**
+ * Fills teach options with their defaults: no copies, no limit, no thumbnail.
  *
  * @param options      the struct to fill
  * @param struct_size  sizeof(ssl_edge_teach_options)
@@ -1827,7 +1916,7 @@ ssl_edge_status ssl_edge_job_add_sample(struct ssl_edge_job *job,
                                         uint64_t *sample_id);
 
 /**
- * As ssl_edge_job_add_sample, with options: with copies of the frame, or so that it can be given up.
+ * As ssl_edge_job_add_sample, with options: with copies of the frame, with a picture of it, or so that it can be given up.
  *
  * @param job        a job
  * @param encoder    the job's encoder

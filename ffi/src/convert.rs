@@ -92,6 +92,7 @@ impl From<sdk::Error> for Failure {
                     sdk::Error::JobChanged { .. } => Status::JobChanged,
                     sdk::Error::ReferenceTaught { .. } => Status::AlreadyTaught,
                     sdk::Error::ReferenceUnknown { .. } => Status::CannotFit,
+                    sdk::Error::NoThumbnail { .. } => Status::NoThumbnail,
                     _ => Status::Internal,
                 };
                 Self::new(status, other.to_string())

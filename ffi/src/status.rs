@@ -67,6 +67,8 @@ pub enum ssl_edge_status {
     Cancelled = 28,
     /// The ignore mask ignores nothing, or leaves nothing of a frame, or has fewer pixels than a frame has patches.
     InvalidMask = 29,
+    /// A sample was taught without a thumbnail (ssl_edge_teach_options.thumbnail_side), so its job cannot move to another encoder.
+    NoThumbnail = 30,
 }
 
 /// A failed call: the status that it returns and the text that it leaves.

@@ -5,9 +5,9 @@ mod common;
 use common::{
     Function, Linkage, bundle, compile, functions, int8_bundle, package, program, read, succeed,
 };
-use sdk::encoder::{Bundle, Encoder, Options, SecretKey};
+use sdk::encoder::{Bundle, Encoder, Limit, Options, SecretKey};
 use sdk::feature::features_of_copies;
-use sdk::job::{DeviceInput, DeviceOptions, IgnoreMask, Job};
+use sdk::job::{DeviceInput, DeviceOptions, FitOptions, IgnoreMask, Job, migrate};
 use sdk::vision::{Image, Pixels};
 use std::fmt::Write;
 
@@ -219,6 +219,33 @@ fn masks_and_copies_are_those_of_the_program() {
 }
 
 #[test]
+fn a_job_with_pictures_moves_to_another_encoder() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let bundles = [bundle(folder.path(), 0), bundle(folder.path(), 1)];
+    let jobs = ["old.sslj", "new.sslj"].map(|name| folder.path().join(name));
+    let path = compile(
+        &package().join("tests/c/migrate.c"),
+        Linkage::Shared,
+        folder.path(),
+    );
+    let output = succeed(program(&path).args(&bundles).args(&jobs));
+    assert_eq!(output, "ok\n");
+
+    // What the program saved is what the façade makes of the old job.
+    let options = Options {
+        threads: 1,
+        ..Options::default()
+    };
+    let encoder = Encoder::open(&bundles[1], &options).expect("the bundle opens");
+    let [old, new] = jobs.map(|path| Job::load(&path).expect("the job loads"));
+    let moved = migrate(&encoder, &old, &FitOptions::default(), &Limit::default());
+    let expected = moved.expect("it moves").migration.job;
+    assert_eq!(new.encoder(), expected.encoder());
+    assert_eq!(new.samples(), expected.samples());
+    assert!(new.samples().iter().all(|sample| sample.copies.len() == 9));
+}
+
+#[test]
 fn golden_parts_are_learned_compared_and_kept() {
     let folder = tempfile::tempdir().expect("a folder can be made");
     let bundles = [bundle(folder.path(), 0), bundle(folder.path(), 1)];
@@ -353,6 +380,7 @@ fn valid_argument(function: &Function, idx: usize) -> String {
         ("const ssl_edge_teach_options *" | "ssl_edge_teach_options *", _) => "&teach_options",
         ("ssl_edge_verdict *", _) => "&verdict",
         ("ssl_edge_fit_report *", _) => "&report",
+        ("ssl_edge_migration *", _) => "&migration",
         ("const ssl_edge_fit_options *" | "ssl_edge_fit_options *", _) => "&fit_options",
         ("const ssl_edge_heat_options *" | "ssl_edge_heat_options *", _) => "&heat_options",
         ("const ssl_edge_device_options *" | "ssl_edge_device_options *", _) => "&device_options",

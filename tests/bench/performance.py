@@ -9,7 +9,9 @@
 Two processes beside one are timed where there is an `mpirun` (Debian: libopenmpi-dev openmpi-bin libclang-dev) and the program was built
 with `--features mpi`; else the document says that they were not.
 
-Keep the machine quiet meanwhile: it takes about twenty minutes on two cores. Each round runs both programs once, one after the other;
+Steps in bf16 beside PyTorch's autocast are timed where the CPU has instructions for such products (`ssl-edge doctor`).
+
+Keep the machine quiet meanwhile: it takes about half an hour on two cores. Each round runs both programs once, one after the other;
 a figure is the median over rounds, a ratio the median of the rounds' ratios. A ratio above 1 means that ssl-edge is faster.
 """
 import argparse, datetime, json, os, platform, shutil, statistics, subprocess, sys, time
@@ -26,18 +28,18 @@ def last_json(command):
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def bench_step(a, method, arch, batch, threads, size=224):
+def bench_step(a, method, arch, batch, threads, size=224, precision="f32"):
     return [a.ssl_edge, "bench", "step", "--json", "--method", method, "--arch", arch, "--batch", str(batch),
-            "--threads", str(threads), "--size", str(size)]
+            "--threads", str(threads), "--size", str(size), "--precision", precision]
 
 
-def ours(a, method, arch, batch, threads=None, size=224):
-    return last_json(bench_step(a, method, arch, batch, threads or a.threads, size))
+def ours(a, method, arch, batch, threads=None, size=224, precision="f32"):
+    return last_json(bench_step(a, method, arch, batch, threads or a.threads, size, precision))
 
 
-def peer(a, method, arch, batch):
+def peer(a, method, arch, batch, precision="f32"):
     return last_json([sys.executable, os.path.join(HERE, "reference.py"), method, "--arch", ARCHS[arch], "--batch", str(batch),
-                      "--runs", "3", "--threads", str(a.threads)])
+                      "--runs", "3", "--threads", str(a.threads), *(["--amp"] if precision == "bf16" else [])])
 
 
 def table(head, rows):
@@ -45,23 +47,31 @@ def table(head, rows):
     return "\n".join([line(head), line(["---"] * len(head)), *map(line, rows)])
 
 
-def beside(a):
-    steps, parts, products = [], [], []
-    for method in ("mae", "dino"):
-        for arch in ARCHS:
-            batch = BATCH[method]
-            rounds = [(ours(a, method, arch, batch), peer(a, method, arch, batch)) for _ in range(a.rounds)]
-            middle = lambda of: statistics.median(map(of, rounds))
-            own = sorted((o for o, _ in rounds), key=lambda o: o["ms"])[len(rounds) // 2]
-            steps.append([method.upper(), arch, batch, f"{middle(lambda r: r[0]['ms']):,.0f}", f"{middle(lambda r: r[0]['img_per_s']):.2f}",
-                          f"{middle(lambda r: r[1]['ms']):,.0f}", f"{middle(lambda r: r[1]['ms'] / r[0]['ms']):.2f}",
-                          f"{own['peak_mib']:,.0f}", f"{rounds[0][1]['peak_mib']:,.0f}"])
-            parts.append([method.upper(), arch, f"{own['forward_ms']:,.0f}", f"{own['backward_ms']:,.0f}", f"{own['update_ms']:,.0f}",
-                          f"{own['gflops']:.0f}", f"{100 * own['gflops'] / own['product_gflops']:.0f} %"])
-            products.append(middle(lambda r: r[0]["product_gflops"]))
-            print(json.dumps({"method": method, "arch": arch, "rounds": rounds}), file=sys.stderr, flush=True)
-    return (table(["step", "encoder", "batch", "ssl-edge ms", "img/s", "PyTorch ms", "ratio", "ssl-edge MiB", "PyTorch MiB"], steps),
-            (table(["step", "encoder", "forward ms", "backward ms", "update ms", "GFLOP/s", "of a product"], parts), statistics.median(products)))
+def in_turns(a, method, arch, precision):
+    """A row of steps beside PyTorch's, and one of where our time goes."""
+    batch = BATCH[method]
+    rounds = [(ours(a, method, arch, batch, precision=precision), peer(a, method, arch, batch, precision)) for _ in range(a.rounds)]
+    print(json.dumps({"method": method, "arch": arch, "precision": precision, "rounds": rounds}), file=sys.stderr, flush=True)
+    middle = lambda of: statistics.median(map(of, rounds))
+    own = sorted((o for o, _ in rounds), key=lambda o: o["ms"])[len(rounds) // 2]
+    step = [method.upper(), arch, batch, f"{middle(lambda r: r[0]['ms']):,.0f}", f"{middle(lambda r: r[0]['img_per_s']):.2f}",
+            f"{middle(lambda r: r[1]['ms']):,.0f}", f"{middle(lambda r: r[1]['ms'] / r[0]['ms']):.2f}",
+            f"{own['peak_mib']:,.0f}", f"{rounds[0][1]['peak_mib']:,.0f}"]
+    part = [method.upper(), arch, precision, f"{own['forward_ms']:,.0f}", f"{own['backward_ms']:,.0f}", f"{own['update_ms']:,.0f}",
+            f"{own['gflops']:.0f}", f"{100 * own['gflops'] / own['product_gflops']:.0f} %"]
+    return step, part, middle(lambda r: r[0]["product_gflops"])
+
+
+def beside(a, precision):
+    rows = [in_turns(a, method, arch, precision) for method in ("mae", "dino") for arch in ARCHS]
+    steps, parts, products = zip(*rows)
+    head = ["step", "encoder", "batch", "ssl-edge ms", "img/s", "PyTorch ms", "ratio", "ssl-edge MiB", "PyTorch MiB"]
+    return table(head, steps), list(parts), statistics.median(products)
+
+
+def multiplies_bf16(a):
+    features = last_json([a.ssl_edge, "doctor", "--json"])["cpu"]["features"]
+    return any(f["name"] == "avx512bf16" and f["found"] for f in features)
 
 
 def scaling(a):
@@ -122,12 +132,13 @@ def machine():
     return f"{os.cpu_count()} cores of {model} ({wide}), {gib:.0f} GiB, {platform.system()} {platform.machine()}"
 
 
-def torch_product(threads):
+def torch_product(threads, precision):
     """GFLOP/s of one product of two 2048 x 2048 matrices by PyTorch, median of nine."""
     import torch
 
     torch.set_num_threads(threads)
-    x, y = torch.randn(2048, 2048), torch.randn(2048, 2048)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    x, y = torch.randn(2048, 2048, dtype=dtype), torch.randn(2048, 2048, dtype=dtype)
     seconds = []
     for _ in range(12):
         start = time.perf_counter()
@@ -146,12 +157,18 @@ def main():
     a = p.parse_args()
     import torch
 
-    steps, parts = beside(a)
+    steps, parts, product = beside(a, "f32")
+    bf16 = ("This CPU has no instructions for products in bf16: not timed.", [], 0.0)
+    products = f"{product:.0f} GFLOP/s by our code, {torch_product(a.threads, 'f32'):.0f} by PyTorch (MKL)"
+    if multiplies_bf16(a):
+        bf16 = beside(a, "bf16")
+        products += f"; in bf16 {bf16[2]:.0f} and {torch_product(a.threads, 'bf16'):.0f} (oneDNN)"
+    head = ["step", "encoder", "precision", "forward ms", "backward ms", "update ms", "GFLOP/s", "of a product"]
     batch, size, threads = scaling(a)
     text = open(os.path.join(HERE, "performance.template.md")).read()
     fill = {"machine": machine(), "date": datetime.date.today().isoformat(), "torch": torch.__version__.split("+")[0], "threads": a.threads,
-            "rounds": a.rounds, "products": f"{parts[1]:.0f} GFLOP/s by our code, {torch_product(a.threads):.0f} by PyTorch", "steps": steps,
-            "parts": parts[0], "processes": processes(a), "input": augmentation(a), "by_batch": batch, "by_size": size, "by_threads": threads}
+            "rounds": a.rounds, "products": products, "steps": steps, "bf16": bf16[0],
+            "parts": table(head, parts + bf16[1]), "processes": processes(a), "input": augmentation(a), "by_batch": batch, "by_size": size, "by_threads": threads}
     for key, value in fill.items():
         text = text.replace("{{" + key + "}}", str(value))
     with open(a.out, "w") as f:

@@ -20,6 +20,7 @@ pub mod device;
 pub mod heat;
 pub mod ignore;
 pub mod inspect;
+pub mod migrate;
 pub mod samples;
 
 /// How often a call with a limit looks whether a change of the job is over.

@@ -8,7 +8,7 @@ use crate::job::ssl_edge_job;
 use crate::pointer::{Output, Sized32, init_struct, read_struct, reference, slice, text};
 use crate::status::{Failure, ssl_edge_status};
 use sdk::encoder::Limit;
-use sdk::job::{ClassId, Look, SampleId, SampleMeta, teach_seen};
+use sdk::job::{ClassId, Look, SampleId, SampleMeta, teach_seen, thumbnail};
 use std::ffi::c_char;
 use std::mem::offset_of;
 use std::ptr;
@@ -36,9 +36,14 @@ pub struct ssl_edge_teach_options {
     /// When to give the call up; NULL, as after init, is never. A frame that was given up is not taught; one that was seen is, however long the call
     /// then waits for another change of the job.
     pub call: *const ssl_edge_call_options,
+    /// Shorter side in pixels of the picture that the job keeps of the frame, as a PNG, so that it can move to another encoder
+    /// (ssl_edge_job_migrate); 0, as after init, for none. A picture of twice the side that the encoder sees lets the encoder's patches move along, too.
+    pub thumbnail_side: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
-// SAFETY: repr(C), struct_size first, two u32 and a raw pointer: no padding on 32 and 64 bit.
+// SAFETY: repr(C), struct_size first, two u32, a raw pointer and two u32: no padding on 32 and 64 bit.
 unsafe impl Sized32 for ssl_edge_teach_options {
     const NAME: &'static str = "ssl_edge_teach_options";
     const FIRST_SIZE: usize =
@@ -49,6 +54,8 @@ unsafe impl Sized32 for ssl_edge_teach_options {
             struct_size: size_of::<Self>() as u32,
             copies: ssl_edge_copies::Off as u32,
             call: ptr::null(),
+            thumbnail_side: 0,
+            reserved: 0,
         }
     }
 }
@@ -67,7 +74,7 @@ impl ssl_edge_teach_options {
     }
 }
 
-/// Fills teach options with their defaults: no copies, no limit.
+/// Fills teach options with their defaults: no copies, no limit, no thumbnail.
 ///
 /// @param options      the struct to fill
 /// @param struct_size  sizeof(ssl_edge_teach_options)
@@ -102,7 +109,7 @@ pub unsafe extern "C" fn ssl_edge_job_add_sample(
     guard(|| unsafe { teach(job, encoder, class_id, frame, source, &options, sample_id) })
 }
 
-/// As ssl_edge_job_add_sample, with options: with copies of the frame, or so that it can be given up.
+/// As ssl_edge_job_add_sample, with options: with copies of the frame, with a picture of it, or so that it can be given up.
 ///
 /// @param job        a job
 /// @param encoder    the job's encoder
@@ -159,7 +166,11 @@ unsafe fn teach(
         })
     })?;
     let meta = sample_meta(source);
-    let id = job.change(|job| Ok(teach_seen(job, class, &seen, meta, Vec::new())?))?;
+    let picture = match options.thumbnail_side {
+        0 => Vec::new(),
+        side => thumbnail(&frame.to_image(), side),
+    };
+    let id = job.change(|job| Ok(teach_seen(job, class, &seen, meta, picture)?))?;
     output.write(id.0);
     Ok(())
 }

@@ -35,6 +35,7 @@ int main(int argc, char **argv) {
     ssl_edge_frame frame;
     ssl_edge_verdict verdict;
     ssl_edge_fit_report report;
+    ssl_edge_migration migration;
     ssl_edge_fit_options fit_options;
     ssl_edge_golden *golden = NULL, *new_golden = NULL;
     ssl_edge_golden_options golden_options;
@@ -63,6 +64,7 @@ int main(int argc, char **argv) {
     must(ssl_edge_teach_options_init(&teach_options, sizeof teach_options));
     must(ssl_edge_verdict_init(&verdict, sizeof verdict));
     must(ssl_edge_fit_report_init(&report, sizeof report));
+    must(ssl_edge_migration_init(&migration, sizeof migration));
     must(ssl_edge_fit_options_init(&fit_options, sizeof fit_options));
     must(ssl_edge_golden_options_init(&golden_options, sizeof golden_options));
     golden_options.surface = SSL_EDGE_SURFACE_ENCODER;

@@ -2,6 +2,7 @@
 
 #include "check.h"
 
+#include <stddef.h>
 #include <stdint.h>
 
 enum { WIDTH = 36, HEIGHT = 24, STRIDE = 40, N_GOOD = 5, COPIES = 9 };
@@ -181,7 +182,7 @@ static void copies(const ssl_edge_encoder *encoder, const char *path) {
     options.copies = 2;
     REFUSED(INVALID_ARGUMENT, "ssl_edge_copies", TEACH());
     options.copies = SSL_EDGE_COPIES_AUTO;
-    options.struct_size -= 1;
+    options.struct_size = offsetof(ssl_edge_teach_options, call);
     REFUSED(INVALID_STRUCT, "ssl_edge_teach_options_init", TEACH());
     REFUSED(INVALID_STRUCT, "ssl_edge_teach_options_init", ssl_edge_teach_options_init(&options, 0));
     options.struct_size = sizeof options;

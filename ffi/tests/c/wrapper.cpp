@@ -80,6 +80,25 @@ static void surfaces(const ssl_edge::Encoder &encoder, const std::string &path) 
     CHECK(ssl_edge::Golden::learn(good, {SSL_EDGE_SURFACE_ENCODER}, &encoder).value().compare(bad, &encoder).ok());
 }
 
+/// A job with pictures moves, one without does not.
+static void moves(const ssl_edge::Encoder &encoder) {
+    std::vector<std::uint8_t> pixels;
+    auto job = ssl_edge::Job::create(encoder).value();
+    const auto fine = job.add_class("good").value(), bright = job.add_class("bright").value();
+    for (unsigned seed = 0; seed < 4; ++seed) {
+        const auto frame = part(pixels, seed, seed % 2 == 1);
+        job.add_sample(encoder, seed % 2 == 1 ? bright : fine, frame, "", {SSL_EDGE_COPIES_OFF, {}, 32}).value();
+    }
+    const auto [moved, migration] = job.migrate(encoder).value();
+    CHECK(!migration.loo_accuracy_before && migration.loo_accuracy_after == 1.0f);
+    CHECK(migration.surface_kept == 0 && moved.sample_count(bright).value() == 2);
+    const auto frame = part(pixels, 5, true);
+    CHECK(moved.inspect(encoder, frame).value().class_id == bright);
+    CHECK(job.migrate(encoder, {std::chrono::microseconds(0), {}}).error().status() == SSL_EDGE_STATUS_TIMED_OUT);
+    job.add_sample(encoder, fine, part(pixels, 6, false)).value();
+    CHECK(job.migrate(encoder).error().status() == SSL_EDGE_STATUS_NO_THUMBNAIL);
+}
+
 /// Deadlines, a token that another thread flips, masks and copies.
 static void limits(const ssl_edge::Encoder &encoder) {
     std::vector<std::vector<std::uint8_t>> pixels(6);
@@ -196,6 +215,7 @@ int main(int argc, char **argv) {
     loaded = std::move(job);
     CHECK(loaded.inspect(encoder, frame).ok());
     surfaces(encoder, std::string(argv[2]) + ".sslg");
+    moves(encoder);
     limits(encoder);
     std::puts("ok");
     return 0;

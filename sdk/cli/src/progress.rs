@@ -127,7 +127,7 @@ fn describe_run(info: &RunInfo) -> String {
         ranks => format!(" on each of {ranks} ranks"),
     };
     format!(
-        "{} of {}: {} parameters, {} images ({} in memory), {} steps of {} images{from}, peak learning rate {:.2e}, {} threads{ranks}",
+        "{} of {}: {} parameters, {} images ({} in memory), {} steps of {} images{from}, peak learning rate {:.2e}, {} threads{ranks}, products in {}",
         info.method,
         info.arch,
         info.trained_parameters,
@@ -136,7 +136,8 @@ fn describe_run(info: &RunInfo) -> String {
         info.steps,
         info.batch,
         info.peak_lr,
-        info.threads
+        info.threads,
+        info.precision
     )
 }
 

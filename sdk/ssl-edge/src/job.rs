@@ -97,6 +97,14 @@ pub fn job_for_embeddings(encoder: &Encoder) -> Job {
     })
 }
 
+/// A job without classes that sees of this encoder what `job` sees of its own.
+pub(crate) fn job_like(job: &Job, encoder: &Encoder) -> Job {
+    match takes_embeddings(job) {
+        true => job_for_embeddings(encoder),
+        false => job_for(encoder),
+    }
+}
+
 /// Checks that a job was made for this encoder.
 ///
 /// # Errors
@@ -177,7 +185,7 @@ pub fn see(encoder: &Encoder, job: &Job, frame: &Frame<'_>, look: &Look) -> Resu
 }
 
 /// What the job sees of each of the copies of a frame.
-fn copies_for(
+pub(crate) fn copies_for(
     encoder: &Encoder,
     job: &Job,
     image: &Image,
@@ -397,7 +405,8 @@ pub fn teach(
     Ok(skipped.chain(broken).chain(twice).collect())
 }
 
-fn thumbnail(image: &Image, side: u32) -> Vec<u8> {
+/// The picture that a job keeps of a frame with its sample, for [`migrate`]: a PNG whose shorter side has at most `side` pixels, or nothing if that is 0.
+pub fn thumbnail(image: &Image, side: u32) -> Vec<u8> {
     if side == 0 {
         return Vec::new();
     }

@@ -2,11 +2,11 @@
 
 use crate::Error;
 use crate::anomaly::{TILES, frame_tokens};
-use crate::encoder::Encoder;
-use crate::feature::{feature_of_parts, features_of_copies, layout};
+use crate::encoder::{Encoder, Limit};
+use crate::job::{copies_for, feature_for, job_like};
 use crate::surface::ENCODER;
 use crate::vision::{Image, decode_bytes};
-use ssl_edge_adapt::{EncoderId, FitOptions, Job, Migration, Remade, Sample, SampleTokens};
+use ssl_edge_adapt::{FitOptions, Job, Migration, Remade, Sample, SampleTokens};
 use std::path::Path;
 
 /// A job for another encoder beside the old one.
@@ -41,27 +41,29 @@ pub struct SurfaceMove {
 /// would show it less than it sees on the line.
 ///
 /// # Errors
-/// [`Error::NoThumbnail`]: a sample without a picture; a picture that cannot be decoded or embedded; as [`Job::fit`].
-pub fn migrate(encoder: &Encoder, job: &Job, options: &FitOptions) -> Result<Moved, Error> {
-    let layout = layout(encoder);
-    let id = EncoderId {
-        hash: encoder.hash(),
-        dim: layout.dim(),
-    };
+/// [`Error::NoThumbnail`]: a sample without a picture; a picture that cannot be decoded or embedded; [`Error::Interrupted`] when `limit` passes before
+/// all are; as [`Job::fit`].
+pub fn migrate(
+    encoder: &Encoder,
+    job: &Job,
+    options: &FitOptions,
+    limit: &Limit,
+) -> Result<Moved, Error> {
+    let like = job_like(job, encoder);
     let preprocess = encoder.preprocess();
     let mut surface = SurfaceMove {
         needed: TILES as u32 * preprocess.width.max(preprocess.height),
         ..SurfaceMove::default()
     };
-    let migration = job.migrate(id, layout.clone(), options, |sample| {
+    let migration = job.migrate(*like.encoder(), like.layout().clone(), options, |sample| {
         let picture = picture(sample)?;
-        let embedding = encoder.embed(&picture.frame())?;
+        let embedding = encoder.embed_within(&picture.frame(), limit)?;
         Ok::<_, Error>(Remade {
-            feature: feature_of_parts(&embedding, &picture.frame(), layout.parts())?,
+            feature: feature_for(encoder, &like, &embedding, &picture.frame())?,
             tokens: tokens(encoder, job, sample, &picture, &mut surface)?,
             copies: match sample.copies.is_empty() {
                 true => Vec::new(),
-                false => features_of_copies(encoder, &picture, layout.parts())?,
+                false => copies_for(encoder, &like, &picture, limit)?,
             },
         })
     })?;

@@ -25,7 +25,7 @@
 #[doc(inline)]
 pub use ssl_edge_train::collective;
 
-pub use ssl_edge_nn::compute::{Precision, Processor};
+pub use ssl_edge_nn::compute::{Precision, Processor, multiplies_bf16};
 pub use ssl_edge_nn::optim::{AdamWConfig, Clip};
 pub use ssl_edge_nn::{Gelu, VitConfig};
 pub use ssl_edge_train::methods::{DecoderConfig, DinoConfig, HeadConfig, MaeConfig};

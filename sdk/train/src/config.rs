@@ -117,7 +117,8 @@ pub struct OptimizerConfig {
 pub struct ComputeConfig {
     /// `cpu`, `cuda`, `cuda:N` or `metal`.
     pub device: Processor,
-    /// What matrix products read; absent for what suits the device, bf16 on NVIDIA GPUs and f32 elsewhere.
+    /// What matrix products read, `f32` or `bf16`; absent for what suits the device, bf16 on NVIDIA GPUs and f32 elsewhere. On CPUs with AVX-512 BF16 products
+    /// in bf16 are up to twice as fast.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub precision: Option<Precision>,
     /// Whether transformer blocks compute their activations again in the backward instead of keeping them: on GPUs, where memory does
@@ -138,7 +139,7 @@ impl ComputeConfig {
     pub fn open(&self) -> Result<Device> {
         if self.precision() == Precision::F16 {
             return Err(rejected(
-                "compute.precision f16 is for encoders that only run; train in f32, or in bf16 on NVIDIA GPUs",
+                "compute.precision f16 is for encoders that only run; train in f32 or bf16",
             ));
         }
         Ok(self.device.open(self.precision(), self.recompute)?)

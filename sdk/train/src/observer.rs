@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use ssl_edge_nn::compute::Precision;
 use ssl_edge_vision::Skipped;
 
 /// What a run is going to do, once it is known.
@@ -31,6 +32,8 @@ pub struct RunInfo {
     pub threads: usize,
     /// Ranks that share every batch; 1 for a process alone.
     pub ranks: usize,
+    /// What matrix products read.
+    pub precision: Precision,
 }
 
 /// One finished step.

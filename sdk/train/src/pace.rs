@@ -1,4 +1,8 @@
-//! Speed of a run, and what to do when it waits for images.
+//! Speed of a run, and what to do when it is lower than it could be.
+
+use ssl_edge_nn::compute::{Precision, Processor};
+
+use crate::config::ComputeConfig;
 
 /// Weight of the newest step in smoothed figures.
 const SMOOTHING: f64 = 0.05;
@@ -50,9 +54,34 @@ pub(crate) fn advice_on_waiting(share: f64, n: usize, cached: usize) -> String {
     )
 }
 
+/// What to say of bf16 on a CPU, which has instructions for it or not.
+pub(crate) fn slow_precision(
+    compute: &ComputeConfig,
+    multiplies_bf16: bool,
+) -> Option<&'static str> {
+    let in_bf16 = compute.device == Processor::Cpu && compute.precision() == Precision::Bf16;
+    (in_bf16 && !multiplies_bf16).then_some(
+        "this CPU has no instructions for products in bf16: they are rounded to it, but no faster; f32 is more exact",
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bf16_is_advised_against_where_it_gains_nothing() {
+        let on = |device, precision| ComputeConfig {
+            device,
+            precision: Some(precision),
+            recompute: false,
+        };
+        let (cpu, gpu) = (Processor::Cpu, Processor::Cuda(0));
+        assert!(slow_precision(&on(cpu, Precision::Bf16), false).is_some());
+        assert!(slow_precision(&on(cpu, Precision::Bf16), true).is_none());
+        assert!(slow_precision(&on(cpu, Precision::F32), false).is_none());
+        assert!(slow_precision(&on(gpu, Precision::Bf16), false).is_none());
+    }
 
     #[test]
     fn a_wait_is_judged_after_thirty_steps_and_above_a_tenth() {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
+use ssl_edge_nn::compute::multiplies_bf16;
 use ssl_edge_vision::Skipped;
 
 use crate::checkpoint::{Checkpoint, State, checkpoint_folder, write_safely};
@@ -18,7 +19,7 @@ use crate::memory;
 use crate::methods::{Batch, StepContext};
 use crate::metrics::{Metrics, ProbeLine, StepLine};
 use crate::observer::{Observer, ProbeScore, Progress, RunInfo, RunSummary};
-use crate::pace::{Pace, Warned, advice_on_waiting};
+use crate::pace::{Pace, Warned, advice_on_waiting, slow_precision};
 use crate::probe::Probe;
 use crate::resolve::{config_text, fingerprint};
 use crate::run::{CONFIG, METRICS};
@@ -180,6 +181,9 @@ impl<'a> Session<'a> {
         if let Some(warning) = checked.map_err(|e| with_checkpoint(e, &checkpoint))? {
             observer.warned(&warning);
         }
+        if let Some(warning) = slow_precision(&config.compute, multiplies_bf16()) {
+            observer.warned(warning);
+        }
         let mut learner = Learner::new(config)?;
         let first_step = match &checkpoint {
             Some(checkpoint) => learner.resume(checkpoint, dataset, folder)?,
@@ -221,6 +225,7 @@ impl<'a> Session<'a> {
             peak_lr: self.config.peak_lr(),
             threads: rayon::current_num_threads(),
             ranks: self.world.ranks.world(),
+            precision: self.config.compute.precision(),
         }
     }
 

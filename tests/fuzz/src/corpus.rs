@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use ssl_edge_adapt::anomaly::{Rates, TokenGrid};
 use ssl_edge_adapt::golden::{GoldenModel, GoldenOptions, GoldenParts};
 use ssl_edge_adapt::{EncoderId, FitOptions, Job, SampleMeta};
@@ -12,12 +13,14 @@ use ssl_edge_bundle::{
 };
 use ssl_edge_head::wire::{Body, Message, Refusal, encode, encoded_length};
 use ssl_edge_head::{HeadSpec, RowSpec, fit_scale};
+use ssl_edge_nn::infer::{BlockFormat, EncoderWeights, Stored};
+use ssl_edge_nn::{Params, Vit};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 fn main() -> Outcome {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
-    for target in ["bundle", "job", "golden", "frame", "wire", "head"] {
+    for target in ["bundle", "job", "golden", "frame", "wire", "head", "weights"] {
         fs::create_dir_all(corpus.join(target))?;
     }
     bundles(&corpus.join("bundle"))?;
@@ -25,7 +28,8 @@ fn main() -> Outcome {
     golden_parts(&corpus.join("golden"))?;
     frames(&corpus.join("frame"))?;
     lines(&corpus.join("wire"))?;
-    heads(&corpus.join("head"))
+    heads(&corpus.join("head"))?;
+    weights(&corpus.join("weights"))
 }
 
 fn bundles(folder: &Path) -> Outcome {
@@ -218,6 +222,41 @@ fn heads(folder: &Path) -> Outcome {
         let mut flash = [0; 512];
         let length = spec.write(&mut flash)?;
         fs::write(folder.join(name), &flash[..length])?;
+    }
+    Ok(())
+}
+
+/// One encoder as f32, int8 and in both kinds of blocks.
+fn weights(folder: &Path) -> Outcome {
+    let config = ssl_edge_fuzz::tiny_encoder();
+    let mut params = Params::new();
+    Vit::init(&config, &mut params, "", &mut ChaCha8Rng::seed_from_u64(1))?;
+    let float = EncoderWeights::from_tensors(&params.to_map())?;
+    fs::write(folder.join("f32"), float.to_bytes()?)?;
+    let layers = |store: &dyn Fn([usize; 2], Vec<f32>) -> Result<Stored, ssl_edge_nn::Error>| {
+        let mut weights = float.clone();
+        for name in EncoderWeights::layer_names(&config) {
+            let name = format!("{name}.weight");
+            let values = weights.0[&name].to_f32();
+            let dims = [values.len() / config.dim, config.dim];
+            weights.0.insert(name, store(dims, values)?);
+        }
+        Ok::<_, ssl_edge_nn::Error>(weights)
+    };
+    let int8 = layers(&|dims, values| {
+        Ok(Stored::I8 {
+            dims,
+            values: values.iter().map(|v| (v * 500.0) as i8).collect(),
+            scale: vec![2e-3; dims[0]],
+        })
+    })?;
+    fs::write(folder.join("int8"), int8.to_bytes()?)?;
+    for (name, format) in [("q8_0", BlockFormat::Q8_0), ("q4_0", BlockFormat::Q4_0)] {
+        let blocks = layers(&|dims, values| {
+            let bytes = format.quantise(&values, dims[1])?;
+            Ok(Stored::Blocks { dims, format, bytes })
+        })?;
+        fs::write(folder.join(name), blocks.to_gguf()?)?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 use ssl_edge::encoder::{EngineKind, PluginDevice, Precision, inspect_plugin};
+use ssl_edge::train::multiplies_bf16;
 use std::path::{Path, PathBuf};
 
 /// Show what this machine offers.
@@ -200,6 +201,10 @@ fn cpu_features() -> Vec<Feature> {
             name: "avx512vnni",
             found: std::is_x86_feature_detected!("avx512vnni"),
         },
+        Feature {
+            name: "avx512bf16",
+            found: std::is_x86_feature_detected!("avx512bf16"),
+        },
     ]
 }
 
@@ -231,7 +236,11 @@ fn cpu_backend() -> Backend {
         name: "cpu",
         built_in: true,
         found: true,
-        detail: "used for training and for encoders".into(),
+        detail: match multiplies_bf16() {
+            true => "used for training, faster with `--precision bf16`, and for encoders",
+            false => "used for training and for encoders",
+        }
+        .into(),
     }
 }
 

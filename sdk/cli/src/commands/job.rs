@@ -188,7 +188,8 @@ fn run_migrate(args: &MigrateArgs, format: Format) -> Result<()> {
     let mut job = Job::load(&args.change.job)?;
     job.set_operator(&args.change.operator.by, args.change.operator.unix_time());
     let encoder = args.encoder.open()?;
-    let moved = migrate(&encoder, &job, &args.change.fit.options()?)?;
+    let options = args.change.fit.options()?;
+    let moved = migrate(&encoder, &job, &options, &Limit::default())?;
     let (migration, surface) = (moved.migration, moved.surface);
     migration.job.save(&args.out)?;
     let report = Migrated {

@@ -91,7 +91,7 @@ pub(crate) struct Compute {
     /// Where to compute: cpu, cuda, cuda:N or metal
     #[arg(long, value_name = "DEVICE")]
     pub(crate) device: Option<Processor>,
-    /// What matrix products read: f32, bf16 in training and on NVIDIA GPUs
+    /// What matrix products read: f32 or bf16; an encoder that only runs takes bf16 on NVIDIA GPUs alone
     #[arg(long, value_name = "PRECISION")]
     pub(crate) precision: Option<Products>,
 }

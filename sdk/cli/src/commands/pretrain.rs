@@ -9,7 +9,8 @@ use clap::builder::PossibleValuesParser;
 use serde::Serialize;
 use ssl_edge::train::collective::{Collective, TIMEOUT, connect};
 use ssl_edge::train::{
-    MethodName, Request, RunOptions, RunSummary, TrainConfig, VitConfig, pretrain_over,
+    MethodName, Processor, Request, RunOptions, RunSummary, TrainConfig, VitConfig,
+    multiplies_bf16, pretrain_over,
 };
 use std::path::PathBuf;
 use std::time::Duration;
@@ -85,6 +86,9 @@ pub(crate) fn run(args: &PretrainArgs, format: Format) -> Result<()> {
 
 fn train(args: &PretrainArgs, ranks: &dyn Collective) -> Result<RunSummary> {
     let config = configuration(args).inspect_err(|error| ranks.fail(&format!("{error:#}")))?;
+    if ranks.rank() == 0 && could_be_faster(&config) {
+        note("this CPU multiplies bf16: --precision bf16 trains faster");
+    }
     let options = RunOptions {
         folder: args.out.clone(),
         resume: args.resume,
@@ -95,6 +99,12 @@ fn train(args: &PretrainArgs, ranks: &dyn Collective) -> Result<RunSummary> {
         observer(&config).as_ref(),
         ranks,
     )?)
+}
+
+/// Whether products in f32 were not asked for, and the CPU has instructions for less.
+fn could_be_faster(config: &TrainConfig) -> bool {
+    let by_default = config.compute.precision.is_none();
+    by_default && config.compute.device == Processor::Cpu && multiplies_bf16()
 }
 
 fn configuration(args: &PretrainArgs) -> Result<TrainConfig> {
