@@ -9,6 +9,7 @@ use crate::teaching::{Augment, FitArgs, OperatorArgs, Summary};
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use ssl_edge::encoder::Limit;
 use ssl_edge::job::{CalibrateOptions, FitReport, Job, SurfaceMove, migrate, teach};
 use std::path::{Path, PathBuf};
 
