@@ -36,9 +36,11 @@ fuzz_target!(|bytes: &[u8]| {
 
 /// Bit by bit, since NaN is not equal to itself.
 fn same(a: &EncoderWeights, b: &EncoderWeights) -> bool {
-    let bits = |stored: &Stored| -> Vec<u32> { stored.to_f32().iter().map(|v| v.to_bits()).collect() };
+    let bits =
+        |stored: &Stored| -> Vec<u32> { stored.to_f32().iter().map(|v| v.to_bits()).collect() };
     a.0.len() == b.0.len()
-        && a.0.iter().zip(&b.0).all(|((a, x), (b, y))| {
-            a == b && x.dims() == y.dims() && bits(x) == bits(y)
-        })
+        && a.0
+            .iter()
+            .zip(&b.0)
+            .all(|((a, x), (b, y))| a == b && x.dims() == y.dims() && bits(x) == bits(y))
 }

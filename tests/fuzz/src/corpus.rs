@@ -20,7 +20,9 @@ type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 fn main() -> Outcome {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
-    for target in ["bundle", "job", "golden", "frame", "wire", "head", "weights"] {
+    for target in [
+        "bundle", "job", "golden", "frame", "wire", "head", "weights",
+    ] {
         fs::create_dir_all(corpus.join(target))?;
     }
     bundles(&corpus.join("bundle"))?;
@@ -254,7 +256,11 @@ fn weights(folder: &Path) -> Outcome {
     for (name, format) in [("q8_0", BlockFormat::Q8_0), ("q4_0", BlockFormat::Q4_0)] {
         let blocks = layers(&|dims, values| {
             let bytes = format.quantise(&values, dims[1])?;
-            Ok(Stored::Blocks { dims, format, bytes })
+            Ok(Stored::Blocks {
+                dims,
+                format,
+                bytes,
+            })
         })?;
         fs::write(folder.join(name), blocks.to_gguf()?)?;
     }
