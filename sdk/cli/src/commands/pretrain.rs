@@ -9,7 +9,7 @@ use clap::builder::PossibleValuesParser;
 use serde::Serialize;
 use ssl_edge::train::collective::{Collective, TIMEOUT, connect};
 use ssl_edge::train::{
-    MethodName, Processor, Request, RunOptions, RunSummary, TrainConfig, VitConfig,
+    MethodName, Precision, Processor, Request, RunOptions, RunSummary, TrainConfig, VitConfig,
     multiplies_bf16, pretrain_over,
 };
 use std::path::PathBuf;
@@ -86,7 +86,7 @@ pub(crate) fn run(args: &PretrainArgs, format: Format) -> Result<()> {
 
 fn train(args: &PretrainArgs, ranks: &dyn Collective) -> Result<RunSummary> {
     let config = configuration(args).inspect_err(|error| ranks.fail(&format!("{error:#}")))?;
-    if ranks.rank() == 0 && could_be_faster(&config) {
+    if ranks.rank() == 0 && could_be_faster(args, &config) {
         note("this CPU multiplies bf16: --precision bf16 trains faster");
     }
     let options = RunOptions {
@@ -101,10 +101,11 @@ fn train(args: &PretrainArgs, ranks: &dyn Collective) -> Result<RunSummary> {
     )?)
 }
 
-/// Whether products in f32 were not asked for, and the CPU has instructions for less.
-fn could_be_faster(config: &TrainConfig) -> bool {
-    let by_default = config.compute.precision.is_none();
-    by_default && config.compute.device == Processor::Cpu && multiplies_bf16()
+/// Whether a new run has products in f32 that it was not asked for, and the CPU has instructions for less.
+fn could_be_faster(args: &PretrainArgs, config: &TrainConfig) -> bool {
+    let by_default = args.compute.precision.is_none() && !args.resume;
+    let in_f32 = config.compute.precision() == Precision::F32;
+    by_default && in_f32 && config.compute.device == Processor::Cpu && multiplies_bf16()
 }
 
 fn configuration(args: &PretrainArgs) -> Result<TrainConfig> {

@@ -412,3 +412,33 @@ fn a_probe_scores_while_it_trains() {
         STEPS
     );
 }
+
+#[test]
+fn bf16_is_offered_where_the_cpu_multiplies_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (photos, run) = (folder.path().join("photos"), |name| {
+        folder.path().join(name)
+    });
+    surfaces(&photos, &Surface::ALL, 2, 0);
+    let features = json(&["doctor"])["cpu"]["features"].clone();
+    let has_it = |feature: &Value| feature["name"] == "avx512bf16" && feature["found"] == true;
+    let multiplies = features.as_array().unwrap().iter().any(has_it);
+
+    let (plain, fast) = (run("plain"), run("fast"));
+    let offered = succeed(&pretrain_args("mae", &photos, &plain, "schedule.images=8")).stderr;
+    assert!(offered.contains("products in f32"), "{offered}");
+    assert_eq!(
+        offered.contains("--precision bf16"),
+        multiplies,
+        "{offered}"
+    );
+
+    let mut args = pretrain_args("mae", &photos, &fast, "schedule.images=8");
+    args.extend(["--precision", "bf16"]);
+    let taken = succeed(&args).stderr;
+    assert!(taken.contains("products in bf16"), "{taken}");
+    assert!(!taken.contains("--precision bf16"), "{taken}");
+    assert_eq!(taken.contains("no instructions"), !multiplies, "{taken}");
+    let config = std::fs::read_to_string(fast.join("config.toml")).unwrap();
+    assert!(config.contains("precision = \"bf16\""), "{config}");
+}
