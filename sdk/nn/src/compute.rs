@@ -204,7 +204,8 @@ impl Drop for Restore {
 /// are so short that rounding their factors costs what it saves.
 ///
 /// In bf16 factors are rounded and sums are f32. On x86 with AVX-512 BF16 that is up to twice as fast; other CPUs are no faster, and sum
-/// in another order, so bits differ from one kind to the other. GPUs have the precision with which they were opened.
+/// in another order, so bits differ from one kind to the other. F16 is for encoders that only run and counts as f32 here. GPUs have the
+/// precision with which they were opened.
 pub fn autocast<R>(precision: Precision, f: impl FnOnce() -> R) -> R {
     let _restore = Restore(CAST.replace(precision));
     f()

@@ -113,6 +113,26 @@ fn a_batch_of_another_length_is_refused() {
     }
 }
 
+#[test]
+fn a_precision_that_the_cpu_does_not_run_is_an_error() {
+    let path = Path::new("b.sslb");
+    let bundle = Bundle::from_bytes(path, writer().to_bytes(path).unwrap()).unwrap();
+    for precision in [Products::Bf16, Products::F16] {
+        let place = Place {
+            processor: Processor::Cpu,
+            precision,
+        };
+        let opened = Encoder::from_bundle_on(&bundle, &Options::default(), place);
+        let error = opened.map(|_| ()).unwrap_err();
+        assert!(matches!(error, RuntimeError::Device { .. }), "{error}");
+        let message = error.to_string();
+        assert!(
+            message.contains(precision.as_str()) && message.contains("int8"),
+            "{message}"
+        );
+    }
+}
+
 #[cfg(not(feature = "onnx"))]
 #[test]
 fn an_engine_that_was_not_built_is_an_error_with_the_reason() {

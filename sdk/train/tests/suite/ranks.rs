@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ssl_edge_nn::compute::Precision;
 use ssl_edge_train::collective::{Collective, CollectiveError, Threads};
 use ssl_edge_train::{
     Checkpoint, MethodName, Observer, Progress, RunOptions, RunSummary, TrainConfig, TrainError,
@@ -126,6 +127,23 @@ fn ranks_end_where_one_process_with_the_same_batch_ends() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn ranks_in_bf16_end_near_one_process() {
+    for method in MethodName::ALL {
+        let bench = Workbench::new(9);
+        let mut config = comparable(&bench, method);
+        config.compute.precision = Some(Precision::Bf16);
+        run(&config, &bench.path("one"), false, &()).unwrap();
+        let folder = bench.path("two");
+        for summary in run_ranks(&vec![config; 2], &folder, false, &()) {
+            summary.unwrap();
+        }
+        // Gradients of half a batch are twice as large, and round alike.
+        let (apart, name) = difference(&newest(&folder), &newest(&bench.path("one")));
+        assert!(apart < 1e-5, "{method}: {name} {apart:e}");
     }
 }
 
