@@ -200,7 +200,8 @@ fn dot(mut sum: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
 
 #[inline(always)]
 unsafe fn start<const R: usize>(tile: &IntTile, first: usize) -> [[int32x4_t; VECTORS]; R] {
-    let mut sums = [vdupq_n_s32(0); VECTORS];
+    // SAFETY: NEON is part of 64-bit Arm.
+    let mut sums = [unsafe { vdupq_n_s32(0) }; VECTORS];
     for (v, sum) in sums.iter_mut().enumerate() {
         // SAFETY: `start` has 32 values.
         *sum = unsafe { vld1q_s32(tile.start.add(first + 4 * v)) };

@@ -35,6 +35,10 @@ pub(crate) struct FloatTile {
     pub(crate) ldc: usize,
     /// Whether C is added to.
     pub(crate) add: bool,
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        allow(dead_code, reason = "the other kernels leave it to the CPU")
+    )]
     pub(crate) ahead: Ahead,
 }
 
@@ -83,6 +87,10 @@ pub(crate) struct IntTile {
     pub(crate) ldc: usize,
     /// Whether C is added to.
     pub(crate) add: bool,
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        allow(dead_code, reason = "the other kernels leave it to the CPU")
+    )]
     pub(crate) ahead: Ahead,
 }
 
