@@ -7,6 +7,7 @@ use ssl_edge_train::{MethodName, TrainConfig, TrainError};
 use crate::common::{
     Recorder, Workbench, assert_close, assert_equal_runs, gradients, newest, run, tiny, values,
 };
+use crate::ranks::{comparable, difference, run_ranks};
 
 /// Wide enough for several panels of products.
 fn config(method: MethodName) -> TrainConfig {
@@ -96,4 +97,20 @@ fn a_run_keeps_its_precision() {
     let error = run(&other, &folder, true, &()).expect_err("another precision");
     assert!(matches!(error, TrainError::ConfigChanged { .. }), "{error}");
     assert!(run(&config, &folder, true, &()).is_ok());
+}
+
+#[test]
+fn ranks_in_bf16_end_near_one_process() {
+    for method in MethodName::ALL {
+        let bench = Workbench::new(9);
+        let config = in_bf16(comparable(&bench, method));
+        run(&config, &bench.path("one"), false, &()).unwrap();
+        let folder = bench.path("two");
+        for summary in run_ranks(&vec![config; 2], &folder, false, &()) {
+            summary.unwrap();
+        }
+        // Gradients of half a batch are twice as large, and round alike.
+        let (apart, name) = difference(&newest(&folder), &newest(&bench.path("one")));
+        assert!(apart < 1e-5, "{method}: {name} {apart:e}");
+    }
 }
