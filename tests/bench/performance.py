@@ -53,9 +53,10 @@ def in_turns(a, method, arch, precision):
     rounds = [(ours(a, method, arch, batch, precision=precision), peer(a, method, arch, batch, precision)) for _ in range(a.rounds)]
     print(json.dumps({"method": method, "arch": arch, "precision": precision, "rounds": rounds}), file=sys.stderr, flush=True)
     middle = lambda of: statistics.median(map(of, rounds))
+    ratios = [theirs["ms"] / own["ms"] for own, theirs in rounds]
     own = sorted((o for o, _ in rounds), key=lambda o: o["ms"])[len(rounds) // 2]
     step = [method.upper(), arch, batch, f"{middle(lambda r: r[0]['ms']):,.0f}", f"{middle(lambda r: r[0]['img_per_s']):.2f}",
-            f"{middle(lambda r: r[1]['ms']):,.0f}", f"{middle(lambda r: r[1]['ms'] / r[0]['ms']):.2f}",
+            f"{middle(lambda r: r[1]['ms']):,.0f}", f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})",
             f"{own['peak_mib']:,.0f}", f"{rounds[0][1]['peak_mib']:,.0f}"]
     part = [method.upper(), arch, precision, f"{own['forward_ms']:,.0f}", f"{own['backward_ms']:,.0f}", f"{own['update_ms']:,.0f}",
             f"{own['gflops']:.0f}", f"{100 * own['gflops'] / own['product_gflops']:.0f} %"]

@@ -78,6 +78,28 @@ static void surfaces(const ssl_edge_encoder *encoder, const ssl_edge_encoder *ot
     ssl_edge_job_free(moved);
 }
 
+/* A job for embeddings stays one. */
+static void for_embeddings(const ssl_edge_encoder *encoder, const ssl_edge_encoder *other) {
+    static float embedding[4096];
+    size_t dim = 0;
+    uint32_t class_id = 0;
+    ssl_edge_job *job = NULL;
+    ssl_edge_migration migration;
+    ssl_edge_verdict verdict;
+    EXPECT(OK, ssl_edge_job_new_for_embeddings(encoder, &job));
+    EXPECT(OK, ssl_edge_job_add_class(job, "good", &class_id));
+    for (uint32_t seed = 0; seed < N; ++seed) teach(job, encoder, class_id, seed, 0, SMALL);
+    ssl_edge_job *moved = move(job, other, &migration);
+    const ssl_edge_frame frame = part(N, 0);
+    EXPECT(OK, ssl_edge_encoder_dim(other, &dim));
+    EXPECT(OK, ssl_edge_encoder_embed(other, &frame, embedding, dim));
+    EXPECT(OK, ssl_edge_verdict_init(&verdict, sizeof verdict));
+    EXPECT(OK, ssl_edge_job_inspect_embedding(moved, embedding, dim, &verdict));
+    CHECK(verdict.class_id == class_id);
+    ssl_edge_job_free(moved);
+    ssl_edge_job_free(job);
+}
+
 static void refused(ssl_edge_job *job, const ssl_edge_encoder *encoder, const ssl_edge_encoder *other) {
     ssl_edge_job *moved = NULL;
     ssl_edge_migration migration;
@@ -130,6 +152,7 @@ int main(int argc, char **argv) {
 
     refused(job, encoder, other);
     surfaces(encoder, other);
+    for_embeddings(encoder, other);
     ssl_edge_job_free(moved);
     ssl_edge_job_free(job);
     ssl_edge_encoder_free(other);

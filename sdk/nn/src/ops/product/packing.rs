@@ -136,9 +136,7 @@ impl Matrix<'_> {
             }
         }
     }
-}
 
-impl Matrix<'_> {
     /// Columns `values` of rows `first..first + count` in pairs, [`STRIDE`] apart.
     fn put_rows_in_pairs(
         &self,
