@@ -1,7 +1,7 @@
 //! Attention of some query rows of one image: `softmax(Q Kᵀ / √d) V` per head, in f32.
 
 use super::layer::{Target, each_panel};
-use crate::kernels::{Ahead, COLUMNS, FloatTile, Kernels};
+use crate::kernels::{Ahead, FloatTile, Kernels};
 use crate::ops::simd::{self, vectorised};
 
 /// Sizes of the attention over one image.
@@ -16,9 +16,9 @@ pub(super) struct Heads {
 }
 
 impl Heads {
-    /// Tokens padded to whole panels.
+    /// Tokens padded to whole panels of any kernels.
     pub(super) fn padded(&self) -> usize {
-        self.tokens.next_multiple_of(COLUMNS)
+        self.tokens.next_multiple_of(Kernels::MOST_COLUMNS)
     }
 
     /// Values of one image's transposed keys, `[head][width][padded tokens]`.
@@ -28,7 +28,7 @@ impl Heads {
 
     /// Values of one image's values, `[head][T][width]`, with a panel behind them that kernels may read.
     pub(super) fn values_len(&self) -> usize {
-        self.count * self.tokens * self.width + COLUMNS
+        self.count * self.tokens * self.width + Kernels::MOST_COLUMNS
     }
 
     /// Values of the scores of `rows` queries.
@@ -64,7 +64,7 @@ impl Heads {
                     k: self.width,
                     a: queries[cut.first * dim + head * self.width..].as_ptr(),
                     lda: dim,
-                    b: keys[panel * COLUMNS..].as_ptr(),
+                    b: keys[panel * kernels.columns..].as_ptr(),
                     ldb: padded,
                     bias: std::ptr::null(),
                     c: to.c,
@@ -87,7 +87,7 @@ impl Heads {
                     k: self.tokens,
                     a: scores[cut.first * padded..].as_ptr(),
                     lda: padded,
-                    b: values[panel * COLUMNS..].as_ptr(),
+                    b: values[panel * kernels.columns..].as_ptr(),
                     ldb: self.width,
                     bias: std::ptr::null(),
                     c: to.c,

@@ -4,30 +4,30 @@ use super::buffer::Aligned;
 use super::quantise::{Quantised, pack_int};
 use super::weights::Stored;
 use crate::Error;
-use crate::kernels::{Ahead, COLUMNS, Cut, FloatTile, IntTile, Kernels, Out, transpose};
+use crate::kernels::{Ahead, Cut, FloatTile, IntTile, Kernels, Out, transpose};
 
 /// Largest K of an integer layer: `127 · 127 · K` fits into 31 bits.
 const MAX_INT_K: usize = 1 << 16;
 
-/// `y = x Wᵀ + b` with `W [N, K]` in panels of 32 outputs.
+/// `y = x Wᵀ + b` with `W [N, K]` in panels of outputs.
 pub(super) struct Layer {
     pub(super) k: usize,
     pub(super) n: usize,
-    /// Padded to whole panels.
+    /// Padded to whole panels of any kernels.
     bias: Aligned<f32>,
     weight: Packed,
 }
 
 /// The weight of a layer for the kernels.
 pub(super) enum Packed {
-    /// `[panel][K][32]`.
+    /// `[panel][K][columns]`.
     Float(Aligned<f32>),
     Int(IntPanels),
 }
 
-/// Integer weights for one [`super::tile::Form`].
+/// Integer weights for kernels with one [`Form`](crate::kernels::Form).
 pub(super) struct IntPanels {
-    /// `[panel][groups][32][group]`.
+    /// `[panel][groups][columns][group]`.
     pub(super) values: Aligned<i8>,
     /// Where the sums of each output start.
     pub(super) start: Aligned<i32>,
@@ -64,10 +64,12 @@ impl Packed {
         kernels: &Kernels,
     ) -> Result<Self, Error> {
         match weight {
-            Stored::F32 { values, .. } => Ok(Self::Float(pack_float(values, n, k)?)),
-            Stored::Blocks { .. } => Ok(Self::Float(pack_float(&weight.to_f32(), n, k)?)),
+            Stored::F32 { values, .. } => Ok(Self::Float(pack_float(values, [n, k], kernels)?)),
+            Stored::Blocks { .. } => {
+                Ok(Self::Float(pack_float(&weight.to_f32(), [n, k], kernels)?))
+            }
             Stored::I8 { values, scale, .. } if k <= MAX_INT_K => {
-                Ok(Self::Int(pack_int(values, scale, k, kernels.form)?))
+                Ok(Self::Int(pack_int(values, scale, k, kernels)?))
             }
             Stored::I8 { .. } => Err(Error::Config {
                 reason: format!(
@@ -83,7 +85,7 @@ impl Layer {
     /// Memory that is refused.
     pub(super) fn new(weight: Packed, bias: &[f32], k: usize) -> Result<Self, Error> {
         let n = bias.len();
-        let mut padded = Aligned::zeroed(n.next_multiple_of(COLUMNS))?;
+        let mut padded = Aligned::zeroed(n.next_multiple_of(Kernels::MOST_COLUMNS))?;
         padded[..n].copy_from_slice(bias);
         Ok(Self {
             k,
@@ -110,18 +112,19 @@ impl Layer {
         y: &mut Target<'_>,
     ) {
         assert!(x.count == 0 || x.data.len() >= (x.count - 1) * x.stride + self.k);
+        let columns = kernels.columns;
         match &self.weight {
             Packed::Float(values) => {
                 self.each_panel(kernels, x.count, y, |p, cut, out| {
-                    let panel = &values[p * self.k * COLUMNS..][..self.k * COLUMNS];
+                    let panel = &values[p * self.k * columns..][..self.k * columns];
                     let tile = FloatTile {
                         rows: cut.rows,
                         k: self.k,
                         a: x.data[cut.first * x.stride..].as_ptr(),
                         lda: x.stride,
                         b: panel.as_ptr(),
-                        ldb: COLUMNS,
-                        bias: self.bias[p * COLUMNS..][..COLUMNS].as_ptr(),
+                        ldb: columns,
+                        bias: self.bias[p * columns..][..columns].as_ptr(),
                         c: out.c,
                         ldc: out.ldc,
                         add: out.add,
@@ -133,7 +136,7 @@ impl Layer {
             }
             Packed::Int(panels) => {
                 quantised.fill(kernels.form, x, self.k);
-                let len = panels.groups * COLUMNS * kernels.form.group();
+                let len = panels.groups * columns * kernels.form.group();
                 self.each_panel(kernels, x.count, y, |p, cut, out| {
                     let panel = &panels.values[p * len..][..len];
                     let tile = IntTile {
@@ -142,9 +145,9 @@ impl Layer {
                         a: quantised.row(cut.first).as_ptr(),
                         lda: quantised.stride(),
                         b: panel.as_ptr(),
-                        start: panels.start[p * COLUMNS..][..COLUMNS].as_ptr(),
-                        scale: panels.scale[p * COLUMNS..][..COLUMNS].as_ptr(),
-                        bias: self.bias[p * COLUMNS..][..COLUMNS].as_ptr(),
+                        start: panels.start[p * columns..][..columns].as_ptr(),
+                        scale: panels.scale[p * columns..][..columns].as_ptr(),
+                        bias: self.bias[p * columns..][..columns].as_ptr(),
                         row_scale: quantised.scales(cut.first, cut.rows).as_ptr(),
                         c: out.c,
                         ldc: out.ldc,
@@ -179,9 +182,9 @@ pub(super) fn each_panel(
     mut call: impl FnMut(usize, Cut, Out),
 ) {
     assert!(rows == 0 || y.data.len() >= (rows - 1) * y.stride + n);
-    for panel in 0..n.div_ceil(COLUMNS) {
-        let column = panel * COLUMNS;
-        let width = COLUMNS.min(n - column);
+    for panel in 0..n.div_ceil(kernels.columns) {
+        let column = panel * kernels.columns;
+        let width = kernels.columns.min(n - column);
         for cut in kernels.cuts(rows) {
             let out = Out {
                 c: y.data[cut.first * y.stride + column..].as_mut_ptr(),
@@ -189,17 +192,22 @@ pub(super) fn each_panel(
                 add: y.add,
             };
             // SAFETY: the target was just checked to reach so far, and is borrowed mutably.
-            unsafe { out.panel(cut.rows, width, |out| call(panel, cut, out)) }
+            unsafe { out.panel(kernels, [cut.rows, width], |out| call(panel, cut, out)) }
         }
     }
 }
 
-/// `[N, K]` to `[panel][K][32]`, zeros where there is no output.
-fn pack_float(weight: &[f32], n: usize, k: usize) -> Result<Aligned<f32>, Error> {
-    let mut packed = Aligned::zeroed(n.div_ceil(COLUMNS) * k * COLUMNS)?;
-    let panels = packed.chunks_exact_mut(k * COLUMNS);
-    for (panel, rows) in panels.zip(weight.chunks(k * COLUMNS)) {
-        transpose((panel, COLUMNS), (rows, k), [rows.len() / k, k]);
+/// `[N, K]` to `[panel][K][columns]`, zeros where there is no output.
+fn pack_float(
+    weight: &[f32],
+    [n, k]: [usize; 2],
+    kernels: &Kernels,
+) -> Result<Aligned<f32>, Error> {
+    let columns = kernels.columns;
+    let mut packed = Aligned::zeroed(n.next_multiple_of(columns) * k)?;
+    let panels = packed.chunks_exact_mut(k * columns);
+    for (panel, rows) in panels.zip(weight.chunks(k * columns)) {
+        transpose((panel, columns), (rows, k), [rows.len() / k, k]);
     }
     Ok(packed)
 }

@@ -1,6 +1,6 @@
 //! The encoder for running only: weights packed once, all memory reserved when it is made, threads of its own, f32 or int8.
 //!
-//! Linear layers are products of rows with panels of 32 outputs, in kernels for each instruction set ([`Isa`]). In an int8 layer weights have one scale
+//! Linear layers are products of rows with panels of outputs, in kernels for each instruction set ([`Isa`]). In an int8 layer weights have one scale
 //! for each output and activations one for each row (token), taken at every call; the sums are exact. Norms, softmax, GELU, residuals and the products
 //! of attention stay f32. Weights in GGML's blocks ([`BlockFormat`]) become f32 when they are packed: a small file, not a speed.
 //!

@@ -3,7 +3,7 @@
 use super::buffer::Aligned;
 use super::layer::{IntPanels, Rows};
 use crate::Error;
-use crate::kernels::{COLUMNS, Form};
+use crate::kernels::{Form, Kernels};
 use crate::ops::simd::vectorised;
 
 /// Largest magnitude of a quantised value; -128 is not used, so that ranges are symmetric.
@@ -131,30 +131,30 @@ vectorised! {
     }
 }
 
-/// Packs `values [N, K]` with `scale [N]` for a form; zeros where there is no weight.
+/// Packs `values [N, K]` with `scale [N]` for kernels; zeros where there is no weight.
 pub(super) fn pack_int(
     values: &[i8],
     scale: &[f32],
     k: usize,
-    form: Form,
+    kernels: &Kernels,
 ) -> Result<IntPanels, Error> {
-    let (n, group) = (scale.len(), form.group());
+    let (n, group, columns) = (scale.len(), kernels.form.group(), kernels.columns);
     let groups = k.div_ceil(group);
-    let panels = n.div_ceil(COLUMNS);
+    let padded = n.next_multiple_of(columns);
     let mut packed = IntPanels {
-        values: Aligned::zeroed(panels * groups * COLUMNS * group)?,
-        start: Aligned::zeroed(panels * COLUMNS)?,
-        scale: Aligned::zeroed(panels * COLUMNS)?,
+        values: Aligned::zeroed(padded * groups * group)?,
+        start: Aligned::zeroed(padded)?,
+        scale: Aligned::zeroed(padded)?,
         groups,
     };
     packed.scale[..n].copy_from_slice(scale);
     for (row, weights) in values.chunks_exact(k).enumerate() {
-        let panel = row / COLUMNS * groups * COLUMNS * group;
+        let panel = row / columns * groups * columns * group;
         for (i, weight) in weights.iter().enumerate() {
-            let at = (i / group * COLUMNS + row % COLUMNS) * group + i % group;
+            let at = (i / group * columns + row % columns) * group + i % group;
             packed.values[panel + at] = *weight;
         }
-        if form == Form::Unsigned4 {
+        if kernels.form == Form::Unsigned4 {
             let sum: i32 = weights.iter().map(|w| i32::from(*w)).sum();
             packed.start[row] = -128 * sum;
         }

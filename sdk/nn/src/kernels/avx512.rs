@@ -2,10 +2,13 @@
 
 use std::arch::x86_64::*;
 
-use super::tile::{COLUMNS, FloatTile, IntTile, by_height};
+use super::tile::{FloatTile, IntTile, by_height};
 
 /// Rows of a call.
 pub(super) const ROWS: usize = 12;
+
+/// Columns of a panel.
+pub(super) const COLUMNS: usize = 32;
 
 /// # Safety
 /// AVX-512 F is there, and see [`super::tile::Kernels::float`].
@@ -38,7 +41,7 @@ unsafe fn float_rows<const R: usize>(tile: &FloatTile) {
                 sums[0] = _mm512_fmadd_ps(factor, columns[0], sums[0]);
                 sums[1] = _mm512_fmadd_ps(factor, columns[1], sums[1]);
             }
-            _mm_prefetch::<_MM_HINT_T0>(ahead.advance());
+            _mm_prefetch::<_MM_HINT_T0>(ahead.advance(1));
             a = a.add(1);
             b = b.add(tile.ldb);
         }
@@ -86,7 +89,7 @@ unsafe fn vnni_rows<const R: usize>(tile: &IntTile) {
                 sums[0] = _mm512_dpbusd_epi32(sums[0], factor, columns[0]);
                 sums[1] = _mm512_dpbusd_epi32(sums[1], factor, columns[1]);
             }
-            _mm_prefetch::<_MM_HINT_T0>(ahead.advance());
+            _mm_prefetch::<_MM_HINT_T0>(ahead.advance(1));
             a = a.add(4);
             b = b.add(4 * COLUMNS);
         }
@@ -112,7 +115,7 @@ unsafe fn wide_rows<const R: usize>(tile: &IntTile) {
                     *sum = _mm512_add_epi32(*sum, products);
                 }
             }
-            _mm_prefetch::<_MM_HINT_T0>(ahead.advance());
+            _mm_prefetch::<_MM_HINT_T0>(ahead.advance(1));
             a = a.add(4);
             b = b.add(2 * COLUMNS);
         }

@@ -91,7 +91,7 @@ mod x86 {
                     sums[0] = _mm512_dpbf16_ps(sums[0], factor, columns[0]);
                     sums[1] = _mm512_dpbf16_ps(sums[1], factor, columns[1]);
                 }
-                _mm_prefetch::<_MM_HINT_T0>(ahead.advance());
+                _mm_prefetch::<_MM_HINT_T0>(ahead.advance(1));
                 a = a.add(1);
                 b = b.add(tile.ldb);
             }

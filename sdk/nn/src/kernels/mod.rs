@@ -1,4 +1,4 @@
-//! Products of a few rows with a panel of 32 columns, for each instruction set ([`Isa`]): what the encoder that only runs ([`crate::infer`]) and the
+//! Products of a few rows with a panel of 16 or 32 columns, for each instruction set ([`Isa`]): what the encoder that only runs ([`crate::infer`]) and the
 //! products of training ([`crate::ops`]) are made of.
 //!
 //! What kernels of an instruction set share is `inline(always)` and names no target feature, which the compiler does not allow together: it is compiled
@@ -20,5 +20,5 @@ mod transpose;
 pub(crate) use bf16::Pairs;
 pub use isa::Isa;
 pub(crate) use out::Out;
-pub(crate) use tile::{Ahead, COLUMNS, Cut, FloatTile, Form, IntTile, Kernels};
+pub(crate) use tile::{Ahead, Cut, FloatTile, Form, IntTile, Kernels};
 pub(crate) use transpose::transpose;

@@ -1,14 +1,17 @@
-//! Kernels for 64-bit Arm: 4 rows by four vectors of 4 columns, 16 of the 32 registers; a panel takes two passes.
+//! Kernels for 64-bit Arm: 4 rows by four vectors of 4 columns, 16 of the 32 registers.
 
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::tile::{COLUMNS, FloatTile, IntTile, by_height};
+use super::tile::{FloatTile, IntTile, by_height};
 
 /// Rows of a call.
 pub(super) const ROWS: usize = 4;
 
-/// Vectors of four columns in one pass.
+/// Columns of a panel.
+pub(super) const COLUMNS: usize = 16;
+
+/// Vectors of four columns in a panel.
 const VECTORS: usize = 4;
 
 /// # Safety
@@ -31,32 +34,30 @@ pub(super) unsafe fn int_dot(tile: &IntTile) {
 
 #[target_feature(enable = "neon")]
 unsafe fn float_rows<const R: usize>(tile: &FloatTile) {
-    // SAFETY: A has R rows of K, B has K rows of 32 columns, C has R rows of 32, the bias 32 where it is not null.
+    // SAFETY: A has R rows of K, B has K rows of 16 columns, C has R rows of 16, the bias 16 where it is not null.
     unsafe {
-        for first in [0, 4 * VECTORS] {
-            let mut sums = [[vdupq_n_f32(0.0); VECTORS]; R];
-            let mut b = tile.b.add(first);
-            for k in 0..tile.k / 4 {
-                let mut factors = [vdupq_n_f32(0.0); R];
-                for (r, factor) in factors.iter_mut().enumerate() {
-                    *factor = vld1q_f32(tile.a.add(r * tile.lda + 4 * k));
-                }
-                multiply_add::<0, R>(&mut sums, &factors, b);
-                multiply_add::<1, R>(&mut sums, &factors, b.add(tile.ldb));
-                multiply_add::<2, R>(&mut sums, &factors, b.add(2 * tile.ldb));
-                multiply_add::<3, R>(&mut sums, &factors, b.add(3 * tile.ldb));
-                b = b.add(4 * tile.ldb);
+        let mut sums = [[vdupq_n_f32(0.0); VECTORS]; R];
+        let mut b = tile.b;
+        for k in 0..tile.k / 4 {
+            let mut factors = [vdupq_n_f32(0.0); R];
+            for (r, factor) in factors.iter_mut().enumerate() {
+                *factor = vld1q_f32(tile.a.add(r * tile.lda + 4 * k));
             }
-            for k in tile.k / 4 * 4..tile.k {
-                let mut factors = [vdupq_n_f32(0.0); R];
-                for (r, factor) in factors.iter_mut().enumerate() {
-                    *factor = vdupq_n_f32(*tile.a.add(r * tile.lda + k));
-                }
-                multiply_add::<0, R>(&mut sums, &factors, b);
-                b = b.add(tile.ldb);
-            }
-            store_float::<R>(tile, first, sums);
+            multiply_add::<0, R>(&mut sums, &factors, b);
+            multiply_add::<1, R>(&mut sums, &factors, b.add(tile.ldb));
+            multiply_add::<2, R>(&mut sums, &factors, b.add(2 * tile.ldb));
+            multiply_add::<3, R>(&mut sums, &factors, b.add(3 * tile.ldb));
+            b = b.add(4 * tile.ldb);
         }
+        for k in tile.k / 4 * 4..tile.k {
+            let mut factors = [vdupq_n_f32(0.0); R];
+            for (r, factor) in factors.iter_mut().enumerate() {
+                *factor = vdupq_n_f32(*tile.a.add(r * tile.lda + k));
+            }
+            multiply_add::<0, R>(&mut sums, &factors, b);
+            b = b.add(tile.ldb);
+        }
+        store_float::<R>(tile, sums);
     }
 }
 
@@ -78,16 +79,12 @@ unsafe fn multiply_add<const LANE: i32, const R: usize>(
 }
 
 #[inline(always)]
-unsafe fn store_float<const R: usize>(
-    tile: &FloatTile,
-    first: usize,
-    sums: [[float32x4_t; VECTORS]; R],
-) {
-    // SAFETY: C has R rows of 32 columns, the bias 32 values where it is not null.
+unsafe fn store_float<const R: usize>(tile: &FloatTile, sums: [[float32x4_t; VECTORS]; R]) {
+    // SAFETY: C has R rows of 16 columns, the bias 16 values where it is not null.
     unsafe {
         for (r, sums) in sums.iter().enumerate() {
             for (v, sum) in sums.iter().enumerate() {
-                let n = first + 4 * v;
+                let n = 4 * v;
                 let mut value = *sum;
                 if !tile.bias.is_null() {
                     value = vaddq_f32(value, vld1q_f32(tile.bias.add(n)));
@@ -105,35 +102,33 @@ unsafe fn store_float<const R: usize>(
 /// Without dot products: two products of 8 bits fit into 16, since no activation is -128.
 #[target_feature(enable = "neon")]
 unsafe fn pair_rows<const R: usize>(tile: &IntTile) {
-    // SAFETY: A has R rows of `groups` times 2 bytes, B has `groups` times 64 bytes.
+    // SAFETY: A has R rows of `groups` times 2 bytes, B has `groups` times 32 bytes.
     unsafe {
-        for first in [0, 4 * VECTORS] {
-            let mut sums = start::<R>(tile, first);
-            let (mut a, mut b) = (tile.a, tile.b.add(2 * first));
-            for _ in 0..tile.groups / 2 {
-                let (one, two) = (pair_columns(b), pair_columns(b.add(2 * COLUMNS)));
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    let factors = [pair(a.add(r * tile.lda)), pair(a.add(r * tile.lda + 2))];
-                    for (v, sum) in sums.iter_mut().enumerate() {
-                        let products = vmull_s8(one[v], factors[0]);
-                        let products = vmlal_s8(products, two[v], factors[1]);
-                        *sum = vpadalq_s16(*sum, products);
-                    }
-                }
-                a = a.add(4);
-                b = b.add(4 * COLUMNS);
-            }
-            if !tile.groups.is_multiple_of(2) {
-                let columns = pair_columns(b);
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    let factor = pair(a.add(r * tile.lda));
-                    for (sum, columns) in sums.iter_mut().zip(columns) {
-                        *sum = vpadalq_s16(*sum, vmull_s8(columns, factor));
-                    }
+        let mut sums = start::<R>(tile);
+        let (mut a, mut b) = (tile.a, tile.b);
+        for _ in 0..tile.groups / 2 {
+            let (one, two) = (pair_columns(b), pair_columns(b.add(2 * COLUMNS)));
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let factors = [pair(a.add(r * tile.lda)), pair(a.add(r * tile.lda + 2))];
+                for (v, sum) in sums.iter_mut().enumerate() {
+                    let products = vmull_s8(one[v], factors[0]);
+                    let products = vmlal_s8(products, two[v], factors[1]);
+                    *sum = vpadalq_s16(*sum, products);
                 }
             }
-            store::<R>(tile, first, sums);
+            a = a.add(4);
+            b = b.add(4 * COLUMNS);
         }
+        if !tile.groups.is_multiple_of(2) {
+            let columns = pair_columns(b);
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let factor = pair(a.add(r * tile.lda));
+                for (sum, columns) in sums.iter_mut().zip(columns) {
+                    *sum = vpadalq_s16(*sum, vmull_s8(columns, factor));
+                }
+            }
+        }
+        store::<R>(tile, sums);
     }
 }
 
@@ -161,25 +156,23 @@ unsafe fn pair_columns(b: *const i8) -> [int8x8_t; VECTORS] {
 
 #[target_feature(enable = "neon,dotprod")]
 unsafe fn dot_rows<const R: usize>(tile: &IntTile) {
-    // SAFETY: A has R rows of `groups` times 4 bytes, B has `groups` times 128 bytes.
+    // SAFETY: A has R rows of `groups` times 4 bytes, B has `groups` times 64 bytes.
     unsafe {
-        for first in [0, 4 * VECTORS] {
-            let mut sums = start::<R>(tile, first);
-            let (mut a, mut b) = (tile.a, tile.b.add(4 * first));
-            for _ in 0..tile.groups {
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    let factor = a.add(r * tile.lda).cast::<i32>().read_unaligned();
-                    let factor = vreinterpretq_s8_s32(vdupq_n_s32(factor));
-                    for (v, sum) in sums.iter_mut().enumerate() {
-                        let columns = vld1q_s8(b.add(16 * v));
-                        *sum = dot(*sum, factor, columns);
-                    }
+        let mut sums = start::<R>(tile);
+        let (mut a, mut b) = (tile.a, tile.b);
+        for _ in 0..tile.groups {
+            for (r, sums) in sums.iter_mut().enumerate() {
+                let factor = a.add(r * tile.lda).cast::<i32>().read_unaligned();
+                let factor = vreinterpretq_s8_s32(vdupq_n_s32(factor));
+                for (v, sum) in sums.iter_mut().enumerate() {
+                    let columns = vld1q_s8(b.add(16 * v));
+                    *sum = dot(*sum, factor, columns);
                 }
-                a = a.add(4);
-                b = b.add(4 * COLUMNS);
             }
-            store::<R>(tile, first, sums);
+            a = a.add(4);
+            b = b.add(4 * COLUMNS);
         }
+        store::<R>(tile, sums);
     }
 }
 
@@ -199,23 +192,23 @@ fn dot(mut sum: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
 }
 
 #[inline(always)]
-unsafe fn start<const R: usize>(tile: &IntTile, first: usize) -> [[int32x4_t; VECTORS]; R] {
+unsafe fn start<const R: usize>(tile: &IntTile) -> [[int32x4_t; VECTORS]; R] {
     // SAFETY: NEON is part of 64-bit Arm.
     let mut sums = [unsafe { vdupq_n_s32(0) }; VECTORS];
     for (v, sum) in sums.iter_mut().enumerate() {
-        // SAFETY: `start` has 32 values.
-        *sum = unsafe { vld1q_s32(tile.start.add(first + 4 * v)) };
+        // SAFETY: `start` has 16 values.
+        *sum = unsafe { vld1q_s32(tile.start.add(4 * v)) };
     }
     [sums; R]
 }
 
 #[inline(always)]
-unsafe fn store<const R: usize>(tile: &IntTile, first: usize, sums: [[int32x4_t; VECTORS]; R]) {
-    // SAFETY: C has R rows of 32 columns, there are R row scales and 32 scales and biases.
+unsafe fn store<const R: usize>(tile: &IntTile, sums: [[int32x4_t; VECTORS]; R]) {
+    // SAFETY: C has R rows of 16 columns, there are R row scales and 16 scales and biases.
     unsafe {
         for (r, sums) in sums.iter().enumerate() {
             for (v, sum) in sums.iter().enumerate() {
-                let n = first + 4 * v;
+                let n = 4 * v;
                 let scaled = vmulq_n_f32(vcvtq_f32_s32(*sum), *tile.row_scale.add(r));
                 let scaled = vmulq_f32(scaled, vld1q_f32(tile.scale.add(n)));
                 let mut value = vaddq_f32(scaled, vld1q_f32(tile.bias.add(n)));

@@ -1,6 +1,6 @@
 //! Where a kernel writes.
 
-use super::tile::{COLUMNS, Kernels};
+use super::tile::Kernels;
 
 /// A part of C.
 #[derive(Clone, Copy)]
@@ -13,19 +13,24 @@ pub(crate) struct Out {
 }
 
 impl Out {
-    /// Calls a kernel for `rows` rows of `width` columns. Kernels write whole panels: a narrower one goes through a buffer.
+    /// Calls one of `kernels` for `rows` rows of `width` columns. They write whole panels: a narrower one goes through a buffer.
     ///
     /// # Safety
     /// C has so many rows of `width` values, which nobody else uses meanwhile.
     #[inline]
-    pub(crate) unsafe fn panel(self, rows: usize, width: usize, kernel: impl FnOnce(Self)) {
-        if width == COLUMNS {
-            return kernel(self);
+    pub(crate) unsafe fn panel(
+        self,
+        kernels: &Kernels,
+        [rows, width]: [usize; 2],
+        call: impl FnOnce(Self),
+    ) {
+        if width == kernels.columns {
+            return call(self);
         }
-        let mut whole = [[0.0f32; COLUMNS]; Kernels::MOST_ROWS];
-        kernel(Self {
+        let mut whole = [[0.0f32; Kernels::MOST_COLUMNS]; Kernels::MOST_ROWS];
+        call(Self {
             c: whole.as_mut_ptr().cast(),
-            ldc: COLUMNS,
+            ldc: Kernels::MOST_COLUMNS,
             add: false,
         });
         for (r, values) in whole[..rows].iter().enumerate() {

@@ -1,9 +1,12 @@
 //! Kernels in plain loops: the reference of all others, and what runs where there are no others.
 
-use super::tile::{COLUMNS, FloatTile, IntTile, by_height};
+use super::tile::{FloatTile, IntTile, by_height};
 
 /// Rows of a call.
 pub(super) const ROWS: usize = 4;
+
+/// Columns of a panel.
+pub(super) const COLUMNS: usize = 32;
 
 /// # Safety
 /// See [`super::tile::Kernels::float`].

@@ -1,4 +1,4 @@
-//! What a kernel computes: a few rows times one panel of [`COLUMNS`] columns, over all of K.
+//! What a kernel computes: a few rows times one panel of columns, over all of K.
 
 use super::isa::Isa;
 #[cfg(target_arch = "aarch64")]
@@ -7,14 +7,12 @@ use super::portable;
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
 
-/// Columns of a panel, on every instruction set.
-pub(crate) const COLUMNS: usize = 32;
-
 /// Steps along K from which on a kernel asks for C before it begins: it comes near while sums run. C of short products is near already.
 #[cfg(target_arch = "x86_64")]
 const LONG: usize = 256;
 
-/// `C[rows, 32] = A[rows, K] · B[K, 32] + bias`, or `C += …`; sums run over k in order, one product after another.
+/// `C[rows, columns] = A[rows, K] · B[K, columns] + bias`, or `C += …`, for the columns of one panel ([`Kernels::columns`]); sums run over k in order,
+/// one product after another.
 ///
 /// With the kernels of [`Pairs`](super::Pairs) a value of A or B is a word of two in bf16.
 #[derive(Clone, Copy)]
@@ -28,7 +26,7 @@ pub(crate) struct FloatTile {
     pub(crate) b: *const f32,
     /// Distance between rows of B.
     pub(crate) ldb: usize,
-    /// 32 values, or null for none.
+    /// A value for each column, or null for none.
     pub(crate) bias: *const f32,
     pub(crate) c: *mut f32,
     /// Distance between rows of C.
@@ -44,16 +42,16 @@ pub(crate) struct FloatTile {
 
 #[cfg(target_arch = "x86_64")]
 impl FloatTile {
-    /// Asks the near cache for both ends of each row of C, which lies on two or three lines.
+    /// Asks the near cache for both ends of each row of C, which lies on one to three lines.
     #[inline(always)]
-    fn fetch_c(&self) {
+    fn fetch_c(&self, columns: usize) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         for row in 0..self.rows {
             let c = self.c.wrapping_add(row * self.ldc);
             // SAFETY: SSE is part of x86-64, and a prefetch may name any address.
             unsafe {
                 _mm_prefetch::<_MM_HINT_T0>(c.cast());
-                _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(COLUMNS - 1).cast());
+                _mm_prefetch::<_MM_HINT_T0>(c.wrapping_add(columns - 1).cast());
             }
         }
     }
@@ -72,13 +70,13 @@ pub(crate) struct IntTile {
     pub(crate) a: *const u8,
     /// Distance between rows of A in bytes.
     pub(crate) lda: usize,
-    /// `[groups][32][group]` weights.
+    /// `[groups][columns][group]` weights.
     pub(crate) b: *const i8,
-    /// 32 values.
+    /// A value for each column.
     pub(crate) start: *const i32,
-    /// 32 values.
+    /// A value for each column.
     pub(crate) scale: *const f32,
-    /// 32 values.
+    /// A value for each column.
     pub(crate) bias: *const f32,
     /// One value a row.
     pub(crate) row_scale: *const f32,
@@ -124,15 +122,15 @@ impl Ahead {
         }
     }
 
-    /// Where to fetch next.
+    /// Where to fetch next; what comes after is so many rows of B later.
     #[inline(always)]
     #[cfg_attr(
         not(target_arch = "x86_64"),
         allow(dead_code, reason = "the other kernels leave it to the CPU")
     )]
-    pub(crate) fn advance(&mut self) -> *const i8 {
+    pub(crate) fn advance(&mut self, rows: usize) -> *const i8 {
         let at = self.from;
-        self.from = at.wrapping_add(self.step);
+        self.from = at.wrapping_add(rows * self.step);
         at.cast()
     }
 }
@@ -192,6 +190,8 @@ impl Form {
 pub(crate) struct Kernels {
     /// Rows that one call takes at most.
     pub(crate) rows: usize,
+    /// Columns of a panel, which one call takes.
+    pub(crate) columns: usize,
     pub(crate) form: Form,
     pub(super) float: unsafe fn(&FloatTile),
     int: unsafe fn(&IntTile),
@@ -201,6 +201,9 @@ impl Kernels {
     /// Rows that no kernel exceeds.
     pub(crate) const MOST_ROWS: usize = 12;
 
+    /// The most columns of a panel.
+    pub(crate) const MOST_COLUMNS: usize = 32;
+
     /// The kernels of `isa`, which must be available.
     pub(crate) fn of(isa: Isa) -> Self {
         assert!(isa.is_available(), "this CPU has no {isa}");
@@ -208,6 +211,7 @@ impl Kernels {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => Self {
                 rows: avx2::ROWS,
+                columns: avx2::COLUMNS,
                 form: Form::Wide2,
                 float: avx2::float,
                 int: avx2::int_wide,
@@ -215,6 +219,7 @@ impl Kernels {
             #[cfg(target_arch = "x86_64")]
             Isa::AvxVnni => Self {
                 rows: avx2::ROWS,
+                columns: avx2::COLUMNS,
                 form: Form::Unsigned4,
                 float: avx2::float,
                 int: avx2::int_vnni,
@@ -222,6 +227,7 @@ impl Kernels {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => Self {
                 rows: avx512::ROWS,
+                columns: avx512::COLUMNS,
                 form: Form::Wide2,
                 float: avx512::float,
                 int: avx512::int_wide,
@@ -229,6 +235,7 @@ impl Kernels {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni => Self {
                 rows: avx512::ROWS,
+                columns: avx512::COLUMNS,
                 form: Form::Unsigned4,
                 float: avx512::float,
                 int: avx512::int_vnni,
@@ -236,6 +243,7 @@ impl Kernels {
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => Self {
                 rows: neon::ROWS,
+                columns: neon::COLUMNS,
                 form: Form::Signed2,
                 float: neon::float,
                 int: neon::int_pairs,
@@ -243,18 +251,20 @@ impl Kernels {
             #[cfg(target_arch = "aarch64")]
             Isa::NeonDot => Self {
                 rows: neon::ROWS,
+                columns: neon::COLUMNS,
                 form: Form::Signed4,
                 float: neon::float,
                 int: neon::int_dot,
             },
             _ => Self {
                 rows: portable::ROWS,
+                columns: portable::COLUMNS,
                 form: Form::Signed4,
                 float: portable::float,
                 int: portable::int,
             },
         };
-        assert!(kernels.rows <= Self::MOST_ROWS);
+        assert!(kernels.rows <= Self::MOST_ROWS && kernels.columns <= Self::MOST_COLUMNS);
         kernels
     }
 
@@ -265,7 +275,7 @@ impl Kernels {
         debug_assert!((1..=self.rows).contains(&tile.rows));
         #[cfg(target_arch = "x86_64")]
         if tile.k >= LONG {
-            tile.fetch_c();
+            tile.fetch_c(self.columns);
         }
         // SAFETY: the instruction set was found when the kernels were chosen; the caller answers for the pointers.
         unsafe { (self.float)(tile) }

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use self::packing::{Packing, Panels, STRIDE};
 use super::scratch::scratch;
 use crate::compute::Precision;
-use crate::kernels::{Ahead, COLUMNS, FloatTile, Kernels, Out};
+use crate::kernels::{Ahead, FloatTile, Kernels, Out};
 
 /// Rows of a task: packed, they fit in half of a second-level cache of 512 KiB.
 const TASK_ROWS: usize = 120;
@@ -128,7 +128,8 @@ impl Part {
     ///
     /// # Safety
     /// `target` has as many rows as A and as many columns as B, and nobody else uses this part meanwhile.
-    unsafe fn multiply(&self, kernels: &Kernels, target: Target<'_>, a: &Matrix, b: &Panels) {
+    unsafe fn multiply(&self, target: Target<'_>, a: &Matrix, b: &Panels) {
+        let kernels = &b.kernels;
         let [first, end] = self.rows;
         let count = end - first;
         let mut packed = (!b.packing.in_place(a)).then(|| scratch(count * STRIDE));
@@ -149,14 +150,14 @@ impl Part {
                         a: rows[cut.first * lda..].as_ptr(),
                         lda,
                         b: values.as_ptr(),
-                        ldb: COLUMNS,
+                        ldb: kernels.columns,
                         bias: std::ptr::null(),
                         c: std::ptr::null_mut(),
                         ldc: 0,
                         add: false,
                         ahead: Ahead::behind(values, depth, &cut),
                     };
-                    let at = [first + cut.first, panel * COLUMNS];
+                    let at = [first + cut.first, panel * kernels.columns];
                     // SAFETY: the tile's rows of A and its panel of B are there, and the caller answers for C.
                     unsafe { target.add(kernels, tile, at, k == 0) }
                 }
@@ -179,8 +180,8 @@ impl Target<'_> {
         [row, column]: [usize; 2],
         first: bool,
     ) {
-        let width = COLUMNS.min(self.columns - column);
-        let mut bias = [0.0; COLUMNS];
+        let width = kernels.columns.min(self.columns - column);
+        let mut bias = [0.0; Kernels::MOST_COLUMNS];
         if let (Accum::Bias(values), true) = (self.accum, first) {
             bias[..width].copy_from_slice(&values[column..][..width]);
             tile.bias = bias.as_ptr();
@@ -203,7 +204,7 @@ impl Target<'_> {
             unsafe { kernels.float(&tile) }
         };
         // SAFETY: the caller's.
-        unsafe { out.panel(tile.rows, width, run) }
+        unsafe { out.panel(kernels, [tile.rows, width], run) }
     }
 }
 
@@ -268,10 +269,9 @@ fn multiply(
     if dst.is_done(accum, &a, &b) {
         return;
     }
-    let kernels = packing.kernels();
     let mut panels = Panels::new(&b, packing);
     let n_rows = a.rows.div_ceil(TASK_ROWS).next_multiple_of(threads);
-    let rows: Vec<_> = cut(a.rows, n_rows, kernels.rows).collect();
+    let rows: Vec<_> = cut(a.rows, n_rows, panels.kernels.rows).collect();
     let n_columns = threads.div_ceil(rows.len());
     let parts: Vec<_> = rows
         .into_iter()
@@ -281,7 +281,7 @@ fn multiply(
     for k in panels.groups() {
         panels.pack(&b, k, threads > 1);
         // SAFETY: the sizes were compared, `dst` is ours, and no two parts share rows and panels.
-        let run = |part: &Part| unsafe { part.multiply(&kernels, target, &a, &panels) };
+        let run = |part: &Part| unsafe { part.multiply(target, &a, &panels) };
         match threads {
             1 => parts.iter().for_each(run),
             _ => parts.par_iter().for_each(run),

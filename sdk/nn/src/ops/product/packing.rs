@@ -6,11 +6,11 @@ use rayon::prelude::*;
 
 use super::Matrix;
 use crate::compute::Precision;
-use crate::kernels::{COLUMNS, Isa, Kernels, Pairs, transpose};
+use crate::kernels::{Isa, Kernels, Pairs, transpose};
 use crate::ops::scratch::{Scratch, scratch};
 use crate::ops::simd::vectorised;
 
-/// Words along K between two visits of the result: a panel of B is then 64 KiB.
+/// Words along K between two visits of the result: a panel of B is then 64 KiB at most.
 pub(super) const DEPTH: usize = 512;
 
 /// Distance between packed rows of A.
@@ -84,13 +84,13 @@ impl Packing {
         }
     }
 
-    /// Words `k..` of as many as fill `to [depth, 32]`, of a panel's columns of B; zeros where there is none.
-    fn panel(self, to: &mut [f32], b: &Matrix, panel: usize, k: usize) {
+    /// Words `k..` of as many as fill `to [depth, columns]`, of a panel's columns of B; zeros where there is none.
+    fn panel(self, to: (&mut [f32], usize), b: &Matrix, panel: usize, k: usize) {
         match self {
             Self::Whole => b.put_panel(to, panel, k),
             Self::Rounded => {
-                b.put_panel(to, panel, k);
-                round(to);
+                b.put_panel((&mut *to.0, to.1), panel, k);
+                round(to.0);
             }
             Self::Paired(pairs) => b.put_panel_in_pairs(pairs, to, panel, 2 * k),
         }
@@ -115,24 +115,26 @@ impl Matrix<'_> {
         }
     }
 
-    /// Rows `k..` of as many as fill `to [depth, 32]`, of the panel's columns; zeros where there is none.
-    fn put_panel(&self, to: &mut [f32], panel: usize, k: usize) {
-        let depth = to.len() / COLUMNS;
-        let first = panel * COLUMNS;
-        let width = COLUMNS.min(self.columns - first);
-        if width < COLUMNS {
+    /// Rows `k..` of as many as fill `to [depth, columns]`, of the panel's columns; zeros where there is none.
+    fn put_panel(&self, (to, columns): (&mut [f32], usize), panel: usize, k: usize) {
+        let depth = to.len() / columns;
+        let first = panel * columns;
+        let width = columns.min(self.columns - first);
+        if width < columns {
             to.fill(0.0);
         }
         if self.transposed {
             let from = &self.data[first * self.stride + k..];
-            return transpose((to, COLUMNS), (from, self.stride), [width, depth]);
+            return transpose((to, columns), (from, self.stride), [width, depth]);
         }
-        let (rows, _) = to.as_chunks_mut::<COLUMNS>();
-        for (row, to) in rows.iter_mut().enumerate() {
-            let from = &self.data[(k + row) * self.stride + first..];
-            match from.first_chunk::<COLUMNS>() {
-                Some(whole) if width == COLUMNS => *to = *whole,
-                _ => to[..width].copy_from_slice(&from[..width]),
+        let rows = (k..k + depth).map(|k| &self.data[k * self.stride + first..]);
+        match width {
+            32 if columns == 32 => copy_rows::<32>(to, rows),
+            16 if columns == 16 => copy_rows::<16>(to, rows),
+            _ => {
+                for (to, from) in to.chunks_exact_mut(columns).zip(rows) {
+                    to[..width].copy_from_slice(&from[..width]);
+                }
             }
         }
     }
@@ -168,15 +170,21 @@ impl Matrix<'_> {
         }
     }
 
-    /// Rows `first..` in pairs, of as many as fill `to [depth, 32]`, of the panel's columns; zeros where there is none.
-    fn put_panel_in_pairs(&self, pairs: Pairs, to: &mut [f32], panel: usize, first: usize) {
-        let column = panel * COLUMNS;
-        let width = COLUMNS.min(self.columns - column);
-        if width < COLUMNS {
+    /// Rows `first..` in pairs, of as many as fill `to [depth, columns]`, of the panel's columns; zeros where there is none.
+    fn put_panel_in_pairs(
+        &self,
+        pairs: Pairs,
+        (to, columns): (&mut [f32], usize),
+        panel: usize,
+        first: usize,
+    ) {
+        let column = panel * columns;
+        let width = columns.min(self.columns - column);
+        if width < columns {
             to.fill(0.0);
         }
         if !self.transposed {
-            for (to, k) in to.chunks_exact_mut(COLUMNS).zip((first..).step_by(2)) {
+            for (to, k) in to.chunks_exact_mut(columns).zip((first..).step_by(2)) {
                 let row = |k: usize| &self.data[k * self.stride + column..][..width];
                 pairs.across(
                     &mut to[..width],
@@ -186,18 +194,18 @@ impl Matrix<'_> {
             }
             return;
         }
-        let mut joined = [0.0; CHUNK * COLUMNS];
+        let mut joined = [0.0; CHUNK * Kernels::MOST_COLUMNS];
         for (to, k) in to
-            .chunks_mut(CHUNK * COLUMNS)
+            .chunks_mut(CHUNK * columns)
             .zip((first..).step_by(2 * CHUNK))
         {
-            let ks = k..(k + 2 * to.len() / COLUMNS).min(self.rows);
+            let ks = k..(k + 2 * to.len() / columns).min(self.rows);
             let words = ks.len().div_ceil(2);
             for (row, joined) in joined.chunks_exact_mut(words).take(width).enumerate() {
                 let from = &self.data[(column + row) * self.stride..][ks.clone()];
                 pairs.along(joined, from);
             }
-            transpose((to, COLUMNS), (&joined, words), [width, words]);
+            transpose((to, columns), (&joined, words), [width, words]);
         }
     }
 }
@@ -214,9 +222,17 @@ vectorised! {
     }
 }
 
-/// `[block][panel][depth][32]` of some words of B, on cache lines: blocks of [`DEPTH`], as many as stay in the last-level cache until they are used.
+/// Whole rows of a panel of N columns, from where each begins.
+fn copy_rows<'a, const N: usize>(to: &mut [f32], rows: impl Iterator<Item = &'a [f32]>) {
+    for (to, from) in to.as_chunks_mut::<N>().0.iter_mut().zip(rows) {
+        to.copy_from_slice(&from[..N]);
+    }
+}
+
+/// `[block][panel][depth][columns]` of some words of B, on cache lines: blocks of [`DEPTH`], as many as stay in the last-level cache until they are used.
 pub(super) struct Panels {
     pub(super) packing: Packing,
+    pub(super) kernels: Kernels,
     memory: Scratch,
     start: usize,
     /// Panels of a block.
@@ -232,15 +248,18 @@ pub(super) struct Panels {
 impl Panels {
     /// Room for whole blocks of about [`PACKED`] words, or for all of `b`.
     pub(super) fn new(b: &Matrix, packing: Packing) -> Self {
-        let count = b.columns.div_ceil(COLUMNS);
-        let blocks = (PACKED / (DEPTH * count * COLUMNS)).max(1);
+        let kernels = packing.kernels();
+        let count = b.columns.div_ceil(kernels.columns);
+        let padded = count * kernels.columns;
+        let blocks = (PACKED / (DEPTH * padded)).max(1);
         let all = b.rows.div_ceil(packing.values());
         let room = (blocks * DEPTH).min(all);
-        let memory = scratch(room * count * COLUMNS + LINE);
+        let memory = scratch(room * padded + LINE);
         // A pointer to f32 can always be aligned so.
         let start = memory.as_ptr().align_offset(LINE * size_of::<f32>());
         Self {
             packing,
+            kernels,
             memory,
             start,
             count,
@@ -258,16 +277,15 @@ impl Panels {
     /// Packs as many words of B from `first` on as there is room for, on the threads of the pool or on this one.
     pub(super) fn pack(&mut self, b: &Matrix, first: usize, parallel: bool) {
         self.packed = first..(first + self.room).min(self.all);
-        let (count, packing) = (self.count, self.packing);
-        let words = &mut self.memory[self.start..][..self.packed.len() * count * COLUMNS];
-        for (block, words) in words.chunks_mut(DEPTH * count * COLUMNS).enumerate() {
+        let (count, packing, columns) = (self.count, self.packing, self.kernels.columns);
+        let words = &mut self.memory[self.start..][..self.packed.len() * count * columns];
+        for (block, words) in words.chunks_mut(DEPTH * count * columns).enumerate() {
             let (k, len) = (first + block * DEPTH, words.len() / count);
+            let put = |(panel, to): (usize, &mut [f32])| packing.panel((to, columns), b, panel, k);
             if parallel {
-                let panels = words.par_chunks_exact_mut(len).enumerate();
-                panels.for_each(|(panel, to)| packing.panel(to, b, panel, k));
+                words.par_chunks_exact_mut(len).enumerate().for_each(put);
             } else {
-                let panels = words.chunks_exact_mut(len).enumerate();
-                panels.for_each(|(panel, to)| packing.panel(to, b, panel, k));
+                words.chunks_exact_mut(len).enumerate().for_each(put);
             }
         }
     }
@@ -282,6 +300,7 @@ impl Panels {
     /// One panel of the block that begins at `k`.
     pub(super) fn panel(&self, (k, depth): (usize, usize), panel: usize) -> &[f32] {
         let before = (k - self.packed.start) * self.count + panel * depth;
-        &self.memory[self.start + before * COLUMNS..][..depth * COLUMNS]
+        let columns = self.kernels.columns;
+        &self.memory[self.start + before * columns..][..depth * columns]
     }
 }
