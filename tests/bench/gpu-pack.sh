@@ -19,19 +19,26 @@ os.remove(path)
 PYTHON
 }
 
-artifact() { # artifact TARGET: the file of this name that cargo's messages on standard input tell of
+messages="$(mktemp)"
+trap 'rm -f "$messages"' EXIT
+
+artifact() { # artifact TARGET: the file of this name that cargo's messages tell of
     python3 -c '
 import json, sys
-messages = (json.loads(line) for line in sys.stdin)
+messages = [json.loads(line) for line in open(sys.argv[2])]
 files = [f for m in messages if m["reason"] == "compiler-artifact" and m["target"]["name"] == sys.argv[1]
          for f in [m["executable"], *m["filenames"]] if f and not f.endswith((".rlib", ".rmeta"))]
-print(files[-1])' "$1"
+print(files[-1])' "$1" "$messages"
 }
 
-build=(--release --message-format json-render-diagnostics)
-pack "$(cargo build "${build[@]}" -p ssl-edge-cli --features cuda | artifact ssl-edge)" ssl-edge
-pack "$(cargo build "${build[@]}" -p ssl-edge-cuda --features kernels | artifact ssl_edge_cuda)" libssl_edge_cuda.so
-pack "$(cargo test "${build[@]}" --no-run -p ssl-edge-nn --features cuda --test cuda | artifact cuda)" nn-cuda
-pack "$(cargo test "${build[@]}" --no-run -p ssl-edge-train --features cuda --test suite | artifact suite)" train-suite
-pack "$(cargo test "${build[@]}" --no-run -p ssl-edge-cuda --features kernels --test plugin | artifact plugin)" cuda-plugin
+# One build, so that features agree and nothing is compiled twice; what will be stripped needs no line tables.
+CARGO_PROFILE_RELEASE_DEBUG=none cargo build --release --message-format json-render-diagnostics \
+    -p ssl-edge-cli -p ssl-edge-nn -p ssl-edge-train -p ssl-edge-cuda \
+    --features ssl-edge-cli/cuda,ssl-edge-nn/cuda,ssl-edge-train/cuda,ssl-edge-cuda/kernels \
+    --lib --bin ssl-edge --test cuda --test suite --test plugin >"$messages"
+pack "$(artifact ssl-edge)" ssl-edge
+pack "$(artifact ssl_edge_cuda)" libssl_edge_cuda.so
+pack "$(artifact cuda)" nn-cuda
+pack "$(artifact suite)" train-suite
+pack "$(artifact plugin)" cuda-plugin
 ls -l "$folder"
