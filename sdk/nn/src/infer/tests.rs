@@ -140,6 +140,25 @@ fn an_int8_layer_gives_the_same_bits_on_every_instruction_set() {
     }
 }
 
+#[test]
+fn calls_of_every_height_and_depth_give_the_same_bits() {
+    for rows in 1..=Kernels::MOST_ROWS {
+        for k in [2, 29, 44, 70] {
+            let case = Case {
+                weight: int8(17, k, 6),
+                bias: floats(17, 7),
+                x: floats(rows * k, 8),
+                rows,
+                k,
+            };
+            let want = case.apply(Isa::Portable, true);
+            for isa in available() {
+                assert_eq!(case.apply(isa, true), want, "{isa} {rows}x{k}");
+            }
+        }
+    }
+}
+
 /// FNV-1a over the bits, least significant byte first.
 fn checksum<'a>(values: impl IntoIterator<Item = &'a f32>) -> u64 {
     let bytes = values.into_iter().flat_map(|v| v.to_bits().to_le_bytes());

@@ -22,3 +22,6 @@ pub use isa::Isa;
 pub(crate) use out::Out;
 pub(crate) use tile::{Ahead, Cut, FloatTile, Form, IntTile, Kernels};
 pub(crate) use transpose::transpose;
+
+#[cfg(test)]
+mod tests;

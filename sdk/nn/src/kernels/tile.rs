@@ -290,17 +290,21 @@ impl Kernels {
         unsafe { (self.int)(tile) }
     }
 
-    /// Cuts `rows` into the fewest calls of about equal height.
+    /// Cuts `rows` into the fewest calls, of heights that differ by one at most.
     pub(crate) fn cuts(&self, rows: usize) -> impl Iterator<Item = Cut> {
         let of = rows.div_ceil(self.rows);
+        let (height, higher) = (rows / of.max(1), rows % of.max(1));
+        let mut first = 0;
         (0..of).map(move |index| {
-            let (first, end) = (index * rows / of, (index + 1) * rows / of);
-            Cut {
+            let rows = height + usize::from(index < higher);
+            let cut = Cut {
                 first,
-                rows: end - first,
+                rows,
                 index,
                 of,
-            }
+            };
+            first += rows;
+            cut
         })
     }
 }

@@ -99,18 +99,26 @@ fn a_run_keeps_its_precision() {
     assert!(run(&config, &folder, true, &()).is_ok());
 }
 
+/// Sums over ranks differ in their last bits, and what lies between two values of bf16 may round to the other one next: far less than what
+/// rounding to bf16 changes, which is what ranks that multiplied in f32 would be apart.
 #[test]
 fn ranks_in_bf16_end_near_one_process() {
     for method in MethodName::ALL {
         let bench = Workbench::new(9);
-        let config = in_bf16(comparable(&bench, method));
+        let config = comparable(&bench, method);
+        run(&config, &bench.path("f32"), false, &()).unwrap();
+        let config = in_bf16(config);
         run(&config, &bench.path("one"), false, &()).unwrap();
         let folder = bench.path("two");
         for summary in run_ranks(&vec![config; 2], &folder, false, &()) {
             summary.unwrap();
         }
-        // Gradients of half a batch are twice as large, and round alike.
-        let (apart, name) = difference(&newest(&folder), &newest(&bench.path("one")));
-        assert!(apart < 1e-5, "{method}: {name} {apart:e}");
+        let one = newest(&bench.path("one"));
+        let (rounding, _) = difference(&one, &newest(&bench.path("f32")));
+        let (apart, name) = difference(&newest(&folder), &one);
+        assert!(
+            apart < rounding / 50.0,
+            "{method}: {name} {apart:e}, rounding {rounding:e}"
+        );
     }
 }
