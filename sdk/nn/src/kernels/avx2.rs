@@ -38,8 +38,12 @@ pub(super) unsafe fn int_wide(tile: &IntTile) {
     by_height!(tile, wide_rows, [1 2 3 4 5 6]);
 }
 
-/// The same pointer, of which the compiler knows nothing: what is read through it is not read before what stands above. It is no instruction.
+/// The same pointer, of which the compiler knows nothing: it cannot begin to read through it above, where no register is left. It is no instruction.
 #[inline(always)]
+#[allow(
+    clippy::pointers_in_nomem_asm_block,
+    reason = "nothing reads through it in the block"
+)]
 fn here<T>(mut pointer: *const T) -> *const T {
     // SAFETY: there is no instruction.
     unsafe {
