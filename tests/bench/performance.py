@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes docs/performance.md: training steps of ssl-edge beside PyTorch, in turns on this machine, with their breakdown and scaling.
+"""Writes docs/performance.md (on a CPU without AVX-512 docs/performance-avx2.md): training steps of ssl-edge beside PyTorch, in turns on this machine, with their breakdown and scaling.
 
     pip install torch==2.11.0 timm numpy
     cargo build --release -p ssl-edge-cli
@@ -168,7 +168,7 @@ def main():
     batch, size, threads = scaling(a)
     text = open(os.path.join(HERE, "performance.template.md")).read()
     fill = {"machine": machine(), "date": datetime.date.today().isoformat(), "torch": torch.__version__.split("+")[0], "threads": a.threads,
-            "rounds": a.rounds, "products": products, "steps": steps, "bf16": bf16[0],
+            "rounds": a.rounds, "out": a.out, "products": products, "steps": steps, "bf16": bf16[0],
             "parts": table(head, parts + bf16[1]), "processes": processes(a), "input": augmentation(a), "by_batch": batch, "by_size": size, "by_threads": threads}
     for key, value in fill.items():
         text = text.replace("{{" + key + "}}", str(value))
