@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes docs/performance.md (on a CPU without AVX-512 docs/performance-avx2.md): training steps of ssl-edge beside PyTorch, in turns on this machine, with their breakdown and scaling.
+"""Writes docs/performance.md (on a CPU without AVX-512 docs/performance-avx2.md): training steps of ssl-edge beside PyTorch, in turns on
+this machine, with their breakdown and scaling.
 
     pip install torch==2.11.0 timm numpy
     cargo build --release -p ssl-edge-cli

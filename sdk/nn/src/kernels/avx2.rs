@@ -1,7 +1,7 @@
 //! Kernels for x86 with AVX2 and FMA: 6 rows by two vectors of 8 columns, 12 of the 16 registers.
 //!
-//! Loops take [`STEPS`] steps along K at once, which saves instructions that are no products. On a core that is shared with another hyperthread they are
-//! what is scarce: a loop of single steps then leaves a third of the multipliers' time unused (seen on a Zen 3).
+//! Loops take [`STEPS`] steps along K at once, which saves instructions that are no products. On a Zen 3 whose
+//! cores seem to be shared with other hyperthreads, they were what was scarce: a loop of single steps left a third of the multipliers' time unused.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
