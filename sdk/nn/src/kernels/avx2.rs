@@ -128,61 +128,22 @@ unsafe fn float_step<const R: usize>(
 
 #[target_feature(enable = "avx2,avxvnni")]
 unsafe fn vnni_rows<const R: usize>(tile: &IntTile) {
-    // SAFETY: A has R rows of `groups` times 4 bytes, B has `groups` times 64 bytes.
-    unsafe {
-        let mut sums = start::<R>(tile);
-        let (mut a, mut b, mut ahead) = (tile.a, tile.b, tile.ahead);
-        for _ in 0..tile.groups / STEPS {
-            for step in 0..STEPS {
-                if step % AHEAD == 0 {
-                    _mm_prefetch::<_MM_HINT_T0>(ahead.advance(AHEAD));
-                }
-                (a, b) = (here(a), here(b));
-                vnni_step::<R>(
-                    &mut sums,
-                    a.add(4 * step),
-                    tile.lda,
-                    b.add(4 * step * COLUMNS),
-                );
-            }
-            a = a.add(4 * STEPS);
-            b = b.add(4 * STEPS * COLUMNS);
-        }
-        for _ in 0..tile.groups % STEPS {
-            vnni_step::<R>(&mut sums, a, tile.lda, b);
-            a = a.add(4);
-            b = b.add(4 * COLUMNS);
-        }
-        store::<R>(tile, sums);
-    }
-}
-
-/// # Safety
-/// A has R rows of 4 bytes, B has 64 bytes; AVX-VNNI is there.
-#[inline(always)]
-unsafe fn vnni_step<const R: usize>(
-    sums: &mut [[__m256i; 2]; R],
-    a: *const u8,
-    lda: usize,
-    b: *const i8,
-) {
     // SAFETY: the caller's.
-    unsafe {
-        let columns = [
-            _mm256_loadu_si256(b.cast()),
-            _mm256_loadu_si256(b.add(32).cast()),
-        ];
-        for (r, sums) in sums.iter_mut().enumerate() {
-            let factor = _mm256_set1_epi32(a.add(r * lda).cast::<i32>().read_unaligned());
-            sums[0] = _mm256_dpbusd_avx_epi32(sums[0], factor, columns[0]);
-            sums[1] = _mm256_dpbusd_avx_epi32(sums[1], factor, columns[1]);
-        }
-    }
+    unsafe { store::<R>(tile, int_sums::<R, true>(tile)) }
 }
 
 #[target_feature(enable = "avx2")]
 unsafe fn wide_rows<const R: usize>(tile: &IntTile) {
-    // SAFETY: A has R rows of `groups` times 4 bytes, B has `groups` times 32 bytes.
+    // SAFETY: the caller's.
+    unsafe { store::<R>(tile, int_sums::<R, false>(tile)) }
+}
+
+/// # Safety
+/// A has R rows of `groups` times 4 bytes, B has `groups` times 64 bytes with AVX-VNNI, which is there then, and 32 without.
+#[inline(always)]
+unsafe fn int_sums<const R: usize, const VNNI: bool>(tile: &IntTile) -> [[__m256i; 2]; R] {
+    let group = if VNNI { 4 } else { 2 };
+    // SAFETY: the caller's.
     unsafe {
         let mut sums = start::<R>(tile);
         let (mut a, mut b, mut ahead) = (tile.a, tile.b, tile.ahead);
@@ -192,29 +153,25 @@ unsafe fn wide_rows<const R: usize>(tile: &IntTile) {
                     _mm_prefetch::<_MM_HINT_T0>(ahead.advance(AHEAD));
                 }
                 (a, b) = (here(a), here(b));
-                wide_step::<R>(
-                    &mut sums,
-                    a.add(4 * step),
-                    tile.lda,
-                    b.add(2 * step * COLUMNS),
-                );
+                let at = [4 * step, group * COLUMNS * step];
+                int_step::<R, VNNI>(&mut sums, a.add(at[0]), tile.lda, b.add(at[1]));
             }
             a = a.add(4 * STEPS);
-            b = b.add(2 * STEPS * COLUMNS);
+            b = b.add(group * COLUMNS * STEPS);
         }
         for _ in 0..tile.groups % STEPS {
-            wide_step::<R>(&mut sums, a, tile.lda, b);
+            int_step::<R, VNNI>(&mut sums, a, tile.lda, b);
             a = a.add(4);
-            b = b.add(2 * COLUMNS);
+            b = b.add(group * COLUMNS);
         }
-        store::<R>(tile, sums);
+        sums
     }
 }
 
 /// # Safety
-/// A has R rows of 4 bytes, B has 32 bytes.
+/// As [`int_sums`], for one group.
 #[inline(always)]
-unsafe fn wide_step<const R: usize>(
+unsafe fn int_step<const R: usize, const VNNI: bool>(
     sums: &mut [[__m256i; 2]; R],
     a: *const u8,
     lda: usize,
@@ -222,15 +179,23 @@ unsafe fn wide_step<const R: usize>(
 ) {
     // SAFETY: the caller's.
     unsafe {
-        let columns = [
-            _mm256_cvtepi8_epi16(_mm_loadu_si128(b.cast())),
-            _mm256_cvtepi8_epi16(_mm_loadu_si128(b.add(16).cast())),
-        ];
+        let columns = match VNNI {
+            true => [
+                _mm256_loadu_si256(b.cast()),
+                _mm256_loadu_si256(b.add(32).cast()),
+            ],
+            false => [
+                _mm256_cvtepi8_epi16(_mm_loadu_si128(b.cast())),
+                _mm256_cvtepi8_epi16(_mm_loadu_si128(b.add(16).cast())),
+            ],
+        };
         for (r, sums) in sums.iter_mut().enumerate() {
             let factor = _mm256_set1_epi32(a.add(r * lda).cast::<i32>().read_unaligned());
             for (sum, columns) in sums.iter_mut().zip(columns) {
-                let products = _mm256_madd_epi16(factor, columns);
-                *sum = _mm256_add_epi32(*sum, products);
+                *sum = match VNNI {
+                    true => _mm256_dpbusd_avx_epi32(*sum, factor, columns),
+                    false => _mm256_add_epi32(*sum, _mm256_madd_epi16(factor, columns)),
+                };
             }
         }
     }
