@@ -1,6 +1,6 @@
-//! Times the ops of one ViT-S block, forward and backward, and the products behind `linear`.
+//! Times the ops of one block, forward and backward, and the products behind `linear`.
 //!
-//! `cargo run --release -p ssl-edge-nn --example ops_time -- BATCH TOKENS THREADS`
+//! `cargo run --release -p ssl-edge-nn --example ops_time -- BATCH TOKENS THREADS [WIDTH HEADS]`, of ViT-S unless told
 
 use std::time::Instant;
 
@@ -45,12 +45,13 @@ fn report(name: &str, gflop: f64, f: &dyn Fn() -> Tensor) {
 fn main() {
     let args: Vec<usize> = std::env::args()
         .skip(1)
-        .map(|a| a.parse().expect("numbers: BATCH TOKENS THREADS"))
+        .map(|a| a.parse().expect("numbers: BATCH TOKENS THREADS [WIDTH HEADS]"))
         .collect();
-    let &[b, n, threads] = args.as_slice() else {
-        panic!("three numbers: BATCH TOKENS THREADS")
+    let (b, n, threads, d, heads) = match *args.as_slice() {
+        [b, n, threads] => (b, n, threads, 384, 6),
+        [b, n, threads, d, heads] => (b, n, threads, d, heads),
+        _ => panic!("three or five numbers: BATCH TOKENS THREADS [WIDTH HEADS]"),
     };
-    let d = 384;
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build_global()
@@ -69,7 +70,7 @@ fn main() {
     }
     let qkv = var(&[b, n, 3 * d]);
     report("attention", 4e-9 * m * (n * d) as f64, &|| {
-        ops::attention(&qkv, 6).unwrap()
+        ops::attention(&qkv, heads).unwrap()
     });
     let hidden = var(&[b, n, 4 * d]);
     report("gelu tanh", 0.0, &|| {

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::product::{Matrix, MatrixMut, product, rows, rows_mut};
 use super::scratch::scratch;
 use super::simd::{self, vectorised};
-use super::{has_kernel, slice, with_slice};
+use super::{OneByOne, has_kernel, slice, with_slice};
 
 /// Query rows of one task when there are fewer images than threads; fixed, so that results do not depend on the number of threads.
 const QUERY_ROWS: usize = 64;
@@ -211,9 +211,11 @@ impl Sizes {
         let image = 3 * self.dim * self.tokens;
         out.par_chunks_mut(self.tokens * self.dim)
             .zip(qkv.par_chunks(image))
+            .one_by_one()
             .for_each(|(out, qkv)| {
                 out.par_chunks_mut(QUERY_ROWS * self.dim)
                     .enumerate()
+                    .one_by_one()
                     .for_each_init(
                         || scratch(QUERY_ROWS * self.tokens),
                         |probs, (block, out)| self.forward(qkv, block * QUERY_ROWS, out, probs),
@@ -226,6 +228,7 @@ impl Sizes {
         let image = 3 * self.dim * self.tokens;
         dqkv.par_chunks_mut(image)
             .zip(qkv.par_chunks(image).zip(grad.par_chunks(image / 3)))
+            .one_by_one()
             .for_each_init(
                 || scratch(2 * self.tokens * self.tokens),
                 |scratch, (dqkv, (qkv, grad))| self.backward(qkv, grad, dqkv, scratch),

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::simd::{self, vectorised};
-use super::{has_kernel, slice, with_slice};
+use super::{OneByOne, has_kernel, slice, with_slice};
 
 const SQRT_2_OVER_PI: f32 = 0.797_884_6;
 const CUBIC: f32 = 0.044_715;
@@ -136,6 +136,7 @@ impl Gelu {
     pub(super) fn forward_into(self, y: &mut [f32], x: &[f32]) {
         y.par_chunks_mut(CHUNK)
             .zip(x.par_chunks(CHUNK))
+            .one_by_one()
             .for_each(|(y, x)| match self {
                 Gelu::Tanh => tanh_form(x, y),
                 Gelu::Erf => erf_form(x, y),
@@ -146,6 +147,7 @@ impl Gelu {
     pub(super) fn value_and_grad(self, x: &mut [f32], g: &mut [f32]) {
         x.par_chunks_mut(CHUNK)
             .zip(g.par_chunks_mut(CHUNK))
+            .one_by_one()
             .for_each(|(x, g)| match self {
                 Gelu::Tanh => tanh_form_both(x, g),
                 Gelu::Erf => erf_form_both(x, g),

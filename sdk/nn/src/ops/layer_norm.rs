@@ -4,7 +4,7 @@ use candle_core::{CpuStorage, CustomOp3, D, Layout, Result, Shape, Tensor, bail}
 use rayon::prelude::*;
 
 use super::simd::{self, vectorised};
-use super::{ROWS_PER_SUM, has_kernel, slice, with_slice};
+use super::{OneByOne, ROWS_PER_SUM, has_kernel, slice, with_slice};
 
 struct LayerNorm {
     eps: f32,
@@ -187,6 +187,7 @@ pub(super) fn forward_into(y: &mut [f32], x: &[f32], w: &[f32], b: &[f32], eps: 
     let block = w.len() * ROWS_PER_SUM;
     y.par_chunks_mut(block)
         .zip(x.par_chunks(block))
+        .one_by_one()
         .for_each(|(y, x)| forward_rows(x, w, b, y, eps));
 }
 
@@ -197,6 +198,7 @@ pub(super) fn backward_onto(dx: &mut [f32], x: &[f32], w: &[f32], g: &[f32], eps
     let partial: Vec<Vec<f32>> = dx
         .par_chunks_mut(block)
         .zip(x.par_chunks(block).zip(g.par_chunks(block)))
+        .one_by_one()
         .map(|(dx, (x, g))| backward_rows(x, w, g, dx, eps))
         .collect();
     let mut sums = vec![0f32; 2 * d];

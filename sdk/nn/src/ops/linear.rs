@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::product::{Accum, product_parallel, rows, rows_mut};
 use super::simd::vectorised;
-use super::{ROWS_PER_SUM, has_kernel, slice, with_slice};
+use super::{OneByOne, ROWS_PER_SUM, has_kernel, slice, with_slice};
 use crate::compute::{Precision, cast_precision};
 
 struct Linear {
@@ -143,6 +143,7 @@ pub(super) fn fill_residual(y: &mut [f32], x: &[f32], bias: &[f32]) {
     let n = bias.len();
     y.par_chunks_mut(n * ROWS_PER_SUM)
         .zip(x.par_chunks(n * ROWS_PER_SUM))
+        .one_by_one()
         .for_each(|(y, x)| {
             for (y, x) in y.chunks_exact_mut(n).zip(x.chunks_exact(n)) {
                 for ((y, x), b) in y.iter_mut().zip(x).zip(bias) {
@@ -167,6 +168,7 @@ pub(super) fn column_sums(g: &[f32], n: usize) -> Vec<f32> {
     }
     let partial: Vec<Vec<f32>> = g
         .par_chunks(n * ROWS_PER_SUM)
+        .one_by_one()
         .map(|block| kernel(block, n))
         .collect();
     kernel(&partial.concat(), n)

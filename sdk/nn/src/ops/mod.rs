@@ -40,6 +40,18 @@ pub use scratch::release_scratch;
 use std::ops::{Deref, Range};
 
 use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor, bail};
+use rayon::iter::{IndexedParallelIterator, MaxLen};
+
+/// Pieces of work that threads take one after the other.
+///
+/// Left to itself rayon splits work into four leaves on two threads, and cores are seldom equally fast: one then waits for the other's leaf.
+trait OneByOne: IndexedParallelIterator {
+    fn one_by_one(self) -> MaxLen<Self> {
+        self.with_max_len(1)
+    }
+}
+
+impl<I: IndexedParallelIterator> OneByOne for I {}
 
 /// Rows handled by one task where rows are summed; fixed, so that sums do not depend on the number of threads.
 const ROWS_PER_SUM: usize = 64;

@@ -9,6 +9,7 @@ mod packing;
 use rayon::prelude::*;
 
 use self::packing::{Packing, Panels, STRIDE};
+use super::OneByOne;
 use super::scratch::scratch;
 use crate::compute::Precision;
 use crate::kernels::{Ahead, FloatTile, Kernels, Out};
@@ -284,7 +285,7 @@ fn multiply(
         let run = |part: &Part| unsafe { part.multiply(target, &a, &panels) };
         match threads {
             1 => parts.iter().for_each(run),
-            _ => parts.par_iter().for_each(run),
+            _ => parts.par_iter().one_by_one().for_each(run),
         }
     }
 }

@@ -283,7 +283,8 @@ impl Panels {
             let (k, len) = (first + block * DEPTH, words.len() / count);
             let put = |(panel, to): (usize, &mut [f32])| packing.panel((to, columns), b, panel, k);
             if parallel {
-                words.par_chunks_exact_mut(len).enumerate().for_each(put);
+                let panels = words.par_chunks_exact_mut(len).enumerate();
+                panels.with_max_len(4).for_each(put);
             } else {
                 words.chunks_exact_mut(len).enumerate().for_each(put);
             }
