@@ -10,17 +10,14 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 use candle_core::{Device, Tensor, Var};
 use ssl_edge_nn::{Gelu, ops};
 
-fn median(mut f: impl FnMut()) -> f64 {
-    f();
-    let mut times: Vec<f64> = (0..7)
-        .map(|_| {
-            let t = Instant::now();
-            f();
-            t.elapsed().as_secs_f64() * 1e3
-        })
-        .collect();
-    times.sort_by(f64::total_cmp);
-    times[3]
+/// Milliseconds of the fastest of many runs: what else the machine does only adds.
+fn least(mut f: impl FnMut()) -> f64 {
+    let times = (0..25).map(|_| {
+        let t = Instant::now();
+        f();
+        t.elapsed().as_secs_f64() * 1e3
+    });
+    times.fold(f64::INFINITY, f64::min)
 }
 
 fn var(shape: &[usize]) -> Var {
@@ -28,10 +25,13 @@ fn var(shape: &[usize]) -> Var {
 }
 
 fn report(name: &str, gflop: f64, f: &dyn Fn() -> Tensor) {
-    let forward = median(|| {
+    if std::env::var("ONLY").is_ok_and(|o| o != name) {
+        return;
+    }
+    let forward = least(|| {
         f();
     });
-    let both = median(|| {
+    let both = least(|| {
         ssl_edge_nn::backward(&f()).unwrap();
     });
     let backward = both - forward;
@@ -45,7 +45,10 @@ fn report(name: &str, gflop: f64, f: &dyn Fn() -> Tensor) {
 fn main() {
     let args: Vec<usize> = std::env::args()
         .skip(1)
-        .map(|a| a.parse().expect("numbers: BATCH TOKENS THREADS [WIDTH HEADS]"))
+        .map(|a| {
+            a.parse()
+                .expect("numbers: BATCH TOKENS THREADS [WIDTH HEADS]")
+        })
         .collect();
     let (b, n, threads, d, heads) = match *args.as_slice() {
         [b, n, threads] => (b, n, threads, 384, 6),

@@ -2,7 +2,7 @@
 
 use super::layer::{Target, each_panel};
 use crate::kernels::{Ahead, FloatTile, Kernels};
-use crate::ops::simd::{self, vectorised};
+use crate::ops::softmax::softmax_rows;
 
 /// Sizes of the attention over one image.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +64,7 @@ impl Heads {
                     k: self.width,
                     a: queries[cut.first * dim + head * self.width..].as_ptr(),
                     lda: dim,
+                    ka: 1,
                     b: keys[panel * kernels.columns..].as_ptr(),
                     ldb: padded,
                     bias: std::ptr::null(),
@@ -75,7 +76,7 @@ impl Heads {
                 // SAFETY: the keys have `width` rows of `padded` columns, the queries `rows` of `dim`.
                 unsafe { kernels.float(&tile) }
             });
-            softmax(scores, padded, self.tokens, rows, scale);
+            softmax_rows(&mut scores[..rows * padded], padded, self.tokens, scale);
             let mut target = Target {
                 data: &mut out.data[head * self.width..],
                 stride: out.stride,
@@ -87,6 +88,7 @@ impl Heads {
                     k: self.tokens,
                     a: scores[cut.first * padded..].as_ptr(),
                     lda: padded,
+                    ka: 1,
                     b: values[panel * kernels.columns..].as_ptr(),
                     ldb: self.width,
                     bias: std::ptr::null(),
@@ -98,23 +100,6 @@ impl Heads {
                 // SAFETY: the values have T rows of `width` columns and a panel behind the last head's.
                 unsafe { kernels.float(&tile) }
             });
-        }
-    }
-}
-
-vectorised! {
-    /// The first `n` of each of `rows` rows to `softmax(scale · s)`.
-    fn softmax(s: &mut [f32], stride: usize, n: usize, rows: usize, scale: f32) {
-        for row in s.chunks_exact_mut(stride).take(rows) {
-            let row = &mut row[..n];
-            let max = simd::max(row);
-            for v in row.iter_mut() {
-                *v = simd::exp((*v - max) * scale);
-            }
-            let inverse = 1.0 / simd::sum(row);
-            for v in row.iter_mut() {
-                *v *= inverse;
-            }
         }
     }
 }

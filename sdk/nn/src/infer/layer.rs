@@ -122,6 +122,7 @@ impl Layer {
                         k: self.k,
                         a: x.data[cut.first * x.stride..].as_ptr(),
                         lda: x.stride,
+                        ka: 1,
                         b: panel.as_ptr(),
                         ldb: columns,
                         bias: self.bias[p * columns..][..columns].as_ptr(),

@@ -57,9 +57,11 @@ unsafe fn float_rows<const R: usize>(tile: &FloatTile) {
     // SAFETY: A has R rows of K, B has K rows of 16, C has R rows of 16, the bias 16 where it is not null.
     unsafe {
         // a distance that is known costs no instruction
-        let sums = match tile.ldb {
-            COLUMNS => float_sums::<R>(tile, COLUMNS),
-            ldb => float_sums::<R>(tile, ldb),
+        let sums = match (tile.ka, tile.ldb) {
+            (1, COLUMNS) => float_sums::<R, true>(tile, [tile.lda, 1, COLUMNS]),
+            (1, ldb) => float_sums::<R, true>(tile, [tile.lda, 1, ldb]),
+            (ROWS, COLUMNS) if tile.lda == 1 => float_sums::<R, true>(tile, [1, ROWS, COLUMNS]),
+            (ka, ldb) => float_sums::<R, false>(tile, [tile.lda, ka, ldb]),
         };
         for (r, sums) in sums.iter().enumerate() {
             for (half, sum) in sums.iter().enumerate() {
@@ -78,10 +80,15 @@ unsafe fn float_rows<const R: usize>(tile: &FloatTile) {
     }
 }
 
+/// `KNOWN` says that `ka` is a constant.
+///
 /// # Safety
-/// A has R rows of K, B has K rows of 16, `ldb` apart.
+/// A has R rows of K, `lda` apart, whose values are `ka` apart; B has K rows of 16, `ldb` apart.
 #[inline(always)]
-unsafe fn float_sums<const R: usize>(tile: &FloatTile, ldb: usize) -> [[__m256; 2]; R] {
+unsafe fn float_sums<const R: usize, const KNOWN: bool>(
+    tile: &FloatTile,
+    [lda, ka, ldb]: [usize; 3],
+) -> [[__m256; 2]; R] {
     // SAFETY: the caller's.
     unsafe {
         let mut sums = [[_mm256_setzero_ps(); 2]; R];
@@ -92,14 +99,20 @@ unsafe fn float_sums<const R: usize>(tile: &FloatTile, ldb: usize) -> [[__m256; 
                     _mm_prefetch::<_MM_HINT_T0>(ahead.advance(AHEAD));
                 }
                 (a, b) = (here(a), here(b));
-                float_step::<R>(&mut sums, a.add(step), tile.lda, b.add(step * ldb));
+                let at = if KNOWN { step * ka } else { 0 };
+                float_step::<R>(&mut sums, a.add(at), lda, b.add(step * ldb));
+                if !KNOWN {
+                    a = a.add(ka);
+                }
             }
-            a = a.add(STEPS);
+            if KNOWN {
+                a = a.add(STEPS * ka);
+            }
             b = b.add(STEPS * ldb);
         }
         for _ in 0..tile.k % STEPS {
-            float_step::<R>(&mut sums, a, tile.lda, b);
-            a = a.add(1);
+            float_step::<R>(&mut sums, a, lda, b);
+            a = a.add(ka);
             b = b.add(ldb);
         }
         sums

@@ -32,20 +32,36 @@ pub(super) unsafe fn int_wide(tile: &IntTile) {
 unsafe fn float_rows<const R: usize>(tile: &FloatTile) {
     // SAFETY: A has R rows of K, B has K rows of 32, C has R rows of 32, the bias 32 where it is not null.
     unsafe {
+        // a distance that is known costs no instruction
+        let sums = match (tile.lda, tile.ka) {
+            (lda, 1) => float_sums::<R>(tile, [lda, 1]),
+            (1, ka) => float_sums::<R>(tile, [1, ka]),
+            (lda, ka) => float_sums::<R>(tile, [lda, ka]),
+        };
+        store_float::<R>(tile, sums);
+    }
+}
+
+/// # Safety
+/// A has R rows of K, `lda` apart, whose values are `ka` apart; B has K rows of 32.
+#[inline(always)]
+unsafe fn float_sums<const R: usize>(tile: &FloatTile, [lda, ka]: [usize; 2]) -> [[__m512; 2]; R] {
+    // SAFETY: the caller's.
+    unsafe {
         let mut sums = [[_mm512_setzero_ps(); 2]; R];
         let (mut a, mut b, mut ahead) = (tile.a, tile.b, tile.ahead);
         for _ in 0..tile.k {
             let columns = [_mm512_loadu_ps(b), _mm512_loadu_ps(b.add(16))];
             for (r, sums) in sums.iter_mut().enumerate() {
-                let factor = _mm512_set1_ps(*a.add(r * tile.lda));
+                let factor = _mm512_set1_ps(*a.add(r * lda));
                 sums[0] = _mm512_fmadd_ps(factor, columns[0], sums[0]);
                 sums[1] = _mm512_fmadd_ps(factor, columns[1], sums[1]);
             }
             _mm_prefetch::<_MM_HINT_T0>(ahead.advance(1));
-            a = a.add(1);
+            a = a.add(ka);
             b = b.add(tile.ldb);
         }
-        store_float::<R>(tile, sums);
+        sums
     }
 }
 

@@ -81,6 +81,7 @@ mod x86 {
     unsafe fn rows<const R: usize>(tile: &FloatTile) {
         // SAFETY: A has R rows of K words, B has K rows of 32, and the caller answers for C and the bias. Vectors of bf16 and of words are the same bits.
         unsafe {
+            debug_assert_eq!(tile.ka, 1);
             let pairs = |words: __m512i| std::mem::transmute::<__m512i, __m512bh>(words);
             let mut sums = [[_mm512_setzero_ps(); 2]; R];
             let (mut a, mut b, mut ahead) = (tile.a.cast::<i32>(), tile.b, tile.ahead);

@@ -14,12 +14,14 @@ mod isa;
 mod neon;
 mod out;
 mod portable;
+mod strip;
 mod tile;
 mod transpose;
 
 pub(crate) use bf16::Pairs;
 pub use isa::Isa;
 pub(crate) use out::Out;
+pub(crate) use strip::strip;
 pub(crate) use tile::{Ahead, Cut, FloatTile, Form, IntTile, Kernels};
 pub(crate) use transpose::transpose;
 

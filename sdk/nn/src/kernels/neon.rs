@@ -38,7 +38,9 @@ unsafe fn float_rows<const R: usize>(tile: &FloatTile) {
     unsafe {
         let mut sums = [[vdupq_n_f32(0.0); VECTORS]; R];
         let mut b = tile.b;
-        for k in 0..tile.k / 4 {
+        // four values of a row are one load where they are neighbours
+        let in_fours = if tile.ka == 1 { tile.k / 4 } else { 0 };
+        for k in 0..in_fours {
             let mut factors = [vdupq_n_f32(0.0); R];
             for (r, factor) in factors.iter_mut().enumerate() {
                 *factor = vld1q_f32(tile.a.add(r * tile.lda + 4 * k));
@@ -49,10 +51,10 @@ unsafe fn float_rows<const R: usize>(tile: &FloatTile) {
             multiply_add::<3, R>(&mut sums, &factors, b.add(3 * tile.ldb));
             b = b.add(4 * tile.ldb);
         }
-        for k in tile.k / 4 * 4..tile.k {
+        for k in 4 * in_fours..tile.k {
             let mut factors = [vdupq_n_f32(0.0); R];
             for (r, factor) in factors.iter_mut().enumerate() {
-                *factor = vdupq_n_f32(*tile.a.add(r * tile.lda + k));
+                *factor = vdupq_n_f32(*tile.a.add(r * tile.lda + k * tile.ka));
             }
             multiply_add::<0, R>(&mut sums, &factors, b);
             b = b.add(tile.ldb);

@@ -37,7 +37,7 @@ unsafe fn float_rows<const R: usize>(tile: &FloatTile) {
         let b = unsafe { &*tile.b.add(k * tile.ldb).cast::<[f32; COLUMNS]>() };
         for (r, sums) in sums.iter_mut().enumerate() {
             // SAFETY: as above.
-            let a = unsafe { *tile.a.add(r * tile.lda + k) };
+            let a = unsafe { *tile.a.add(r * tile.lda + k * tile.ka) };
             for (sum, b) in sums.iter_mut().zip(b) {
                 *sum = multiply_add(a, *b, *sum);
             }

@@ -16,13 +16,18 @@ fn every_height_and_depth_equals_plain_sums() {
         let columns = kernels.columns;
         for rows in 1..=kernels.rows {
             for k in [1, 4, 7, 8, 9, 24, 67, 300] {
-                for (ldb, add, with_bias) in [
-                    (columns, false, true),
-                    (columns, true, false),
-                    (columns + 5, true, true),
+                let by_rows = [k + 3, 1];
+                for ([lda, ka], ldb, add, with_bias) in [
+                    (by_rows, columns, false, true),
+                    (by_rows, columns, true, false),
+                    (by_rows, columns + 5, true, true),
+                    ([1, kernels.rows], columns, false, true),
+                    ([1, kernels.rows + 3], columns, true, false),
+                    ([1, kernels.rows], columns + 5, true, true),
+                    ([2, 2 * kernels.rows], columns, false, false),
                 ] {
-                    let (lda, ldc) = (k + 3, columns + 2);
-                    let a = eighths(rows * lda, 1);
+                    let ldc = columns + 2;
+                    let a = eighths(rows * lda + k * ka, 1);
                     let b = eighths(k * ldb, 2);
                     let bias = eighths(columns, 3);
                     let before = eighths(rows * ldc, 4);
@@ -32,6 +37,7 @@ fn every_height_and_depth_equals_plain_sums() {
                         k,
                         a: a.as_ptr(),
                         lda,
+                        ka,
                         b: b.as_ptr(),
                         ldb,
                         bias: if with_bias {
@@ -51,7 +57,7 @@ fn every_height_and_depth_equals_plain_sums() {
                         let mut expected = f64::from(*before);
                         if column < columns {
                             let products = (0..k).map(|k| {
-                                f64::from(a[row * lda + k]) * f64::from(b[k * ldb + column])
+                                f64::from(a[row * lda + k * ka]) * f64::from(b[k * ldb + column])
                             });
                             expected = if add { expected } else { 0.0 };
                             expected += products.sum::<f64>();

@@ -23,6 +23,8 @@ pub(crate) struct FloatTile {
     pub(crate) a: *const f32,
     /// Distance between rows of A.
     pub(crate) lda: usize,
+    /// Distance between neighbours along K in A. The kernels are made for those where this or `lda` is 1; those of pairs take 1 alone.
+    pub(crate) ka: usize,
     pub(crate) b: *const f32,
     /// Distance between rows of B.
     pub(crate) ldb: usize,
@@ -141,7 +143,7 @@ pub(crate) struct Cut {
     pub(crate) first: usize,
     pub(crate) rows: usize,
     /// Which of the calls on the same panel it is.
-    index: usize,
+    pub(crate) index: usize,
     /// Calls on the same panel.
     of: usize,
 }

@@ -1,18 +1,10 @@
 //! Multi-head self-attention, <https://arxiv.org/abs/1706.03762>: `softmax(Q Kᵀ / √d) V` per head.
-//!
-//! The kernel keeps no `N × N` tensor: a task computes the scores of some query rows of one image in a small buffer, and the backward
-//! computes the probabilities again.
+
+mod cpu;
 
 use candle_core::{CpuStorage, CustomOp1, D, DType, Layout, Result, Shape, Tensor, bail};
-use rayon::prelude::*;
 
-use super::product::{Matrix, MatrixMut, product, rows, rows_mut};
-use super::scratch::scratch;
-use super::simd::{self, vectorised};
-use super::{OneByOne, has_kernel, slice, with_slice};
-
-/// Query rows of one task when there are fewer images than threads; fixed, so that results do not depend on the number of threads.
-const QUERY_ROWS: usize = 64;
+use super::{has_kernel, slice, with_slice};
 
 struct Attention {
     heads: usize,
@@ -98,142 +90,6 @@ pub(super) fn sizes(dims: &[usize], heads: usize) -> Result<(usize, Sizes)> {
             head_dim: dim / heads,
         },
     ))
-}
-
-vectorised! {
-    /// Rows of `s` to `softmax(scale · s)`.
-    fn softmax_rows(s: &mut [f32], n: usize, scale: f32) {
-        for row in s.chunks_exact_mut(n) {
-            let max = simd::max(row);
-            for v in row.iter_mut() {
-                *v = simd::exp((*v - max) * scale);
-            }
-            let inverse = 1.0 / simd::sum(row);
-            for v in row.iter_mut() {
-                *v *= inverse;
-            }
-        }
-    }
-}
-
-vectorised! {
-    /// `ds = p ∘ (dp - Σ p ∘ dp) · scale`, written over `dp`.
-    fn softmax_rows_grad(p: &[f32], dp: &mut [f32], n: usize, scale: f32) {
-        for (p, dp) in p.chunks_exact(n).zip(dp.chunks_exact_mut(n)) {
-            let mean = simd::dot(p, dp);
-            for (p, dp) in p.iter().zip(dp) {
-                *dp = p * (*dp - mean) * scale;
-            }
-        }
-    }
-}
-
-impl Sizes {
-    fn scale(&self) -> f32 {
-        1.0 / (self.head_dim as f32).sqrt()
-    }
-
-    /// Columns of Q (0), K (1) or V (2) of one head in an image's `[N, 3·D]`.
-    fn part<'a>(&self, qkv: &'a [f32], which: usize, head: usize) -> Matrix<'a> {
-        let start = which * self.dim + head * self.head_dim;
-        rows(&qkv[start..], self.tokens, self.head_dim, 3 * self.dim)
-    }
-
-    fn part_mut<'a>(&self, qkv: &'a mut [f32], which: usize, head: usize) -> MatrixMut<'a> {
-        let start = which * self.dim + head * self.head_dim;
-        rows_mut(&mut qkv[start..], self.tokens, self.head_dim, 3 * self.dim)
-    }
-
-    /// Probabilities of `count` query rows from `first` on, into `probs [count, N]`.
-    fn probabilities(
-        &self,
-        qkv: &[f32],
-        head: usize,
-        first: usize,
-        count: usize,
-        probs: &mut [f32],
-    ) {
-        let n = self.tokens;
-        let q = self.part(qkv, 0, head).subrows(first, count);
-        product(
-            rows_mut(probs, count, n, n),
-            q,
-            self.part(qkv, 1, head).transpose(),
-        );
-        softmax_rows(&mut *probs, n, self.scale());
-    }
-
-    fn forward(&self, qkv: &[f32], first: usize, out: &mut [f32], probs: &mut [f32]) {
-        let count = out.len() / self.dim;
-        let probs = &mut probs[..count * self.tokens];
-        for head in 0..self.heads {
-            self.probabilities(qkv, head, first, count, probs);
-            let start = head * self.head_dim;
-            product(
-                rows_mut(&mut out[start..], count, self.head_dim, self.dim),
-                rows(probs, count, self.tokens, self.tokens),
-                self.part(qkv, 2, head),
-            );
-        }
-    }
-
-    fn backward(&self, qkv: &[f32], grad: &[f32], dqkv: &mut [f32], scratch: &mut [f32]) {
-        let n = self.tokens;
-        let (p, dp) = scratch.split_at_mut(n * n);
-        for head in 0..self.heads {
-            let g = rows(&grad[head * self.head_dim..], n, self.head_dim, self.dim);
-            self.probabilities(qkv, head, 0, n, p);
-            product(
-                self.part_mut(dqkv, 2, head),
-                rows(p, n, n, n).transpose(),
-                g,
-            );
-            product(
-                rows_mut(dp, n, n, n),
-                g,
-                self.part(qkv, 2, head).transpose(),
-            );
-            softmax_rows_grad(&*p, &mut *dp, n, self.scale());
-            let ds = rows(dp, n, n, n);
-            product(self.part_mut(dqkv, 0, head), ds, self.part(qkv, 1, head));
-            product(
-                self.part_mut(dqkv, 1, head),
-                ds.transpose(),
-                self.part(qkv, 0, head),
-            );
-        }
-    }
-}
-
-impl Sizes {
-    /// Attention of every image of `qkv [B, N, 3·D]`, into `out [B, N, D]`.
-    pub(super) fn forward_into(&self, out: &mut [f32], qkv: &[f32]) {
-        let image = 3 * self.dim * self.tokens;
-        out.par_chunks_mut(self.tokens * self.dim)
-            .zip(qkv.par_chunks(image))
-            .one_by_one()
-            .for_each(|(out, qkv)| {
-                out.par_chunks_mut(QUERY_ROWS * self.dim)
-                    .enumerate()
-                    .one_by_one()
-                    .for_each_init(
-                        || scratch(QUERY_ROWS * self.tokens),
-                        |probs, (block, out)| self.forward(qkv, block * QUERY_ROWS, out, probs),
-                    );
-            });
-    }
-
-    /// Gradient of `qkv`, from that of the output.
-    pub(super) fn backward_into(&self, dqkv: &mut [f32], qkv: &[f32], grad: &[f32]) {
-        let image = 3 * self.dim * self.tokens;
-        dqkv.par_chunks_mut(image)
-            .zip(qkv.par_chunks(image).zip(grad.par_chunks(image / 3)))
-            .one_by_one()
-            .for_each_init(
-                || scratch(2 * self.tokens * self.tokens),
-                |scratch, (dqkv, (qkv, grad))| self.backward(qkv, grad, dqkv, scratch),
-            );
-    }
 }
 
 impl CustomOp1 for Attention {

@@ -46,14 +46,14 @@ pub fn gelu_reference(x: &Tensor, form: Gelu) -> Result<Tensor> {
 
 // 0.5 (1 + tanh u) = 1 / (1 + e^(-2u)).
 #[inline(always)]
-fn sigmoid_of_twice(u: f32) -> f32 {
-    1.0 / (1.0 + simd::exp(-2.0 * u))
+fn sigmoid_of_twice<const FMA: bool>(u: f32) -> f32 {
+    1.0 / (1.0 + simd::exp::<FMA>(-2.0 * u))
 }
 
 vectorised! {
     fn tanh_form(x: &[f32], y: &mut [f32]) {
         for (x, y) in x.iter().zip(y) {
-            *y = x * sigmoid_of_twice(SQRT_2_OVER_PI * (x + CUBIC * x * x * x));
+            *y = x * sigmoid_of_twice::<FMA>(SQRT_2_OVER_PI * (x + CUBIC * x * x * x));
         }
     }
 }
@@ -61,7 +61,7 @@ vectorised! {
 vectorised! {
     fn tanh_form_grad(x: &[f32], g: &[f32], dx: &mut [f32]) {
         for ((x, g), dx) in x.iter().zip(g).zip(dx) {
-            let s = sigmoid_of_twice(SQRT_2_OVER_PI * (x + CUBIC * x * x * x));
+            let s = sigmoid_of_twice::<FMA>(SQRT_2_OVER_PI * (x + CUBIC * x * x * x));
             let du = SQRT_2_OVER_PI * (1.0 + 3.0 * CUBIC * x * x);
             *dx = g * (s + x * 2.0 * s * (1.0 - s) * du);
         }
@@ -72,7 +72,7 @@ vectorised! {
     /// The value over `x`, and `g` times the derivative over `g`.
     fn tanh_form_both(x: &mut [f32], g: &mut [f32]) {
         for (x, g) in x.iter_mut().zip(g) {
-            let s = sigmoid_of_twice(SQRT_2_OVER_PI * (*x + CUBIC * *x * *x * *x));
+            let s = sigmoid_of_twice::<FMA>(SQRT_2_OVER_PI * (*x + CUBIC * *x * *x * *x));
             let du = SQRT_2_OVER_PI * (1.0 + 3.0 * CUBIC * *x * *x);
             *g *= s + *x * 2.0 * s * (1.0 - s) * du;
             *x *= s;
@@ -83,7 +83,7 @@ vectorised! {
 vectorised! {
     fn tanh_form_in_place(x: &mut [f32]) {
         for x in x {
-            *x *= sigmoid_of_twice(SQRT_2_OVER_PI * (*x + CUBIC * *x * *x * *x));
+            *x *= sigmoid_of_twice::<FMA>(SQRT_2_OVER_PI * (*x + CUBIC * *x * *x * *x));
         }
     }
 }
@@ -91,7 +91,7 @@ vectorised! {
 vectorised! {
     fn erf_form_in_place(x: &mut [f32]) {
         for x in x {
-            *x *= 0.5 * (1.0 + simd::erf(*x * std::f32::consts::FRAC_1_SQRT_2).0);
+            *x *= 0.5 * (1.0 + simd::erf::<FMA>(*x * std::f32::consts::FRAC_1_SQRT_2).0);
         }
     }
 }
@@ -99,7 +99,7 @@ vectorised! {
 vectorised! {
     fn erf_form(x: &[f32], y: &mut [f32]) {
         for (x, y) in x.iter().zip(y) {
-            *y = 0.5 * x * (1.0 + simd::erf(x * std::f32::consts::FRAC_1_SQRT_2).0);
+            *y = 0.5 * x * (1.0 + simd::erf::<FMA>(x * std::f32::consts::FRAC_1_SQRT_2).0);
         }
     }
 }
@@ -107,7 +107,7 @@ vectorised! {
 vectorised! {
     fn erf_form_both(x: &mut [f32], g: &mut [f32]) {
         for (x, g) in x.iter_mut().zip(g) {
-            let (erf, gauss) = simd::erf(*x * std::f32::consts::FRAC_1_SQRT_2);
+            let (erf, gauss) = simd::erf::<FMA>(*x * std::f32::consts::FRAC_1_SQRT_2);
             *g *= 0.5 * (1.0 + erf) + *x * DENSITY * gauss;
             *x *= 0.5 * (1.0 + erf);
         }
@@ -117,7 +117,7 @@ vectorised! {
 vectorised! {
     fn erf_form_grad(x: &[f32], g: &[f32], dx: &mut [f32]) {
         for ((x, g), dx) in x.iter().zip(g).zip(dx) {
-            let (erf, gauss) = simd::erf(x * std::f32::consts::FRAC_1_SQRT_2);
+            let (erf, gauss) = simd::erf::<FMA>(x * std::f32::consts::FRAC_1_SQRT_2);
             *dx = g * (0.5 * (1.0 + erf) + x * DENSITY * gauss);
         }
     }

@@ -18,6 +18,7 @@ mod scratch;
 #[cfg(all(feature = "metal", target_os = "macos"))]
 mod sdpa;
 pub(crate) mod simd;
+pub(crate) mod softmax;
 
 #[cfg(any(feature = "cuda", all(test, target_os = "linux")))]
 pub(crate) use attention::Sizes;

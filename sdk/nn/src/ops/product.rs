@@ -4,15 +4,18 @@
 //! The sum of an element runs over k in order, in blocks of a fixed depth that are added to the result one after the other. So its bits do not depend on
 //! how rows and columns are cut into tasks, and the cut may depend on the number of threads.
 
+mod left;
 mod packing;
+
+use std::marker::PhantomData;
 
 use rayon::prelude::*;
 
-use self::packing::{Packing, Panels, STRIDE};
+use self::left::Left;
+use self::packing::{Packing, Panels};
 use super::OneByOne;
-use super::scratch::scratch;
 use crate::compute::Precision;
-use crate::kernels::{Ahead, FloatTile, Kernels, Out};
+use crate::kernels::{Ahead, Cut, FloatTile, Kernels, Out};
 
 /// Rows of a task: packed, they fit in half of a second-level cache of 512 KiB.
 const TASK_ROWS: usize = 120;
@@ -33,11 +36,15 @@ pub(crate) struct Matrix<'a> {
 
 /// A row-major matrix inside a slice, to be written to.
 pub(crate) struct MatrixMut<'a> {
-    data: &'a mut [f32],
+    data: *mut f32,
     rows: usize,
     columns: usize,
     stride: usize,
+    borrowed: PhantomData<&'a mut [f32]>,
 }
+
+// SAFETY: its elements are borrowed, and no other matrix has one of them.
+unsafe impl Send for MatrixMut<'_> {}
 
 /// What a product is added to.
 #[derive(Clone, Copy, PartialEq)]
@@ -71,10 +78,11 @@ pub(crate) fn rows_mut(
 ) -> MatrixMut<'_> {
     assert!(fits(data.len(), n_rows, n_columns, stride));
     MatrixMut {
-        data,
+        data: data.as_mut_ptr(),
         rows: n_rows,
         columns: n_columns,
         stride,
+        borrowed: PhantomData,
     }
 }
 
@@ -132,87 +140,126 @@ impl Part {
     unsafe fn multiply(&self, target: Target<'_>, a: &Matrix, b: &Panels) {
         let kernels = &b.kernels;
         let [first, end] = self.rows;
-        let count = end - first;
-        let mut packed = (!b.packing.in_place(a)).then(|| scratch(count * STRIDE));
+        let cuts: Vec<Cut> = kernels.cuts(end - first).collect();
+        let mut left = Left::new(b.packing, a, first, &cuts, kernels);
         for (k, depth) in b.blocks() {
-            let (rows, lda) = match &mut packed {
-                Some(packed) => {
-                    b.packing.rows(packed, a, [first, count], [k, depth]);
-                    (&packed[..], STRIDE)
-                }
-                None => (&a.data[first * a.stride + k..], a.stride),
-            };
+            left.load([k, depth]);
+            let [lda, ka] = left.distances();
             for panel in self.panels[0]..self.panels[1] {
                 let values = b.panel((k, depth), panel);
-                for cut in kernels.cuts(count) {
-                    let tile = FloatTile {
-                        rows: cut.rows,
-                        k: depth,
-                        a: rows[cut.first * lda..].as_ptr(),
-                        lda,
-                        b: values.as_ptr(),
-                        ldb: kernels.columns,
-                        bias: std::ptr::null(),
-                        c: std::ptr::null_mut(),
-                        ldc: 0,
-                        add: false,
-                        ahead: Ahead::behind(values, depth, &cut),
-                    };
-                    let at = [first + cut.first, panel * kernels.columns];
-                    // SAFETY: the tile's rows of A and its panel of B are there, and the caller answers for C.
-                    unsafe { target.add(kernels, tile, at, k == 0) }
+                let column = panel * kernels.columns;
+                let width = kernels.columns.min(target.columns - column);
+                let bias = target.bias(column, width, k == 0);
+                let mut tile = FloatTile {
+                    rows: 0,
+                    k: depth,
+                    a: std::ptr::null(),
+                    lda,
+                    ka,
+                    b: values.as_ptr(),
+                    ldb: kernels.columns,
+                    bias: bias.as_ref().map_or(std::ptr::null(), |bias| bias.as_ptr()),
+                    c: std::ptr::null_mut(),
+                    ldc: target.stride,
+                    add: k > 0 || target.accum == Accum::Add,
+                    ahead: Ahead::behind(values, depth, &cuts[0]),
+                };
+                for cut in &cuts {
+                    tile.rows = cut.rows;
+                    tile.a = left.at(cut);
+                    // SAFETY: inside the matrix, for which the caller answers, as for A and B.
+                    unsafe {
+                        tile.c = target.at(first + cut.first, column);
+                        run(kernels, &tile, width);
+                    }
+                    tile.ahead.advance(depth);
                 }
             }
         }
     }
 }
 
-impl Target<'_> {
-    /// Runs a kernel whose result goes to a row and a column: with what the product is added to in the first block, and onto the block before in the
-    /// others.
-    ///
-    /// # Safety
-    /// A and B of the tile reach as far as it says, and nobody else uses its part of C.
-    #[inline]
-    unsafe fn add(
-        &self,
-        kernels: &Kernels,
-        mut tile: FloatTile,
-        [row, column]: [usize; 2],
-        first: bool,
-    ) {
-        let width = kernels.columns.min(self.columns - column);
-        let mut bias = [0.0; Kernels::MOST_COLUMNS];
-        if let (Accum::Bias(values), true) = (self.accum, first) {
-            bias[..width].copy_from_slice(&values[column..][..width]);
-            tile.bias = bias.as_ptr();
-        }
-        // SAFETY: inside the matrix, for which the caller answers.
-        let c = unsafe { self.data.add(row * self.stride + column) };
-        let out = Out {
-            c,
-            ldc: self.stride,
-            add: !first || self.accum == Accum::Add,
-        };
-        let run = |Out { c, ldc, add }| {
-            let tile = FloatTile {
-                c,
-                ldc,
-                add,
-                ..tile
-            };
-            // SAFETY: A and B are the caller's, C has room for a whole panel.
-            unsafe { kernels.float(&tile) }
-        };
+/// Runs a kernel for the first `width` columns of a panel.
+///
+/// # Safety
+/// A and B of the tile reach as far as it says, C has its rows of `width` columns, and nobody else uses them.
+#[inline(always)]
+unsafe fn run(kernels: &Kernels, tile: &FloatTile, width: usize) {
+    if width == kernels.columns {
         // SAFETY: the caller's.
-        unsafe { out.panel(kernels, [tile.rows, width], run) }
+        return unsafe { kernels.float(tile) };
+    }
+    let out = Out {
+        c: tile.c,
+        ldc: tile.ldc,
+        add: tile.add,
+    };
+    let call = |Out { c, ldc, add }| {
+        let tile = FloatTile {
+            c,
+            ldc,
+            add,
+            ..*tile
+        };
+        // SAFETY: A and B are the caller's, C has room for a whole panel.
+        unsafe { kernels.float(&tile) }
+    };
+    // SAFETY: the caller's.
+    unsafe { out.panel(kernels, [tile.rows, width], call) }
+}
+
+impl Target<'_> {
+    /// # Safety
+    /// The element is there.
+    unsafe fn at(&self, row: usize, column: usize) -> *mut f32 {
+        // SAFETY: the caller's.
+        unsafe { self.data.add(row * self.stride + column) }
+    }
+
+    /// What the first block of a sum is added to, in a whole panel.
+    fn bias(
+        &self,
+        column: usize,
+        width: usize,
+        first: bool,
+    ) -> Option<[f32; Kernels::MOST_COLUMNS]> {
+        let (Accum::Bias(values), true) = (self.accum, first) else {
+            return None;
+        };
+        let mut bias = [0.0; Kernels::MOST_COLUMNS];
+        bias[..width].copy_from_slice(&values[column..][..width]);
+        Some(bias)
     }
 }
 
-impl MatrixMut<'_> {
+impl<'a> MatrixMut<'a> {
+    /// Parts of `width` columns, side by side.
+    pub(crate) fn split_columns(self, width: usize) -> impl Iterator<Item = MatrixMut<'a>> {
+        assert!(self.columns.is_multiple_of(width));
+        (0..self.columns)
+            .step_by(width)
+            .map(move |column| MatrixMut {
+                // SAFETY: the column is there, and every part has elements of its own.
+                data: unsafe { self.data.add(column) },
+                columns: width,
+                ..self
+            })
+    }
+
+    /// `count` of its rows.
+    pub(crate) fn subrows(&mut self, first: usize, count: usize) -> MatrixMut<'_> {
+        assert!(first + count <= self.rows);
+        MatrixMut {
+            // SAFETY: the row is there, and `self` is borrowed as long as the part lives.
+            data: unsafe { self.data.add(first * self.stride) },
+            rows: count,
+            ..*self
+        }
+    }
+
     fn target<'b>(&mut self, accum: Accum<'b>) -> Target<'b> {
         Target {
-            data: self.data.as_mut_ptr(),
+            data: self.data,
             stride: self.stride,
             columns: self.columns,
             accum,
@@ -220,27 +267,63 @@ impl MatrixMut<'_> {
     }
 
     /// Whether there is nothing to sum; what is there has been replaced then.
-    fn is_done(&mut self, accum: Accum<'_>, a: &Matrix, b: &Matrix) -> bool {
-        assert!(a.columns == b.rows && self.rows == a.rows && self.columns == b.columns);
+    fn is_done(&mut self, accum: Accum<'_>, a: &Matrix, b: [usize; 2]) -> bool {
+        assert!([a.columns, self.columns] == b && self.rows == a.rows);
         if let Accum::Bias(bias) = accum {
             assert_eq!(bias.len(), self.columns);
         }
         if self.rows > 0 && self.columns > 0 && a.columns > 0 {
             return false;
         }
-        let rows = self.data.chunks_mut(self.stride.max(1)).take(self.rows);
-        rows.for_each(|row| match accum {
-            Accum::Replace => row[..self.columns].fill(0.0),
-            Accum::Add => {}
-            Accum::Bias(bias) => row[..self.columns].copy_from_slice(bias),
-        });
+        for row in 0..self.rows {
+            // SAFETY: the row is there and borrowed.
+            let row = unsafe {
+                std::slice::from_raw_parts_mut(self.data.add(row * self.stride), self.columns)
+            };
+            match accum {
+                Accum::Replace => row.fill(0.0),
+                Accum::Add => {}
+                Accum::Bias(bias) => row.copy_from_slice(bias),
+            }
+        }
         true
     }
 }
 
-/// `dst = a * b` on the calling thread, in f32.
-pub(crate) fn product(dst: MatrixMut<'_>, a: Matrix<'_>, b: Matrix<'_>) {
-    multiply(dst, Accum::Replace, [a, b], Packing::Whole, 1);
+/// A right factor that is packed once for several products on the calling thread, in f32.
+pub(crate) struct Factor<'a> {
+    b: Matrix<'a>,
+    panels: Panels,
+}
+
+impl<'a> Factor<'a> {
+    pub(crate) fn new(b: Matrix<'a>) -> Self {
+        let mut panels = Panels::whole(&b, Packing::Whole);
+        panels.pack(&b, 0, false);
+        Self { b, panels }
+    }
+
+    /// Its columns in whole panels.
+    pub(crate) fn padded(&self) -> usize {
+        self.panels.count * self.panels.kernels.columns
+    }
+
+    /// `dst = a * b`, or `dst += a * b`, or `dst = bias + a * b`. `dst` may have [`Factor::padded`] columns, the last of which become zero.
+    pub(crate) fn product(&self, mut dst: MatrixMut<'_>, accum: Accum<'_>, a: Matrix<'_>) {
+        let columns = match dst.columns == self.padded() {
+            true => self.padded(),
+            false => self.b.columns,
+        };
+        if dst.is_done(accum, &a, [self.b.rows, columns]) {
+            return;
+        }
+        let part = Part {
+            rows: [0, a.rows],
+            panels: [0, self.panels.count],
+        };
+        // SAFETY: the sizes were compared, and `dst` is ours.
+        unsafe { part.multiply(dst.target(accum), &a, &self.panels) }
+    }
 }
 
 /// `dst = a * b`, or `dst += a * b`, or `dst = bias + a * b`, over all threads of the current rayon pool. In bf16 both factors are rounded to it
@@ -267,7 +350,7 @@ fn multiply(
     packing: Packing,
     threads: usize,
 ) {
-    if dst.is_done(accum, &a, &b) {
+    if dst.is_done(accum, &a, [b.rows, b.columns]) {
         return;
     }
     let mut panels = Panels::new(&b, packing);

@@ -6,8 +6,9 @@ use pulp::{Arch, Simd, WithSimd};
 pub(crate) trait Kernel<A> {
     type Output;
 
-    /// Must be `#[inline(always)]`: only code that is inlined is compiled for the instruction set that was chosen.
-    fn call(args: A) -> Self::Output;
+    /// Must be `#[inline(always)]`: only code that is inlined is compiled for the instruction set that was chosen. `FMA` says that it has [`fused`]
+    /// products and sums.
+    fn call<const FMA: bool>(args: A) -> Self::Output;
 }
 
 struct Call<K, A>(A, std::marker::PhantomData<K>);
@@ -17,7 +18,10 @@ impl<K: Kernel<A>, A> WithSimd for Call<K, A> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _simd: S) -> K::Output {
-        K::call(self.0)
+        match S::IS_SCALAR {
+            true => K::call::<false>(self.0),
+            false => K::call::<true>(self.0),
+        }
     }
 }
 
@@ -27,7 +31,8 @@ pub(crate) fn run<K: Kernel<A>, A>(args: A) -> K::Output {
     Arch::new().dispatch(Call::<K, A>(args, std::marker::PhantomData))
 }
 
-/// A function whose body is compiled for every instruction set that `pulp` knows, and chosen among them when it is called.
+/// A function whose body is compiled for every instruction set that `pulp` knows, and chosen among them when it is called. The body may name the
+/// constant `FMA` of [`Kernel::call`].
 macro_rules! vectorised {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
         $(#[$meta])*
@@ -38,7 +43,7 @@ macro_rules! vectorised {
                 type Output = $crate::ops::simd::output!($($out)?);
 
                 #[inline(always)]
-                fn call(($($arg,)*): ($($type,)*)) -> Self::Output $body
+                fn call<const FMA: bool>(($($arg,)*): ($($type,)*)) -> Self::Output $body
             }
 
             $crate::ops::simd::run::<Body, _>(($($arg,)*))
@@ -57,35 +62,48 @@ macro_rules! output {
 
 pub(crate) use {output, vectorised};
 
-/// `e^x` by range reduction and a polynomial of degree 6 (Cephes `expf`); relative error below 2e-7 for |x| < 87, saturating outside.
+/// `a b + c`, rounded once with `FMA`. Without the instruction a function would stand in for it that takes a hundred times as long.
 #[inline(always)]
-pub(crate) fn exp(x: f32) -> f32 {
+pub(crate) fn fused<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FMA { a.mul_add(b, c) } else { a * b + c }
+}
+
+/// `e^x` by range reduction and a polynomial (Cephes `expf`); relative error below 2e-7 for |x| < 87, saturating outside.
+#[inline(always)]
+pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer, left in the low bits
     let x = x.clamp(-87.0, 88.0);
-    let rounded = x * std::f32::consts::LOG2_E + ROUND;
+    let rounded = fused::<FMA>(x, std::f32::consts::LOG2_E, ROUND);
     let n = rounded - ROUND;
-    let r = x - n * 0.693_359_4 - n * -2.121_944_4e-4;
+    let r = fused::<FMA>(n, -0.693_359_4, x);
+    let r = fused::<FMA>(n, 2.121_944_4e-4, r);
     let mut p = 1.987_569_1e-4;
-    p = p * r + 1.398_199_9e-3;
-    p = p * r + 8.333_452e-3;
-    p = p * r + 4.166_579_6e-2;
-    p = p * r + 1.666_666_5e-1;
-    p = p * r + 0.5;
-    p = p * r * r + r + 1.0;
-    let scale = f32::from_bits((rounded.to_bits() << 23).wrapping_add(127 << 23));
-    p * scale
+    for coefficient in [
+        1.398_199_9e-3,
+        8.333_452e-3,
+        4.166_579_6e-2,
+        1.666_666_5e-1,
+        0.5,
+        1.0,
+        1.0,
+    ] {
+        p = fused::<FMA>(p, r, coefficient);
+    }
+    // times 2^n: p is within [0.7, 1.42], where that is a sum of exponents
+    f32::from_bits(p.to_bits().wrapping_add(rounded.to_bits() << 23))
 }
 
 /// `erf(x)` after Abramowitz and Stegun 7.1.26; absolute error below 2e-7. Returns `(erf(x), e^(-x^2))`, since its derivative needs the latter.
 #[inline(always)]
-pub(crate) fn erf(x: f32) -> (f32, f32) {
+pub(crate) fn erf<const FMA: bool>(x: f32) -> (f32, f32) {
     let a = x.abs();
-    let gauss = exp(-a * a);
-    let t = 1.0 / (1.0 + 0.327_591_1 * a);
-    let poly = ((((1.061_405_4 * t - 1.453_152) * t + 1.421_413_7) * t - 0.284_496_74) * t
-        + 0.254_829_6)
-        * t;
-    ((1.0 - poly * gauss).copysign(x), gauss)
+    let gauss = exp::<FMA>(-a * a);
+    let t = 1.0 / fused::<FMA>(0.327_591_1, a, 1.0);
+    let mut poly = 1.061_405_4;
+    for coefficient in [-1.453_152, 1.421_413_7, -0.284_496_74, 0.254_829_6] {
+        poly = fused::<FMA>(poly, t, coefficient);
+    }
+    (fused::<FMA>(-poly * t, gauss, 1.0).copysign(x), gauss)
 }
 
 /// Sum of a slice in sixteen running sums, so that it vectorises and does not depend on the vector width.
@@ -144,8 +162,20 @@ mod tests {
         for i in -8600..8800 {
             let x = i as f32 * 0.01;
             let want = (x as f64).exp();
-            assert!(((super::exp(x) as f64) / want - 1.0).abs() < 3e-7, "{x}");
+            for got in [super::exp::<true>(x), super::exp::<false>(x)] {
+                assert!((got as f64 / want - 1.0).abs() < 3e-7, "{x}");
+            }
         }
+    }
+
+    #[test]
+    fn exp_saturates_and_passes_nan_on() {
+        for far in [88.5, 1e30, f32::INFINITY] {
+            let (most, least) = (super::exp::<true>(far), super::exp::<true>(-far));
+            assert_eq!(most, super::exp::<true>(88.0));
+            assert!(least > 0.0 && least < 2e-38, "{least:e}");
+        }
+        assert!(super::exp::<true>(f32::NAN).is_nan() && super::exp::<false>(f32::NAN).is_nan());
     }
 
     #[test]
@@ -159,9 +189,10 @@ mod tests {
                 total += term / (2 * n + 1) as f64;
             }
             let want = total * 2.0 / std::f64::consts::PI.sqrt();
-            let (got, gauss) = super::erf(x as f32);
-            assert!((got as f64 - want).abs() < 4e-7, "{x}: {got} {want}");
-            assert!((gauss as f64 - (-x * x).exp()).abs() < 4e-7);
+            for (got, gauss) in [super::erf::<true>(x as f32), super::erf::<false>(x as f32)] {
+                assert!((got as f64 - want).abs() < 4e-7, "{x}: {got} {want}");
+                assert!((gauss as f64 - (-x * x).exp()).abs() < 4e-7);
+            }
         }
     }
 

@@ -5,19 +5,16 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::Matrix;
+use super::left::round;
 use crate::compute::Precision;
 use crate::kernels::{Isa, Kernels, Pairs, transpose};
 use crate::ops::scratch::{Scratch, scratch};
-use crate::ops::simd::vectorised;
 
 /// Words along K between two visits of the result: a panel of B is then 64 KiB at most.
 pub(super) const DEPTH: usize = 512;
 
 /// Distance between packed rows of A.
 pub(super) const STRIDE: usize = DEPTH + 16;
-
-/// Rows that are multiples of so many values apart (4 KiB) share one set of a first-level cache, which holds eight of them.
-pub(super) const SAME_SET: usize = 1024;
 
 /// Words of B that are packed before they are used: 4 MiB, so that they are still in the last-level cache then.
 const PACKED: usize = 1 << 20;
@@ -55,11 +52,6 @@ impl Packing {
         }
     }
 
-    /// Whether a row of values is read where it is.
-    pub(super) fn in_place(self, a: &Matrix) -> bool {
-        matches!(self, Self::Whole) && !a.transposed && !a.stride.is_multiple_of(SAME_SET)
-    }
-
     /// Values in a word.
     fn values(self) -> usize {
         match self {
@@ -71,9 +63,9 @@ impl Packing {
     /// Words `k..k + depth` of rows `first..first + count` of A, row-major, [`STRIDE`] apart.
     pub(super) fn rows(self, to: &mut [f32], a: &Matrix, rows: [usize; 2], [k, depth]: [usize; 2]) {
         match self {
-            Self::Whole => a.put_rows((to, STRIDE), rows, [k, depth]),
+            Self::Whole => a.put_rows(to, rows, [k, depth]),
             Self::Rounded => {
-                a.put_rows((&mut *to, STRIDE), rows, [k, depth]);
+                a.put_rows(&mut *to, rows, [k, depth]);
                 let packed = to.chunks_exact_mut(STRIDE).take(rows[1]);
                 packed.for_each(|row| round(&mut row[..depth]));
             }
@@ -98,18 +90,10 @@ impl Packing {
 }
 
 impl Matrix<'_> {
-    /// Columns `k..k + depth` of rows `first..first + count`, row-major, at a stride.
-    fn put_rows(
-        &self,
-        (to, stride): (&mut [f32], usize),
-        [first, count]: [usize; 2],
-        [k, depth]: [usize; 2],
-    ) {
-        if self.transposed {
-            let from = &self.data[k * self.stride + first..];
-            return transpose((to, stride), (from, self.stride), [depth, count]);
-        }
-        for (row, to) in to.chunks_exact_mut(stride).take(count).enumerate() {
+    /// Columns `k..k + depth` of rows `first..first + count` of a matrix that is not transposed, [`STRIDE`] apart.
+    fn put_rows(&self, to: &mut [f32], [first, count]: [usize; 2], [k, depth]: [usize; 2]) {
+        debug_assert!(!self.transposed);
+        for (row, to) in to.chunks_exact_mut(STRIDE).take(count).enumerate() {
             let from = &self.data[(first + row) * self.stride + k..][..depth];
             to[..depth].copy_from_slice(from);
         }
@@ -210,18 +194,6 @@ impl Matrix<'_> {
     }
 }
 
-vectorised! {
-    /// Values to the nearest ones of bf16, of two as near to the one that ends in a zero bit.
-    fn round(values: &mut [f32]) {
-        for value in values {
-            let bits = value.to_bits();
-            let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000;
-            // of NaN the rounding could carry into the sign
-            *value = if value.is_nan() { f32::NAN } else { f32::from_bits(rounded) };
-        }
-    }
-}
-
 /// Whole rows of a panel of N columns, from where each begins.
 fn copy_rows<'a, const N: usize>(to: &mut [f32], rows: impl Iterator<Item = &'a [f32]>) {
     for (to, from) in to.as_chunks_mut::<N>().0.iter_mut().zip(rows) {
@@ -248,12 +220,21 @@ pub(super) struct Panels {
 impl Panels {
     /// Room for whole blocks of about [`PACKED`] words, or for all of `b`.
     pub(super) fn new(b: &Matrix, packing: Packing) -> Self {
+        Self::with_room(b, packing, PACKED)
+    }
+
+    /// Room for all of `b`.
+    pub(super) fn whole(b: &Matrix, packing: Packing) -> Self {
+        Self::with_room(b, packing, usize::MAX)
+    }
+
+    fn with_room(b: &Matrix, packing: Packing, words: usize) -> Self {
         let kernels = packing.kernels();
         let count = b.columns.div_ceil(kernels.columns);
         let padded = count * kernels.columns;
-        let blocks = (PACKED / (DEPTH * padded)).max(1);
         let all = b.rows.div_ceil(packing.values());
-        let room = (blocks * DEPTH).min(all);
+        let blocks = words / (DEPTH * padded).max(1);
+        let room = blocks.max(1).saturating_mul(DEPTH).min(all);
         let memory = scratch(room * padded + LINE);
         // A pointer to f32 can always be aligned so.
         let start = memory.as_ptr().align_offset(LINE * size_of::<f32>());

@@ -2,7 +2,8 @@
 
 use half::bf16;
 
-use super::packing::{DEPTH, SAME_SET};
+use super::left::{Place, SAME_SET};
+use super::packing::{DEPTH, STRIDE};
 use super::*;
 
 fn noise(seed: u32, len: usize) -> Vec<f32> {
@@ -147,7 +148,12 @@ fn rows_that_share_a_set_of_the_cache_are_packed() {
     let data = noise(5, 30 * SAME_SET);
     let a = rows(&data, 30, 1000, SAME_SET);
     let packing = Packing::Whole;
-    assert!(!packing.in_place(&a) && packing.in_place(&rows(&data, 30, 1000, SAME_SET - 8)));
+    let kernels = packing.kernels();
+    let cuts: Vec<_> = kernels.cuts(30).collect();
+    let place = |a: &Matrix| Place::of(packing, a, &cuts, kernels.rows);
+    assert!(matches!(place(&a), Place::Rows(_)));
+    let other = rows(&data, 30, 1000, SAME_SET - 8);
+    assert!(matches!(place(&other), Place::There));
     let mut packed = vec![0.0; 20 * STRIDE];
     packing.rows(&mut packed, &a, [10, 20], [DEPTH, 488]);
     assert_eq!(packed[19 * STRIDE + 487], data[29 * SAME_SET + DEPTH + 487]);
