@@ -1,6 +1,7 @@
 //! Times the ops of one block, forward and backward, and the products behind `linear`.
 //!
-//! `cargo run --release -p ssl-edge-nn --example ops_time -- BATCH TOKENS THREADS [WIDTH HEADS]`, of ViT-S unless told
+//! `cargo run --release -p ssl-edge-nn --example ops_time -- BATCH TOKENS THREADS [WIDTH HEADS]`, of ViT-S unless told; with `ONLY=attention` in the
+//! environment that op alone
 
 use std::time::Instant;
 
