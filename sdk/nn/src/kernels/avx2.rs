@@ -17,13 +17,19 @@ pub(super) const COLUMNS: usize = 16;
 /// Steps along K between two tests of a loop.
 const STEPS: usize = 8;
 
+/// The same where rows of A are neighbours: distances of more steps along K than these take an instruction.
+const FEWER_STEPS: usize = 4;
+
 /// Steps along K between two requests to the near cache.
 const AHEAD: usize = 4;
 
 /// # Safety
 /// AVX2 and FMA are there, and see [`super::tile::Kernels::float`].
 pub(super) unsafe fn float(tile: &FloatTile) {
-    by_height!(tile, float_rows, [1 2 3 4 5 6]);
+    match tile.ka {
+        1 => by_height!(tile, float_rows, [1 2 3 4 5 6]),
+        _ => by_height!(tile, float_columns, [1 2 3 4 5 6]),
+    }
 }
 
 /// # Safety
@@ -52,17 +58,72 @@ fn here<T>(mut pointer: *const T) -> *const T {
     pointer
 }
 
+/// Of rows of A whose values are neighbours.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn float_rows<const R: usize>(tile: &FloatTile) {
-    // SAFETY: A has R rows of K, B has K rows of 16, C has R rows of 16, the bias 16 where it is not null.
+    // SAFETY: A has R rows of K, B has K rows of 16, and the caller answers for C and the bias.
     unsafe {
         // a distance that is known costs no instruction
-        let sums = match (tile.ka, tile.ldb) {
-            (1, COLUMNS) => float_sums::<R, true>(tile, [tile.lda, 1, COLUMNS]),
-            (1, ldb) => float_sums::<R, true>(tile, [tile.lda, 1, ldb]),
-            (ROWS, COLUMNS) if tile.lda == 1 => float_sums::<R, true>(tile, [1, ROWS, COLUMNS]),
-            (ka, ldb) => float_sums::<R, false>(tile, [tile.lda, ka, ldb]),
+        let sums = match tile.ldb {
+            COLUMNS => float_sums::<R, STEPS>(tile, [tile.lda, 1, COLUMNS]),
+            ldb => float_sums::<R, STEPS>(tile, [tile.lda, 1, ldb]),
         };
+        store_float(tile, sums);
+    }
+}
+
+/// Of rows of A that are neighbours.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn float_columns<const R: usize>(tile: &FloatTile) {
+    // SAFETY: as above.
+    unsafe {
+        let sums = match (tile.lda, tile.ldb) {
+            (1, COLUMNS) => float_sums::<R, FEWER_STEPS>(tile, [1, tile.ka, COLUMNS]),
+            (lda, ldb) => float_sums::<R, FEWER_STEPS>(tile, [lda, tile.ka, ldb]),
+        };
+        store_float(tile, sums);
+    }
+}
+
+/// # Safety
+/// A has R rows of K, `lda` apart, whose values are `ka` apart; B has K rows of 16, `ldb` apart.
+#[inline(always)]
+unsafe fn float_sums<const R: usize, const STEPS: usize>(
+    tile: &FloatTile,
+    [lda, ka, ldb]: [usize; 3],
+) -> [[__m256; 2]; R] {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut sums = [[_mm256_setzero_ps(); 2]; R];
+        let (mut a, mut b, mut ahead) = (tile.a, tile.b, tile.ahead);
+        for _ in 0..tile.k / STEPS {
+            for step in 0..STEPS {
+                if step % AHEAD == 0 {
+                    _mm_prefetch::<_MM_HINT_T0>(ahead.advance(AHEAD));
+                }
+                (a, b) = (here(a), here(b));
+                float_step::<R>(&mut sums, a.add(step * ka), lda, b.add(step * ldb));
+            }
+            a = a.add(STEPS * ka);
+            b = b.add(STEPS * ldb);
+        }
+        for _ in 0..tile.k % STEPS {
+            float_step::<R>(&mut sums, a, lda, b);
+            a = a.add(ka);
+            b = b.add(ldb);
+        }
+        sums
+    }
+}
+
+/// Adds the bias and what is there, where the tile says so.
+///
+/// # Safety
+/// C has R rows of 16, the bias 16 values where it is not null.
+#[inline(always)]
+unsafe fn store_float<const R: usize>(tile: &FloatTile, sums: [[__m256; 2]; R]) {
+    // SAFETY: the caller's.
+    unsafe {
         for (r, sums) in sums.iter().enumerate() {
             for (half, sum) in sums.iter().enumerate() {
                 let n = 8 * half;
@@ -77,45 +138,6 @@ unsafe fn float_rows<const R: usize>(tile: &FloatTile) {
                 _mm256_storeu_ps(c, value);
             }
         }
-    }
-}
-
-/// `KNOWN` says that `ka` is a constant.
-///
-/// # Safety
-/// A has R rows of K, `lda` apart, whose values are `ka` apart; B has K rows of 16, `ldb` apart.
-#[inline(always)]
-unsafe fn float_sums<const R: usize, const KNOWN: bool>(
-    tile: &FloatTile,
-    [lda, ka, ldb]: [usize; 3],
-) -> [[__m256; 2]; R] {
-    // SAFETY: the caller's.
-    unsafe {
-        let mut sums = [[_mm256_setzero_ps(); 2]; R];
-        let (mut a, mut b, mut ahead) = (tile.a, tile.b, tile.ahead);
-        for _ in 0..tile.k / STEPS {
-            for step in 0..STEPS {
-                if step % AHEAD == 0 {
-                    _mm_prefetch::<_MM_HINT_T0>(ahead.advance(AHEAD));
-                }
-                (a, b) = (here(a), here(b));
-                let at = if KNOWN { step * ka } else { 0 };
-                float_step::<R>(&mut sums, a.add(at), lda, b.add(step * ldb));
-                if !KNOWN {
-                    a = a.add(ka);
-                }
-            }
-            if KNOWN {
-                a = a.add(STEPS * ka);
-            }
-            b = b.add(STEPS * ldb);
-        }
-        for _ in 0..tile.k % STEPS {
-            float_step::<R>(&mut sums, a, lda, b);
-            a = a.add(ka);
-            b = b.add(ldb);
-        }
-        sums
     }
 }
 

@@ -98,3 +98,26 @@ fn cuts_cover_all_rows_once_in_calls_of_nearly_one_height() {
         }
     }
 }
+
+#[test]
+fn strips_are_columns_of_their_rows() {
+    let from = eighths(40 * 50, 5);
+    for height in [4, 5, 6, 12] {
+        for width in 1..=height {
+            for (at, steps) in [(0, 1), (3, 17), (50 * 24, 16), (50 * 40 - width, 1)] {
+                let mut to = vec![0.0; steps * height];
+                strip((&mut to, height), (&from[at..], 50), [steps, width]);
+                for (k, row) in to.chunks(height).enumerate() {
+                    assert_eq!(row[..width], from[at + 50 * k..][..width], "{height} {k}");
+                }
+            }
+        }
+    }
+    let mut ends_with_the_slice = vec![0.0; 2 * 12];
+    strip(
+        (&mut ends_with_the_slice, 12),
+        (&from[..50 + 7], 50),
+        [2, 7],
+    );
+    assert_eq!(ends_with_the_slice[12..][..7], from[50..][..7]);
+}

@@ -49,30 +49,11 @@ pub type PathFactors = [Vec<f32>; 2];
 ///
 /// Parameters' gradients reach [`crate::backward`] only, not [`Tensor::backward`].
 pub fn block(x: &Tensor, params: &Arc<BlockParams>, paths: Option<&PathFactors>) -> Result<Tensor> {
-    if !has_kernel(x) || params.fc1.weight.dtype() != DType::F32 {
-        return block_reference(x, params, paths);
-    }
-    let sizes = sizes(x.dims(), params.heads)?;
-    params.check(&sizes)?;
-    if paths.is_some_and(|paths| paths.iter().any(|p| p.len() != x.dims()[0])) {
-        bail!("block: one factor per image and branch is needed")
-    }
-    #[cfg(feature = "cuda")]
-    if x.device().is_cuda() {
-        return fused_on_gpu(
-            x,
-            std::slice::from_ref(params),
-            paths.map(std::slice::from_ref),
-            sizes,
-        );
-    }
-    let op = Fused::new(params.clone(), paths.cloned());
-    // One trained parameter stands for all: it connects the op to the graph where `x` alone would not.
-    let anchor = params.trained().next().unwrap_or(&params.norm1.weight);
-    x.contiguous()?.apply_op2(anchor, op)
+    let paths = paths.map_or(&[][..], std::slice::from_ref);
+    blocks(x, std::slice::from_ref(params), paths)
 }
 
-/// Blocks of one width after each other; `paths` are the factors of every block, or none at all. On a GPU this is one operation.
+/// Blocks of one width after each other, where there are kernels as one operation; `paths` are the factors of every block, or none at all.
 pub fn blocks(x: &Tensor, params: &[Arc<BlockParams>], paths: &[PathFactors]) -> Result<Tensor> {
     if !paths.is_empty() && paths.len() != params.len() {
         bail!(
@@ -81,23 +62,43 @@ pub fn blocks(x: &Tensor, params: &[Arc<BlockParams>], paths: &[PathFactors]) ->
             params.len()
         )
     }
+    let Some(first) = params.first() else {
+        return Ok(x.clone());
+    };
+    let in_f32 = |p: &Arc<BlockParams>| p.fc1.weight.dtype() == DType::F32;
+    if !has_kernel(x) || !params.iter().all(in_f32) {
+        let mut x = x.clone();
+        for (i, params) in params.iter().enumerate() {
+            x = block_reference(&x, params, paths.get(i))?;
+        }
+        return Ok(x);
+    }
+    let sizes = sizes(x.dims(), first.heads)?;
+    for p in params {
+        p.check(&sizes)?;
+    }
+    let few = |paths: &PathFactors| paths.iter().any(|p| p.len() != x.dims()[0]);
+    if paths.iter().any(few) || params.iter().any(|p| p.heads != first.heads) {
+        bail!("blocks: one factor per image and branch and equal heads are needed")
+    }
     #[cfg(feature = "cuda")]
-    if let (true, Some(first)) = (has_kernel(x) && x.device().is_cuda(), params.first()) {
-        let sizes = sizes(x.dims(), first.heads)?;
-        for p in params {
-            p.check(&sizes)?;
-        }
-        let few = |paths: &PathFactors| paths.iter().any(|p| p.len() != x.dims()[0]);
-        if paths.iter().any(few) || params.iter().any(|p| p.heads != first.heads) {
-            bail!("blocks: one factor per image and branch and equal heads are needed")
-        }
+    if x.device().is_cuda() {
         return fused_on_gpu(x, params, (!paths.is_empty()).then_some(paths), sizes);
     }
-    let mut x = x.clone();
-    for (i, params) in params.iter().enumerate() {
-        x = block(&x, params, paths.get(i))?;
+    let fused = |x: &Tensor, blocks: std::ops::Range<usize>| {
+        let paths = paths.get(blocks.clone()).unwrap_or(&[]);
+        let params = &params[blocks];
+        // One trained parameter stands for all: it connects the op to the graph where `x` alone would not.
+        let anchor = params.iter().find_map(|p| p.trained().next());
+        let anchor = anchor.unwrap_or(&params[0].norm1.weight);
+        x.contiguous()?.apply_op2(anchor, Fused::new(params, paths))
+    };
+    // Of blocks that nothing is learnt in or before, nothing is kept.
+    let frozen = |p: &&Arc<BlockParams>| p.trained().next().is_none();
+    match params.iter().take_while(frozen).count() {
+        n if 0 < n && n < params.len() && !x.track_op() => fused(&fused(x, 0..n)?, n..params.len()),
+        _ => fused(x, 0..params.len()),
     }
-    Ok(x)
 }
 
 #[cfg(feature = "cuda")]
@@ -249,157 +250,4 @@ impl BlockParams {
 }
 
 #[cfg(test)]
-mod tests {
-    use candle_core::Var;
-
-    use super::super::check::{kernel_equals_reference, random};
-    use super::*;
-    use crate::compute::{Precision, autocast};
-
-    /// `x`, then the parameters in the order of [`BlockParams::affines`], weight before bias.
-    fn args(b: usize, t: usize, d: usize, h: usize) -> Result<Vec<Tensor>> {
-        let shapes = [
-            vec![b, t, d],
-            vec![d],
-            vec![d],
-            vec![3 * d, d],
-            vec![3 * d],
-            vec![d, d],
-            vec![d],
-            vec![d],
-            vec![d],
-            vec![h, d],
-            vec![h],
-            vec![d, h],
-            vec![d],
-        ];
-        let shapes = shapes.iter().enumerate();
-        shapes
-            .map(|(i, shape)| {
-                random(shape, i as u64)? / (*shape.last().unwrap_or(&1) as f64).powf(0.25)
-            })
-            .collect()
-    }
-
-    fn params(args: &[Tensor], heads: usize, gelu: Gelu) -> Arc<BlockParams> {
-        let affine = |i: usize| Affine {
-            weight: args[1 + 2 * i].clone(),
-            bias: args[2 + 2 * i].clone(),
-        };
-        Arc::new(BlockParams {
-            norm1: affine(0),
-            qkv: affine(1),
-            proj: affine(2),
-            norm2: affine(3),
-            fc1: affine(4),
-            fc2: affine(5),
-            heads,
-            gelu,
-            eps: 1e-6,
-        })
-    }
-
-    #[test]
-    fn equals_the_single_ops_in_f64() -> Result<()> {
-        let paths = [vec![0.0, 1.25, 1.25], vec![2.0, 0.0, 2.0]];
-        for (b, t, d, h, heads) in [(1, 1, 4, 8, 1), (3, 70, 48, 192, 3), (3, 5, 12, 20, 2)] {
-            for gelu in [Gelu::Tanh, Gelu::Erf] {
-                for paths in [None, (b == 3).then_some(&paths)] {
-                    kernel_equals_reference(
-                        &|a| block(&a[0], &params(a, heads, gelu), paths),
-                        &|a| block_reference(&a[0], &params(a, heads, gelu), paths),
-                        &args(b, t, d, h)?,
-                        2e-5,
-                    )?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    #[test]
-    fn in_bf16_it_is_the_block_but_for_rounding() -> Result<()> {
-        let args = args(3, 37, 48, 96)?;
-        let run = |precision| -> Result<Vec<Tensor>> {
-            let vars: Vec<Var> = args.iter().map(Var::from_tensor).collect::<Result<_>>()?;
-            let tensors: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
-            let params = params(&tensors, 3, Gelu::Tanh);
-            let y = autocast(precision, || block(&tensors[0], &params, None))?;
-            let grads = crate::backward(&y.sqr()?.sum_all()?)?;
-            let grads = vars
-                .iter()
-                .map(|v| grads.get(v).expect("a gradient").clone());
-            Ok([y].into_iter().chain(grads).collect())
-        };
-        let pairs = run(Precision::Bf16)?.into_iter().zip(run(Precision::F32)?);
-        for (i, (got, want)) in pairs.enumerate() {
-            let largest = |t: &Tensor| t.abs()?.max_all()?.to_scalar::<f32>();
-            let off = largest(&(&got - &want)?)? / largest(&want)?;
-            assert!((1e-5..2e-2).contains(&off), "output {i}: {off:e}");
-        }
-        Ok(())
-    }
-
-    #[test]
-    fn the_first_token_alone_is_the_blocks() -> Result<()> {
-        let paths = [vec![0.0, 1.25, 1.25], vec![2.0, 0.0, 2.0]];
-        for paths in [None, Some(&paths)] {
-            kernel_equals_reference(
-                &|a| block_first_token(&a[0], &params(a, 3, Gelu::Tanh), paths),
-                &|a| block_reference(&a[0], &params(a, 3, Gelu::Tanh), paths)?.narrow(1, 0, 1),
-                &args(3, 37, 48, 96)?,
-                2e-5,
-            )?;
-        }
-        Ok(())
-    }
-
-    #[test]
-    fn weights_used_twice_sum_their_gradients_and_a_graph_can_be_walked_again() -> Result<()> {
-        let args = args(2, 6, 12, 24)?;
-        let twice = |f: &dyn Fn(&Tensor) -> Result<Tensor>, x: &Tensor| f(&f(x)?);
-        kernel_equals_reference(
-            &|a| twice(&|x| block(x, &params(a, 2, Gelu::Tanh), None), &a[0]),
-            &|a| {
-                twice(
-                    &|x| block_reference(x, &params(a, 2, Gelu::Tanh), None),
-                    &a[0],
-                )
-            },
-            &args,
-            5e-5,
-        )?;
-        let weight = candle_core::Var::from_tensor(&args[3])?;
-        let mut all = args.clone();
-        all[3] = weight.as_tensor().clone();
-        let loss = block(&all[0], &params(&all, 2, Gelu::Tanh), None)?
-            .sqr()?
-            .sum_all()?;
-        let walk = || -> Result<Vec<Vec<f32>>> {
-            crate::backward(&loss)?
-                .get(&weight)
-                .expect("a gradient")
-                .to_vec2()
-        };
-        assert_eq!(walk()?, walk()?);
-        let error = loss
-            .backward()
-            .expect_err("parameters need our own backward pass");
-        assert!(
-            error.to_string().contains("ssl_edge_nn::backward"),
-            "{error}"
-        );
-        Ok(())
-    }
-
-    #[test]
-    fn parameters_that_do_not_fit_are_errors() -> Result<()> {
-        let mut wrong = args(1, 2, 8, 16)?;
-        wrong[9] = random(&[16, 9], 1)?;
-        assert!(block(&wrong[0], &params(&wrong, 2, Gelu::Tanh), None).is_err());
-        let right = args(1, 2, 8, 16)?;
-        let few = [vec![1.0], vec![]];
-        assert!(block(&right[0], &params(&right, 2, Gelu::Tanh), Some(&few)).is_err());
-        Ok(())
-    }
-}
+mod tests;

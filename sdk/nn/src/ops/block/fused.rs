@@ -1,8 +1,9 @@
-//! The block's CPU kernel: forward and backward by hand, in buffers that are used again.
+//! The CPU kernel of blocks after each other: forward and backward by hand, in buffers that are used again.
 //!
-//! It keeps 9 values per channel and token for the backward (`qkv`, the attended values, `x₁`, the MLP's hidden ones) where the
+//! It keeps 10 values per channel and token and block for the backward (the input, `qkv`, the attended values, `x₁`, the MLP's hidden ones) where the
 //! separate ops keep 18, and adds residuals and parameter gradients where they are computed. Norms and GELU are computed again in
-//! the backward: a pass over memory is dearer than their arithmetic.
+//! the backward: a pass over memory is dearer than their arithmetic. Blocks are one operation, because candle adds the gradient of every
+//! operation's input to zeros.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,16 +19,26 @@ use crate::ops::scratch::{Scratch, scratch};
 use crate::ops::{Values, layer_norm, linear, slice};
 
 pub(super) struct Fused {
-    params: Arc<BlockParams>,
-    paths: Option<PathFactors>,
+    params: Vec<Arc<BlockParams>>,
+    /// Of every block, or of none.
+    paths: Vec<PathFactors>,
     /// Of the linear layers' products, in the backward too.
     precision: Precision,
-    saved: Mutex<Option<Saved>>,
+    saved: Mutex<Option<Vec<Saved>>>,
 }
 
-/// What the backward reads, of `M = B·T` tokens.
+/// One of the blocks.
+struct One<'a> {
+    params: &'a BlockParams,
+    paths: Option<&'a PathFactors>,
+    precision: Precision,
+}
+
+/// What the backward of a block reads, of `M = B·T` tokens.
 #[derive(Debug)]
 struct Saved {
+    /// `[M, D]`, the block's input; none is the operation's.
+    x: Option<Scratch>,
     qkv: Scratch,      // [M, 3·D]
     attended: Scratch, // [M, D]
     x1: Scratch,       // [M, D]
@@ -141,7 +152,7 @@ fn add(sum: &mut [f32], values: &[f32]) {
     sum.iter_mut().zip(values).for_each(|(s, v)| *s += v);
 }
 
-impl Fused {
+impl One<'_> {
     fn layer<'a>(&self, affine: &'a Affine) -> Result<Layer<'a>> {
         Ok(Layer {
             weight: Values::of(&affine.weight)?,
@@ -151,28 +162,19 @@ impl Fused {
         })
     }
 
-    pub(super) fn new(params: Arc<BlockParams>, paths: Option<PathFactors>) -> Self {
-        Self {
-            params,
-            paths,
-            precision: cast_precision(),
-            saved: Mutex::new(None),
-        }
-    }
-
     fn paths(&self, branch: usize, sizes: &Sizes) -> Option<(&[f32], usize)> {
         self.paths
-            .as_ref()
             .map(|paths| (paths[branch].as_slice(), sizes.tokens))
     }
 
-    /// Everything up to the MLP's hidden values; `normed [M, D]` is for work.
-    fn to_hidden(&self, x: &[f32], sizes: &Sizes, normed: &mut [f32]) -> Result<Saved> {
-        let p = &*self.params;
+    /// Everything up to the MLP's hidden values.
+    fn to_hidden(&self, x: &[f32], sizes: &Sizes) -> Result<Saved> {
+        let p = self.params;
         let eps = p.eps as f32;
+        let mut normed = scratch(x.len());
         let mut qkv = scratch(3 * x.len());
-        self.layer(&p.norm1)?.norm(normed, x, eps);
-        self.layer(&p.qkv)?.linear(&mut qkv, normed);
+        self.layer(&p.norm1)?.norm(&mut normed, x, eps);
+        self.layer(&p.qkv)?.linear(&mut qkv, &normed);
         let mut attended = scratch(x.len());
         sizes.forward_into(&mut attended, &qkv);
         let mut x1 = scratch(x.len());
@@ -180,9 +182,10 @@ impl Fused {
             .linear_onto(&mut x1, x, &attended, self.paths(0, sizes));
         let fc1 = self.layer(&p.fc1)?;
         let mut hidden = scratch(x.len() / sizes.dim * fc1.bias.len());
-        self.layer(&p.norm2)?.norm(normed, &x1, eps);
-        fc1.linear(&mut hidden, normed);
+        self.layer(&p.norm2)?.norm(&mut normed, &x1, eps);
+        fc1.linear(&mut hidden, &normed);
         Ok(Saved {
+            x: None,
             qkv,
             attended,
             x1,
@@ -190,49 +193,33 @@ impl Fused {
         })
     }
 
-    fn forward(&self, x: &[f32], sizes: &Sizes) -> Result<Vec<f32>> {
-        let mut normed = scratch(x.len());
-        let saved = self.to_hidden(x, sizes, &mut normed)?;
-        drop(normed);
+    /// The rest.
+    fn output(&self, y: &mut [f32], saved: &Saved, sizes: &Sizes) -> Result<()> {
         let mut active = scratch(saved.hidden.len());
         self.params.gelu.forward_into(&mut active, &saved.hidden);
-        let mut y = vec![0.0; x.len()];
-        self.layer(&self.params.fc2)?
-            .linear_onto(&mut y, &saved.x1, &active, self.paths(1, sizes));
-        if self.params.trained().next().is_some() {
-            *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = Some(saved);
-        }
-        Ok(y)
+        let fc2 = self.layer(&self.params.fc2)?;
+        fc2.linear_onto(y, &saved.x1, &active, self.paths(1, sizes));
+        Ok(())
     }
 
-    /// The gradient of `x` for the gradient `g` of the output.
-    fn backward(&self, x: &[f32], g: &[f32], sizes: &Sizes) -> Result<Vec<f32>> {
-        let p = &*self.params;
+    /// Makes the gradient of the output that of `x`.
+    fn backward(&self, dx: &mut [f32], x: &[f32], saved: Saved, sizes: &Sizes) -> Result<()> {
+        let p = self.params;
         let eps = p.eps as f32;
-        let mut normed = scratch(x.len());
-        let saved = self
-            .saved
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
         let Saved {
             qkv,
             attended,
             x1,
             mut hidden,
-        } = match saved {
-            Some(saved) => saved,
-            // a second backward pass over one graph
-            None => self.to_hidden(x, sizes, &mut normed)?,
-        };
-        let mut d_normed = scratch(x.len());
-        let mut dx = g.to_vec();
+            ..
+        } = saved;
+        let (mut normed, mut d_normed) = (scratch(x.len()), scratch(x.len()));
 
         let mut d_hidden = scratch(hidden.len());
         {
             let fc2 = self.layer(&p.fc2)?;
-            let scaled = self.scaled(1, &dx, sizes);
-            let d_branch = scaled.as_deref().unwrap_or(&dx);
+            let scaled = self.scaled(1, dx, sizes);
+            let d_branch = scaled.as_deref().unwrap_or(dx);
             fc2.grad_input(&mut d_hidden, d_branch);
             p.gelu.value_and_grad(&mut hidden, &mut d_hidden);
             fc2.grad_params(&hidden, d_branch)?;
@@ -241,14 +228,14 @@ impl Fused {
         norm2.norm(&mut normed, &x1, eps);
         fc1.grad_params(&normed, &d_hidden)?;
         fc1.grad_input(&mut d_normed, &d_hidden);
-        norm2.norm_backward(&mut dx, &x1, &d_normed, eps)?;
+        norm2.norm_backward(dx, &x1, &d_normed, eps)?;
         drop((hidden, d_hidden));
 
         let mut d_qkv = scratch(qkv.len());
         {
             let proj = self.layer(&p.proj)?;
-            let scaled = self.scaled(0, &dx, sizes);
-            let d_branch = scaled.as_deref().unwrap_or(&dx);
+            let scaled = self.scaled(0, dx, sizes);
+            let d_branch = scaled.as_deref().unwrap_or(dx);
             proj.grad_params(&attended, d_branch)?;
             let d_attended = &mut d_normed;
             proj.grad_input(d_attended, d_branch);
@@ -258,8 +245,7 @@ impl Fused {
         norm1.norm(&mut normed, x, eps);
         qkv.grad_params(&normed, &d_qkv)?;
         qkv.grad_input(&mut d_normed, &d_qkv);
-        norm1.norm_backward(&mut dx, x, &d_normed, eps)?;
-        Ok(dx)
+        norm1.norm_backward(dx, x, &d_normed, eps)
     }
 
     /// `g` times a branch's factors, where it has any.
@@ -276,9 +262,95 @@ impl Fused {
     }
 }
 
+impl Fused {
+    /// `paths` are the factors of every block, or none at all.
+    pub(super) fn new(params: &[Arc<BlockParams>], paths: &[PathFactors]) -> Self {
+        Self {
+            params: params.to_vec(),
+            paths: paths.to_vec(),
+            precision: cast_precision(),
+            saved: Mutex::new(None),
+        }
+    }
+
+    fn block(&self, i: usize) -> One<'_> {
+        One {
+            params: &self.params[i],
+            paths: self.paths.get(i),
+            precision: self.precision,
+        }
+    }
+
+    /// What the backward of every block reads, of the last alone unless all is to be kept. The output goes to `y`, where it is wanted.
+    fn to_saved(
+        &self,
+        x: &[f32],
+        y: Option<&mut [f32]>,
+        sizes: &Sizes,
+        keep: bool,
+    ) -> Result<Vec<Saved>> {
+        let last = self.params.len() - 1;
+        let mut all = Vec::new();
+        let mut input: Option<Scratch> = None;
+        for i in 0..last {
+            let block = self.block(i);
+            let mut saved = block.to_hidden(input.as_deref().unwrap_or(x), sizes)?;
+            let mut output = scratch(x.len());
+            block.output(&mut output, &saved, sizes)?;
+            saved.x = input.replace(output);
+            if keep {
+                all.push(saved);
+            }
+        }
+        let block = self.block(last);
+        let mut saved = block.to_hidden(input.as_deref().unwrap_or(x), sizes)?;
+        if let Some(y) = y {
+            block.output(y, &saved, sizes)?;
+        }
+        saved.x = input;
+        all.push(saved);
+        Ok(all)
+    }
+
+    fn is_trained(&self) -> bool {
+        self.params.iter().any(|p| p.trained().next().is_some())
+    }
+
+    fn forward(&self, x: &[f32], sizes: &Sizes) -> Result<Vec<f32>> {
+        let mut y = vec![0.0; x.len()];
+        let keep = self.is_trained();
+        let saved = self.to_saved(x, Some(&mut y), sizes, keep)?;
+        if keep {
+            *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = Some(saved);
+        }
+        Ok(y)
+    }
+
+    /// The gradient of `x` for the gradient `g` of the output.
+    fn backward(&self, x: &[f32], g: &[f32], sizes: &Sizes) -> Result<Vec<f32>> {
+        let saved = self
+            .saved
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let saved = match saved {
+            Some(saved) => saved,
+            // a second backward pass over one graph
+            None => self.to_saved(x, None, sizes, true)?,
+        };
+        let mut dx = g.to_vec();
+        for (i, mut saved) in saved.into_iter().enumerate().rev() {
+            let input = saved.x.take();
+            let x = input.as_deref().unwrap_or(x);
+            self.block(i).backward(&mut dx, x, saved, sizes)?;
+        }
+        Ok(dx)
+    }
+}
+
 impl CustomOp2 for Fused {
     fn name(&self) -> &'static str {
-        "transformer_block"
+        "transformer_blocks"
     }
 
     fn cpu_fwd(
@@ -288,7 +360,7 @@ impl CustomOp2 for Fused {
         _anchor: &CpuStorage,
         _al: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let sizes = sizes(xl.dims(), self.params.heads)?;
+        let sizes = sizes(xl.dims(), self.params[0].heads)?;
         let y = self.forward(slice(x, xl)?, &sizes)?;
         Ok((CpuStorage::F32(y), xl.shape().clone()))
     }
@@ -300,7 +372,7 @@ impl CustomOp2 for Fused {
         _res: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let sizes = sizes(x.dims(), self.params.heads)?;
+        let sizes = sizes(x.dims(), self.params[0].heads)?;
         let grad = grad.contiguous()?;
         let dx = self.backward(&Values::of(x)?, &Values::of(&grad)?, &sizes)?;
         Ok((Some(Tensor::from_vec(dx, x.shape(), x.device())?), None))

@@ -160,6 +160,79 @@ fn rows_that_share_a_set_of_the_cache_are_packed() {
 }
 
 #[test]
+fn a_factor_that_is_packed_once_gives_the_products_own_bits() {
+    for [m, k, n] in [
+        [1, 1, 1],
+        [13, 7, 33],
+        [50, 64, 197],
+        [64, 197, 32],
+        [7, 1100, 65],
+    ] {
+        let sides = m.max(k).max(n);
+        let (a, b) = (noise(1, sides * sides), noise(2, sides * sides));
+        for transposed in [[false, false], [false, true], [true, false], [true, true]] {
+            let a = matrix(&a, [m, k], 0, transposed[0]);
+            let b = matrix(&b, [k, n], 0, transposed[1]);
+            let mut whole = noise(3, m * n);
+            let mut once = whole.clone();
+            multiply(
+                rows_mut(&mut whole, m, n, n),
+                Accum::Add,
+                [a, b],
+                Packing::Whole,
+                1,
+            );
+            let factor = Factor::new(b);
+            factor.product(rows_mut(&mut once, m, n, n), Accum::Add, a);
+            assert_eq!(once, whole);
+
+            let padded = factor.padded();
+            let mut wide = noise(4, m * padded);
+            factor.product(rows_mut(&mut wide, m, padded, padded), Accum::Replace, a);
+            multiply(
+                rows_mut(&mut whole, m, n, n),
+                Accum::Replace,
+                [a, b],
+                Packing::Whole,
+                1,
+            );
+            for (wide, whole) in wide.chunks(padded).zip(whole.chunks(n)) {
+                assert_eq!(wide[..n], *whole);
+                assert!(wide[n..].iter().all(|v| *v == 0.0));
+            }
+        }
+    }
+}
+
+#[test]
+fn columns_side_by_side_are_written_apart() {
+    let (a, b) = (noise(5, 9 * 8), noise(6, 8 * 6));
+    let mut out = noise(7, 9 * 20);
+    let before = out.clone();
+    let parts = rows_mut(&mut out, 9, 18, 20).split_columns(6);
+    for (i, mut part) in parts.enumerate().filter(|(i, _)| *i != 1) {
+        let accum = if i == 0 { Accum::Replace } else { Accum::Add };
+        let a = rows(&a, 9, 8, 8).subrows(i, 7);
+        Factor::new(rows(&b, 8, 6, 6)).product(part.subrows(1, 7), accum, a);
+    }
+    let sum = |row: usize, column: usize| -> f32 {
+        (0..8).map(|k| a[row * 8 + k] * b[k * 6 + column]).sum()
+    };
+    for (i, (found, before)) in out.iter().zip(&before).enumerate() {
+        let (row, column) = (i / 20, i % 20);
+        let wanted = match (row, column) {
+            (1..8, 0..6) => sum(row - 1, column),
+            (1..8, 12..18) => before + sum(row + 1, column - 12),
+            _ => *before,
+        };
+        assert!(
+            (found - wanted).abs() < 1e-5,
+            "{row}, {column}: {found} for {wanted}"
+        );
+    }
+}
+
+#[test]
 fn what_is_not_finite_shows_in_the_product() {
     for (_, packing) in packings() {
         for bad in [
